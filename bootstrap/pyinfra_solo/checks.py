@@ -1,0 +1,185 @@
+"""What a role calls healthy: checks as plain data, and the one function that performs them.
+
+A check is a value, so that it can be declared by a role, sent to the judge's process, kept in the
+statement, and made again by an operator, always the same.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pyinfra_solo.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that must hold.
+
+    kind: http, tcp, command or unit. target: a URL, host:port, a shell command, a unit's name.
+    within: seconds in which it must come true. stable: seconds for which a unit must have been up,
+    or a check must go on holding. timeout: seconds for one try. status: HTTP statuses that are well.
+    """
+
+    kind: str
+    target: str
+    within: float = 60.0
+    stable: float = 0.0
+    timeout: float = 5.0
+    status: Sequence[int] = field(default=(200,))
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.target}"
+
+
+def http(url: str, *, within: float = 60, timeout: float = 5, status: Sequence[int] = (200,)) -> Check:
+    """`url` answers with one of `status`; redirects are not followed."""
+    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        raise DataError(f"The check http({url!r}) is not an http:// or https:// URL. Correct it.")
+    return Check(kind="http", target=url, within=within, timeout=timeout, status=tuple(status))
+
+
+def tcp(port: int, host: str = "127.0.0.1", *, within: float = 60, timeout: float = 5) -> Check:
+    """Something accepts connections on `host`:`port`."""
+    return Check(kind="tcp", target=f"{host}:{port}", within=within, timeout=timeout)
+
+
+def command(line: str, *, within: float = 60, timeout: float = 30) -> Check:
+    """The shell command `line` ends with status 0. Write no secret in it: it is shown."""
+    return Check(kind="command", target=line, within=within, timeout=timeout)
+
+
+def unit(name: str, *, within: float = 60, stable: float = 2) -> Check:
+    """The service `name` is up, and has been for `stable` seconds without a restart."""
+    return Check(kind="unit", target=name, within=within, stable=stable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """How one check went: passed or not, the last reason, how many tries, how many seconds."""
+
+    check: str
+    passed: bool
+    detail: str
+    tries: int
+    seconds: float
+
+
+def to_json(checks: Sequence[Check]) -> list[dict[str, Any]]:
+    """Plain JSON values, as `from_json` reads them."""
+    return [asdict(check) for check in checks]
+
+
+def from_json(values: Sequence[dict[str, Any]]) -> list[Check]:
+    """Raises DataError when a check is not one that this engine knows: what it cannot make, it
+    must not pass."""
+    checks = []
+    for value in values:
+        try:
+            check = replace(Check(kind="", target=""), **value)
+        except TypeError as error:
+            raise DataError(f"A declared check is not understood: {error}.") from error
+        if check.kind not in _PERFORM:
+            raise DataError(f"There is no check of kind {check.kind!r}. Kinds: {', '.join(_PERFORM)}.")
+        checks.append(check)
+    return checks
+
+
+def perform(check: Check, until: float, interval: float = 0.25) -> Finding:
+    """Try until it passes, its own window ends, or the monotonic clock reads `until` (seconds)."""
+    started = time.monotonic()
+    until = min(until, started + check.within)
+    tries = 0
+    while True:
+        tries += 1
+        left = max(0.1, until - time.monotonic())
+        problem = _PERFORM[check.kind](replace(check, timeout=min(check.timeout, left)))
+        now = time.monotonic()
+        if problem is None or now + interval >= until:
+            return Finding(
+                check=str(check),
+                passed=problem is None,
+                detail=problem or "ok",
+                tries=tries,
+                seconds=round(now - started, 3),
+            )
+        time.sleep(interval)
+
+
+def _http(check: Check) -> str | None:
+    parts = urlsplit(check.target)
+    connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = connect(parts.hostname or "", parts.port, timeout=check.timeout)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection.request("GET", path, headers={"User-Agent": "pyinfra-solo"})
+        answer = connection.getresponse()
+        answer.read(65536)
+    except (OSError, HTTPException) as error:
+        return f"no answer: {error or type(error).__name__}"
+    finally:
+        connection.close()
+    return None if answer.status in check.status else f"answered {answer.status}"
+
+
+def _tcp(check: Check) -> str | None:
+    host, _, port = check.target.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=check.timeout).close()
+    except OSError as error:
+        return f"no connection: {error}"
+    return None
+
+
+def _command(check: Check) -> str | None:
+    """Runs in a session of its own, so that a time-out ends all that it started."""
+    with subprocess.Popen(
+        ["/bin/sh", "-c", check.target],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=check.timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return f"still running after {check.timeout:g} s"
+    if process.returncode == 0:
+        return None
+    lines = output.decode(errors="replace").strip().splitlines()
+    return f"exit status {process.returncode}" + (f": {lines[-1][:200]}" if lines else "")
+
+
+def _unit(check: Check) -> str | None:
+    if Path("/run/systemd/system").is_dir():
+        return _systemd_unit(check)
+    return _command(replace(check, kind="command", target=f"service {check.target} status"))
+
+
+def _systemd_unit(check: Check) -> str | None:
+    """Active, and since long enough by the unit's own monotonic stamp (systemd.unit(5)).
+
+    `systemctl is-active` alone says yes to a service that crashes and restarts all the time.
+    """
+    shown = subprocess.run(
+        ["systemctl", "show", "--property=LoadState,ActiveState,SubState,ActiveEnterTimestampMonotonic", "--", check.target],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30, check=False,
+    )  # fmt: skip
+    state = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
+    if state.get("LoadState") != "loaded":
+        return f"there is no such unit ({state.get('LoadState', 'systemctl failed')})"
+    if state.get("ActiveState") != "active":
+        return f"{state.get('ActiveState')} ({state.get('SubState')})"
+    up = time.clock_gettime(time.CLOCK_MONOTONIC) - int(state["ActiveEnterTimestampMonotonic"]) / 1e6
+    return None if up >= check.stable else f"up for {up:.1f} s of {check.stable:g} s"
+
+
+_PERFORM = {"http": _http, "tcp": _tcp, "command": _command, "unit": _unit}

@@ -1,0 +1,235 @@
+"""The roots that machines start from: Debian 12 with one init system or another.
+
+One mmdebstrap run makes `bare`; the others are layers over it or over each other, made with apt.
+The mirror is whatever the host's own apt is told to use for Debian 12.
+
+    python -m tests.lab.roots all
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tests.lab import host
+from tests.lab.image import Chroot, Image, cache_folder, digest, fresh_folder, locked, make_image
+
+SUITES = {"bookworm", "bookworm-updates", "bookworm-security"}
+
+BARE = (
+    "systemd systemd-sysv dbus git python3 python3-venv openssh-client openssh-server"
+    " ca-certificates curl iproute2 sudo procps systemd-timesyncd"
+).split()
+
+ADDRESSES = """\
+[Match]
+Name=eth0
+[Network]
+DHCP=ipv4
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+[DHCPv4]
+UseHostname=yes
+"""
+
+INTERFACES = """\
+auto lo
+iface lo inet loopback
+auto eth0
+iface eth0 inet dhcp
+"""
+
+# No DMI and no /sys/hypervisor in a container, so ds-identify finds no cloud: name it.
+# `strict_id: false` lets DataSourceEc2 go on without the DMI uuid (cloud-init 22.4.2).
+CLOUD = """\
+datasource_list: [Ec2]
+datasource:
+  Ec2:
+    strict_id: false
+    timeout: 5
+    max_wait: 60
+    metadata_urls: ["http://169.254.169.254"]
+network: {config: disabled}
+"""
+
+BARE_HOOK = """
+set -e
+cd "$1"
+: > etc/machine-id
+rm -f etc/apt/sources.list etc/apt/sources.list.d/* var/lib/dbus/machine-id etc/hostname
+rm -f etc/resolv.conf etc/ssh/ssh_host_*
+echo nameserver 10.77.0.2 > etc/resolv.conf
+mkdir -p var/log/journal
+ln -sf /dev/null etc/systemd/system/console-getty.service
+chroot . systemctl enable -q systemd-networkd.service systemd-networkd-wait-online.service
+chroot . systemctl mask -q ssh.service getty.target e2scrub_reap.service
+"""
+
+
+def debian_sources() -> str:
+    """The host's own sources of Debian 12, one `deb` line each.
+
+    Raises LabError when the host has none, as on another distribution.
+    """
+    folder = Path("/etc/apt")
+    lines = list(_stanzas(sorted(folder.glob("sources.list.d/*.sources"))))
+    for file in [folder / "sources.list", *sorted(folder.glob("sources.list.d/*.list"))]:
+        for line in file.read_text().splitlines() if file.exists() else ():
+            words = line.split("]")[-1].split() if "[" in line else line.split()[1:]
+            if line.startswith("deb ") and len(words) > 1 and words[1] in SUITES:
+                lines.append(line)
+    if not lines:
+        raise host.LabError("/etc/apt names no source of Debian 12 (bookworm) to build roots from")
+    return "\n".join(dict.fromkeys(lines)) + "\n"
+
+
+def _stanzas(files: list[Path]) -> Iterator[str]:
+    for file in files:
+        for stanza in file.read_text().split("\n\n"):
+            fields = dict(
+                line.split(": ", 1)
+                for line in stanza.splitlines()
+                if ": " in line and not line.startswith(("#", " "))
+            )
+            signed = f"[signed-by={fields['Signed-By']}] " if "Signed-By" in fields else ""
+            for suite in fields.get("Suites", "").split():
+                if suite in SUITES and "deb" in fields["Types"].split():
+                    for address in fields["URIs"].split():
+                        yield f"deb {signed}{address} {suite} {fields['Components']}"
+
+
+def bare() -> Image:
+    """Debian 12 minimal with systemd, python3, git and ssh; no web server. Takes a minute."""
+    key = f"bare-{digest(' '.join(BARE), BARE_HOOK, ADDRESSES)}"
+    root = cache_folder() / "roots" / key
+    with locked(key):
+        if not root.exists():
+            building = fresh_folder(root)
+            _mmdebstrap(building)
+            network = building / "root/etc/systemd/network/10-eth0.network"
+            network.write_text(ADDRESSES)
+            (building / "root").rename(root)
+            shutil.rmtree(building)
+    return Image(key, (root,))
+
+
+def _mmdebstrap(building: Path) -> None:
+    sources = building / "sources.list"
+    sources.write_text(debian_sources())
+    hook = building / "hook"
+    hook.write_text(f"#!/bin/sh\n{BARE_HOOK}")
+    hook.chmod(0o755)
+    apt = _apt_folders()
+    command = [
+        "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--variant=minbase",
+        f"--include={','.join(BARE)}",
+        "--dpkgopt=path-exclude=/usr/share/man/*",
+        "--dpkgopt=path-exclude=/usr/share/doc/*",
+        f"--customize-hook=sync-out /var/lib/apt/lists {apt / 'lists'}",
+        f"--customize-hook={hook}",
+        "bookworm",
+        str(building / "root"),
+        str(sources),
+    ]
+    host.run(command, timeout=900)
+
+
+def _apt_folders() -> Path:
+    apt = cache_folder() / "apt"
+    for name in ("lists/partial", "archives/partial"):
+        (apt / name).mkdir(parents=True, exist_ok=True)
+    return apt
+
+
+def with_apt(base: Image, key: str, recipe: Callable[[Chroot], None]) -> Image:
+    """`make_image`, with the host's Debian sources and a shared cache of packages bound in."""
+    apt = _apt_folders()
+    sources = apt / "sources.list"
+    if not sources.exists() or sources.read_text() != debian_sources():
+        sources.write_text(debian_sources())
+    return make_image(
+        base,
+        recipe,
+        key,
+        binds={sources: "/etc/apt/sources.list.d/lab-build.list"},
+        writable={
+            apt / "lists": "/var/lib/apt/lists",
+            apt / "archives": "/var/cache/apt/archives",
+        },
+    )
+
+
+def apt_install(chroot: Chroot, packages: str, *options: str) -> None:
+    """Install packages in a layer made with `with_apt`; no service is started."""
+    script = (
+        "printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d\n"
+        'trap "rm -f /usr/sbin/policy-rc.d /etc/apt/sources.list.d/lab-build.list" EXIT\n'
+        "try() { apt-get -q -o APT::Keep-Downloaded-Packages=true -o Dpkg::Options::=--force-unsafe-io"
+        f" install -y --no-install-recommends {' '.join(options)} {packages}; }}\n"
+        # The cached lists may name versions that the mirror has dropped since.
+        "try || { apt-get -q update && try; }"
+    )
+    chroot.run(script, timeout=600)
+
+
+def _systemd(chroot: Chroot) -> None:
+    apt_install(chroot, "nginx-light unattended-upgrades")
+
+
+def _cloud_init(chroot: Chroot) -> None:
+    apt_install(chroot, "cloud-init")
+    chroot.write("/etc/cloud/cloud.cfg.d/90_lab.cfg", CLOUD)
+    chroot.write("/etc/cloud/ds-identify.cfg", "policy: enabled\n")
+    # A machine that cloud-init takes for EC2 asks for tokens; here nothing else tells it.
+    source = "/usr/lib/python3/dist-packages/cloudinit/sources/DataSourceEc2.py"
+    chroot.run(f"sed -i s,/sys/hypervisor/uuid,/etc/lab-hypervisor-uuid, {source}")
+    chroot.write("/etc/lab-hypervisor-uuid", "ec2e1916-9099-7caf-fd21-012345abcdef\n")
+
+
+def _sysv(chroot: Chroot) -> None:
+    packages = "sysvinit-core initscripts insserv ifupdown isc-dhcp-client nginx-light"
+    apt_install(chroot, f"{packages} systemd-sysv-", "--allow-remove-essential")
+    chroot.write("/etc/network/interfaces", INTERFACES)
+    chroot.run("sed -i '/^[1-6]:.*getty/d' /etc/inittab; update-rc.d -f ssh remove")
+
+
+def _openrc(chroot: Chroot) -> None:
+    apt_install(chroot, "openrc")
+
+
+def root(name: str) -> Image:
+    """The root called `name`: bare, systemd, cloud-init, sysv or openrc; built when absent."""
+    if name == "bare":
+        return bare()
+    parent, recipe = RECIPES[name]
+    # The recipe's own code is its key: a change of this file rebuilds what it describes.
+    source = digest(Path(__file__).read_text())
+    return with_apt(root(parent), f"{name}-{source}", recipe)
+
+
+RECIPES: dict[str, tuple[str, Callable[[Chroot], None]]] = {
+    "systemd": ("bare", _systemd),
+    "cloud-init": ("systemd", _cloud_init),
+    "sysv": ("bare", _sysv),
+    "openrc": ("sysv", _openrc),
+}
+
+NAMES = ["bare", *RECIPES]
+
+
+def main(names: list[str]) -> None:
+    """Build the named roots, or all of them."""
+    for name in NAMES if "all" in names else names:
+        start = time.monotonic()
+        image = root(name)
+        print(f"{name}: {image.key} in {time.monotonic() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or ["all"])
