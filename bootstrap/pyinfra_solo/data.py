@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 
@@ -17,6 +17,8 @@ from pyinfra_solo.errors import DataError
 from pyinfra_solo.role import Role, unknown
 
 FLAG = "the flag --data"
+Secret = Annotated[str, msgspec.Meta(extra={"secret": True})]
+"""The type of a value that must not be shown: it is taken out of events, output and diffs."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,23 @@ def _parsed(text: str, kind: Any) -> Any:
 def _without_value(error: msgspec.ValidationError) -> str:
     """msgspec quotes no values of plain types; the first line is the type error alone."""
     return str(error).splitlines()[0].rstrip(".")
+
+
+def secrets(role: Role, bound: Any) -> list[str]:
+    """The role's values whose type is Secret, as text."""
+    return [
+        str(getattr(bound, key))
+        for key, kind in _hints(role).items()
+        if _is_secret(kind) and getattr(bound, key)
+    ]
+
+
+def _is_secret(kind: Any) -> bool:
+    if any(
+        isinstance(meta, msgspec.Meta) and (meta.extra or {}).get("secret") for meta in get_args(kind)[1:]
+    ):
+        return True
+    return any(_is_secret(part) for part in get_args(kind))
 
 
 def provenance(role: Role, values: Mapping[str, Value]) -> dict[str, str]:

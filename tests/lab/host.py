@@ -99,9 +99,7 @@ def run(
         raise LabError(f"{' '.join(words)}: not done after {timeout} s\n{text}") from None
     result = Result(out.decode(errors="replace"), err.decode(errors="replace"), process.returncode)
     if check and result.code != 0:
-        raise LabError(
-            f"{' '.join(words)}: exit status {result.code}\n{result.stdout}{result.stderr}"
-        )
+        raise LabError(f"{' '.join(words)}: exit status {result.code}\n{result.stdout}{result.stderr}")
     return result
 
 
@@ -153,6 +151,13 @@ def mounts_under(folder: Path) -> list[Path]:
         if point == folder or folder in point.parents:
             points.append(point)
     return points[::-1]
+
+
+def mount_options(point: Path) -> list[str]:
+    """The options that what is mounted at `point` has."""
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    words = next(line.split() for line in reversed(lines) if line.split()[1] == str(point))
+    return words[3].split(",")
 
 
 def unmount_under(folder: Path) -> None:

@@ -73,7 +73,8 @@ class Chroot:
         merged.mkdir(exist_ok=True)
         script = "\n".join(self._mounts(merged))
         inside = shlex.join(["chroot", str(merged), "env", "-i", *variables, *argv])
-        apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--uts"]
+        # As a slave it lets go of a machine's disk when the host unmounts that.
+        apart = ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child"]
         return host.run(
             [*apart, "sh", "-ec", f"{script}\nexec {inside}"],
             timeout=timeout,
@@ -139,9 +140,7 @@ def make_image(
     with locked(full):
         if not layer.exists():
             building = fresh_folder(layer)
-            chroot = Chroot(
-                base.lowerdir, building / "upper", building / "work", binds or {}, writable or {}
-            )
+            chroot = Chroot(base.lowerdir, building / "upper", building / "work", binds or {}, writable or {})
             chroot.upper.mkdir()
             chroot.work.mkdir()
             recipe(chroot)

@@ -8,6 +8,7 @@ The mirror is whatever the host's own apt is told to use for Debian 12.
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import sys
 import time
@@ -19,10 +20,22 @@ from tests.lab.image import Chroot, Image, cache_folder, digest, fresh_folder, l
 
 SUITES = {"bookworm", "bookworm-updates", "bookworm-security"}
 
-BARE = (
-    "systemd systemd-sysv dbus git python3 python3-venv openssh-client openssh-server"
-    " ca-certificates curl iproute2 sudo procps systemd-timesyncd"
-).split()
+BARE = [
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "git",
+    "python3",
+    "python3-venv",
+    "openssh-client",
+    "openssh-server",
+    "ca-certificates",
+    "curl",
+    "iproute2",
+    "sudo",
+    "procps",
+    "systemd-timesyncd",
+]
 
 ADDRESSES = """\
 [Match]
@@ -32,7 +45,7 @@ DHCP=ipv4
 LinkLocalAddressing=no
 IPv6AcceptRA=no
 [DHCPv4]
-UseHostname=yes
+UseHostname=no
 """
 
 INTERFACES = """\
@@ -53,6 +66,7 @@ datasource:
     max_wait: 60
     metadata_urls: ["http://169.254.169.254"]
 network: {config: disabled}
+apt: {preserve_sources_list: true}
 """
 
 BARE_HOOK = """
@@ -122,7 +136,7 @@ def _mmdebstrap(building: Path) -> None:
     hook = building / "hook"
     hook.write_text(f"#!/bin/sh\n{BARE_HOOK}")
     hook.chmod(0o755)
-    apt = _apt_folders()
+    apt = apt_folders()
     command = [
         "mmdebstrap",
         "--quiet",
@@ -140,24 +154,23 @@ def _mmdebstrap(building: Path) -> None:
     host.run(command, timeout=900)
 
 
-def _apt_folders() -> Path:
+def apt_folders() -> Path:
+    """The cached `lists` and `archives` of apt, and the host's Debian sources.list beside them."""
     apt = cache_folder() / "apt"
     for name in ("lists/partial", "archives/partial"):
         (apt / name).mkdir(parents=True, exist_ok=True)
+    (apt / "sources.list").write_text(debian_sources())
     return apt
 
 
 def with_apt(base: Image, key: str, recipe: Callable[[Chroot], None]) -> Image:
     """`make_image`, with the host's Debian sources and a shared cache of packages bound in."""
-    apt = _apt_folders()
-    sources = apt / "sources.list"
-    if not sources.exists() or sources.read_text() != debian_sources():
-        sources.write_text(debian_sources())
+    apt = apt_folders()
     return make_image(
         base,
         recipe,
         key,
-        binds={sources: "/etc/apt/sources.list.d/lab-build.list"},
+        binds={apt / "sources.list": "/etc/apt/sources.list.d/lab-build.list"},
         writable={
             apt / "lists": "/var/lib/apt/lists",
             apt / "archives": "/var/cache/apt/archives",
@@ -208,9 +221,9 @@ def root(name: str) -> Image:
     if name == "bare":
         return bare()
     parent, recipe = RECIPES[name]
-    # The recipe's own code is its key: a change of this file rebuilds what it describes.
-    source = digest(Path(__file__).read_text())
-    return with_apt(root(parent), f"{name}-{source}", recipe)
+    # A recipe's own code is its key, so that a change of it rebuilds the root.
+    code = [inspect.getsource(function) for function in (recipe, apt_install)]
+    return with_apt(root(parent), f"{name}-{digest(*code, CLOUD, INTERFACES)}", recipe)
 
 
 RECIPES: dict[str, tuple[str, Callable[[Chroot], None]]] = {
@@ -228,7 +241,7 @@ def main(names: list[str]) -> None:
     for name in NAMES if "all" in names else names:
         start = time.monotonic()
         image = root(name)
-        print(f"{name}: {image.key} in {time.monotonic() - start:.0f} s", flush=True)
+        sys.stdout.write(f"{name}: {image.key} in {time.monotonic() - start:.0f} s\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,205 @@
+"""Station converge: deploy.py through pyinfra, in a process group of its own, with a deadline.
+
+The checkout's engine does it, in the checkout's runtime (play.py); this side hears its events,
+writes them down as they come, and ends all of it when the time is up.
+"""
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyinfra_solo import errors, paths, processes
+from pyinfra_solo.errors import ConvergeError, DataError, DeadlineError, SoloError
+from pyinfra_solo.report import Operation
+from pyinfra_solo.resolve import Choice
+from pyinfra_solo.run import Run
+
+PROTOCOL = 1
+ENGINE = "bootstrap/pyinfra_solo"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What a converge did, or a plan would do. checks: the role's, declared, for the judge."""
+
+    roles: Sequence[str]
+    operations: Sequence[Operation]
+    checks: Sequence[dict[str, Any]]
+    closed: bool
+    """The gate was open, and was closed before the first change."""
+
+    @property
+    def changed(self) -> int:
+        """How many operations changed something."""
+        return sum(operation.changed for operation in self.operations)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The python that converges, and the environment in which the checkout's engine is found."""
+
+    python: Path
+    environment: Mapping[str, str]
+
+
+def engine_of(root: Path, python: Path) -> Engine:
+    """The checkout's own engine, else the one its lock file names. Raises DataError without either."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "DEBIAN_FRONTEND": "noninteractive"}
+    environment.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    environment.setdefault("LANG", "C.UTF-8")
+    environment.setdefault("HOME", "/root")
+    if (root / ENGINE / "__init__.py").exists():
+        environment["PYTHONPATH"] = str((root / ENGINE).parent)
+    elif not next(python.parent.parent.glob("lib/python3*/site-packages/pyinfra_solo/__init__.py"), None):
+        raise DataError(
+            f"The ops repo has no engine: neither {ENGINE} nor pyinfra-solo in requirements.lock. Add one."
+        )
+    return Engine(python=python, environment=environment)
+
+
+def converge(
+    root: Path,
+    engine: Engine,
+    choice: Choice,
+    flags: Mapping[str, str],
+    run: Run,
+    *,
+    operation_seconds: float,
+    mode: str = "converge",
+    close_on_change: bool = True,
+) -> Changes:
+    """mode: converge, plan or blank (see play.py). Raises the error that the child names, or
+    DeadlineError, or ConvergeError when the child dies without a word."""
+    request = {
+        "protocol": PROTOCOL, "root": str(root), "role": choice.role.name, "stage": choice.stage.name,
+        "flags": dict(flags), "mode": mode, "close_on_change": close_on_change, "operation_seconds": operation_seconds,
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [str(engine.python), "-m", "pyinfra_solo.play"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(engine.environment), cwd=root, start_new_session=True,
+    )  # fmt: skip
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        processes.end_session(process.pid)
+
+    timer = threading.Timer(run.deadline.left(), end)
+    timer.start()
+    try:
+        heard = _Hearing(run)
+        for event in _events(process, request, run.id):
+            heard.take(event)
+        process.wait()
+    finally:
+        timer.cancel()
+        processes.end_session(process.pid)
+        process.wait()
+    if late.is_set():
+        raise DeadlineError(
+            f"Out of time while {heard.doing}. Raise limits.deadline, or see why it takes so long."
+        )
+    return heard.result(process.returncode)
+
+
+def _events(
+    process: subprocess.Popen[bytes], request: dict[str, Any], run_id: str
+) -> Iterator[dict[str, Any]]:
+    """Each event, written down as it comes: a killed run's file says which operation it was at."""
+    assert process.stdin and process.stdout  # noqa: S101, PT018 - pipes were asked for
+    with process.stdin:
+        process.stdin.write(json.dumps(request).encode())
+    kept = paths.STATE / "reports" / f"{run_id}.events"
+    with _open_if_possible(kept) as log:
+        for line in process.stdout:
+            if log:
+                log.write(line)
+                log.flush()
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                yield event
+
+
+class _NoLog:
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _open_if_possible(path: Path) -> Any:
+    """A full disk must not stop a run here; the report says so."""
+    try:
+        return path.open("ab")
+    except OSError:
+        return _NoLog()
+
+
+class _Hearing:
+    """What the events so far say."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._declared: dict[str, Any] | None = None
+        self._names: list[str] = []
+        self._failed: dict[str, Any] | None = None
+        self._done = False
+        self._closed = False
+        self.doing = "starting pyinfra"
+
+    def take(self, event: dict[str, Any]) -> None:
+        match event.get("event"):
+            case "declared":
+                self._declared = event
+            case "operations":
+                self._names = event["names"]
+            case "starting":
+                self.doing = f"the operation {event['name']!r} was running"
+                self._run.voice.starting(event["name"], event["number"], len(self._names))
+            case "operation":
+                self._operation(event)
+            case "closed":
+                self._closed = True
+                self._run.say("the gate is closed: something changes")
+            case "failed":
+                self._failed = event
+            case "done":
+                self._done = True
+
+    def _operation(self, event: dict[str, Any]) -> None:
+        known = {key: value for key, value in event.items() if key in Operation.__struct_fields__}
+        operation = Operation(**known)
+        self._run.report.operations.append(operation)
+        self._run.voice.operation(operation, len(self._run.report.operations), len(self._names))
+
+    def result(self, status: int) -> Changes:
+        if self._failed:
+            raise _error(int(self._failed["code"]), str(self._failed["message"]))
+        if not self._done or status != 0 or self._declared is None:
+            how = f"signal {-status}" if status < 0 else f"exit status {status}"
+            raise ConvergeError(
+                f"The converge ended with {how} while {self.doing}. Its last words are in the journal."
+            )
+        return Changes(
+            roles=self._declared["roles"],
+            operations=tuple(self._run.report.operations),
+            checks=self._declared["checks"],
+            closed=self._closed,
+        )
+
+
+def _error(code: int, message: str) -> SoloError:
+    """The child's error as ours: by its exit status, which is what units and scripts go by."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SoloError)]
+    kind = next((kind for kind in kinds if kind.exit_code == code and kind is not SoloError), ConvergeError)
+    return kind(message)

@@ -1,0 +1,141 @@
+"""Station report: what a run did, station by station, as JSON of a published schema.
+
+The whole file is replaced at every step, so a run that is killed leaves a valid report that says
+where it was. `docs/report.schema.json` is made from these classes.
+"""
+
+import datetime
+import errno
+import secrets
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pyinfra_solo import durable, paths
+from pyinfra_solo.checks import Finding
+from pyinfra_solo.waiting import Wait
+
+SCHEMA_VERSION = 1
+
+
+class Part(msgspec.Struct, kw_only=True, omit_defaults=False):
+    """A part of a report."""
+
+
+class Operation(Part, kw_only=True):
+    """One operation. changed: for a plan, would change. output: the last lines of what failed."""
+
+    name: str
+    changed: bool
+    failed: bool = False
+    seconds: float = 0.0
+    output: list[str] = []
+    diff: list[str] = []
+
+
+class Station(Part, kw_only=True):
+    """One station of the line. started: seconds after the run's start."""
+
+    name: str
+    started: float
+    seconds: float | None = None
+    outcome: Literal["running", "ok", "failed"] = "running"
+    detail: list[str] = []
+    waits: list[Wait] = []
+
+
+class Report(Part, kw_only=True):
+    """A run. outcome: running (or killed), ready, done (without the gate), failed, or planned."""
+
+    schema: int = SCHEMA_VERSION
+    run: str
+    command: str
+    started: str
+    """RFC 3339, by this machine's clock, which may be wrong at boot."""
+    boot_id: str
+    engine: str
+    seconds: float | None = None
+    outcome: Literal["running", "ready", "done", "failed", "planned"] = "running"
+    exit_code: int | None = None
+    error: str | None = None
+    station: str | None = None
+    """The one it is at, or ended at."""
+    instance_id: str | None = None
+    role: str | None = None
+    stage: str | None = None
+    sha: str | None = None
+    source: str | None = None
+    """Where the commit came from; `disk` means that no remote answered."""
+    gate: Literal["open", "closed"] | None = None
+    stations: list[Station] = []
+    operations: list[Operation] = []
+    findings: list[Finding] = []
+
+
+def new_run_id() -> str:
+    """Sortable by time, unique even when the clock steps back."""
+    return f"{datetime.datetime.now(datetime.UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a report."""
+    return msgspec.json.schema(Report)
+
+
+def encode(report: Report) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+
+
+class ReportFile:
+    """Keeps reports/<run>.json and last-run.json in step with a report in memory.
+
+    A full or read-only disk must not stop a run, and the reason must be readable all the same: then
+    the report goes to the tmpfs of the gate.
+    """
+
+    def __init__(self, report: Report, state: Path | None = None, run: Path | None = None) -> None:
+        self.report = report
+        self._state = state or paths.STATE
+        self._run = run or paths.RUN
+        self.problem: str | None = None
+
+    def write(self) -> None:
+        text = encode(self.report)
+        try:
+            (self._state / "reports").mkdir(mode=0o755, parents=True, exist_ok=True)
+            durable.write(self._state / "reports" / f"{self.report.run}.json", text)
+            durable.write(self._state / "last-run.json", text)
+            (self._run / "last-run.json").unlink(missing_ok=True)
+            self.problem = None
+        except OSError as error:
+            self.problem = f"{self._state}: {errno.errorcode.get(error.errno or 0, '')} {error.strerror}"
+            self._write_beside(text)
+
+    def _write_beside(self, text: bytes) -> None:
+        try:
+            self._run.mkdir(mode=0o755, parents=True, exist_ok=True)
+            durable.write(self._run / "last-run.json", text)
+        except OSError as error:
+            self.problem = f"{self.problem}; {self._run}: {error.strerror}"
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the newest `keep` reports."""
+        reports = sorted((self._state / "reports").glob("*.json"))
+        for path in reports[: max(0, len(reports) - keep)]:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".events").unlink(missing_ok=True)
+
+
+def last(state: Path | None = None, run: Path | None = None) -> Report | None:
+    """The last run's report, or None when there is none that can be read."""
+    for folder in (run or paths.RUN, state or paths.STATE):
+        try:
+            return msgspec.json.decode((folder / "last-run.json").read_bytes(), type=Report)
+        except (OSError, msgspec.MsgspecError):
+            continue
+    return None

@@ -1,0 +1,70 @@
+"""How a run begins and ends: settings, deadline, lock and report around the line."""
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pyinfra_solo import settings as settings_file
+from pyinfra_solo.errors import SoloError
+from pyinfra_solo.gate import close_gate, look
+from pyinfra_solo.lock import held
+from pyinfra_solo.run import Run
+from pyinfra_solo.settings import Settings
+from pyinfra_solo.talk import voice
+from pyinfra_solo.waiting import Deadline
+
+
+class DiskError(SoloError):
+    """The disk is full or read-only."""
+
+
+@contextmanager
+def begun(
+    config: Path | None,
+    name: str,
+    *,
+    keep_report: bool = True,
+    locked: bool = True,
+    then: Callable[[Any], None] | None = None,
+) -> Iterator[tuple[Settings, Run]]:
+    """A run under way. Whatever goes wrong ends its report and leaves here as a SoloError.
+
+    then: given the report as JSON values at the end, also of a failed run.
+    """
+    run = Run(name, Deadline.after(Settings().limits.deadline), voice(), keep_report=keep_report)
+    if name == "boot":
+        close_gate("booting")
+    settings = Settings()
+    try:
+        with ExitStack() as stack:
+            settings = settings_file.load(config)
+            run.deadline = Deadline.after(settings.limits.deadline)
+            if locked:
+                wait = run.deadline if name == "boot" else run.deadline.sooner(settings.limits.lock)
+                run.at = stack.enter_context(held(name, wait, run.say)).at
+            yield settings, run
+    except BaseException as error:
+        problem = _named(error)
+        if name == "boot":
+            close_gate(str(problem))
+        run.end("failed", problem, keep=settings.limits.reports)
+        if problem is error:
+            raise
+        raise problem from error
+    finally:
+        run.report.gate = "open" if look().open else "closed"
+        run.save()
+        if then:
+            then(msgspec.to_builtins(run.report))
+
+
+def _named(error: BaseException) -> BaseException:
+    """What the disk does to any station gets a name; a bug keeps its own and its traceback."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
+        where = f" at {error.filename}" if error.filename else ""
+        return DiskError(f"The disk is full or read-only{where}: {error.strerror}. Make room, and run again.")
+    return error

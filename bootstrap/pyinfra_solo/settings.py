@@ -1,0 +1,126 @@
+"""The settings file: TOML, read once into frozen values; a key that is not known is refused by name.
+
+`bootstrap/config.example.toml` is this module's manual, and a test holds that it says the defaults.
+"""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pyinfra_solo import paths
+from pyinfra_solo.errors import DataError
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A table of the file."""
+
+
+class Ops(Table, frozen=True):
+    """The ops repo: where it is, what is wanted of it, and whom to believe."""
+
+    remotes: tuple[str, ...] = ()
+    """Tried in order. Empty: only a folder given by hand can be converged."""
+    ref: str = "main"
+    """A branch, a tag, or a commit of 40 hexadecimal digits."""
+    refs: dict[str, str] = {}
+    """A stage's own ref, by the stage's name."""
+    deploy_key: Path | None = None
+    known_hosts: Path | None = None
+    allowed_signers: Path | None = None
+    """ssh-keygen(1), ALLOWED SIGNERS. When set, an unsigned commit never reaches the disk."""
+    revoked_signers: Path | None = None
+    within: float = 60.0
+    """Seconds for each remote."""
+    on_disk: Literal["newest", "good", "never"] = "newest"
+    """When no remote answers: the newest commit fetched for that ref, the last that was judged
+    ready, or none."""
+    keep: int = 3
+
+
+class Machine(Table, frozen=True):
+    """What this machine is, where nothing else says so."""
+
+    role: str | None = None
+    stage: str | None = None
+    ec2: Literal["auto", "yes", "no"] = "auto"
+    tags: Literal["auto", "metadata", "api", "none"] = "auto"
+    """Where instance tags are read: the metadata service, then the EC2 API (auto), or just one."""
+
+
+class Prepare(Table, frozen=True):
+    """How a runtime is made from the lock file."""
+
+    wheels: tuple[str, ...] = ()
+    """More folders or URLs of wheels, beside the image's own."""
+    index: str | None = None
+    """A package index other than uv's default."""
+    python: str = "/usr/bin/python3"
+    within: float = 600.0
+
+
+class Limits(Table, frozen=True):
+    """Bounds in seconds, and how a machine in service is treated."""
+
+    deadline: float = 1800.0
+    operation: float = 600.0
+    lock: float = 60.0
+    metadata: float = 120.0
+    drain: Literal["on-change", "always", "never"] = "on-change"
+    reports: int = 30
+
+
+class Settings(Table, frozen=True):
+    """The whole file."""
+
+    ops: Ops = Ops()
+    machine: Machine = Machine()
+    prepare: Prepare = Prepare()
+    limits: Limits = Limits()
+
+
+def load(path: Path | None = None) -> Settings:
+    """Read the settings file. A machine without one has the defaults.
+
+    Raises DataError naming the file and the key.
+    """
+    path = path or paths.CONFIG
+    try:
+        text = path.read_bytes().decode()
+    except FileNotFoundError:
+        return Settings()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+        settings = msgspec.convert(values, Settings, strict=True)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path} is not TOML: {error}.") from error
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: {error}. bootstrap/config.example.toml lists every key.") from error
+    for remote in settings.ops.remotes:
+        check_remote(remote, str(path))
+    for ref in (settings.ops.ref, *settings.ops.refs.values()):
+        check_ref(ref, str(path))
+    return settings
+
+
+def check_remote(remote: str, source: str) -> None:
+    """Raises DataError unless git may be given `remote`: an https, http, ssh or file URL, or
+    user@host:path. A word that starts with a dash would be an option, and `ext::` a command
+    (gitremote-helpers(7))."""
+    url = re.compile(r"(https?|ssh|file)://[^\s]+|[\w.-]+@[\w.-]+:(?!:)[^\s:][^\s]*|/[^\s]+")
+    if not url.fullmatch(remote):
+        raise DataError(
+            f"{source}: {remote!r} is not a remote. Use https://, ssh://, user@host:path or a folder."
+        )
+
+
+def check_ref(ref: str, source: str) -> None:
+    """Raises DataError unless `ref` can name a branch, a tag or a commit (git-check-ref-format(1))."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}", ref) or re.search(
+        r"\.\.|//|\.lock$|[./]$", ref
+    ):
+        raise DataError(f"{source}: {ref!r} is not a branch, a tag or a commit.")

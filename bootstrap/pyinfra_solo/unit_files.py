@@ -1,0 +1,153 @@
+"""A `Service` as each init system writes it. Pure: from values to text, or to a DataError."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pyinfra_solo.errors import DataError
+
+if TYPE_CHECKING:  # service.py imports this module
+    from pyinfra_solo.service import Init, Service
+
+_PATHS = {
+    "systemd": "/etc/systemd/system/{}.service",
+    "upstart": "/etc/init/{}.conf",
+    "sysv": "/etc/init.d/{}",
+}
+_TEMPLATES = {"systemd": "systemd.service.j2", "upstart": "upstart.conf.j2", "sysv": "lsb.sh.j2"}
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
+_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
+_PATH = re.compile(r"/[A-Za-z0-9_./+-]*", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_SIGNAL = re.compile(r"[A-Z][A-Z0-9]{1,9}", re.ASCII)
+
+_ENVIRONMENT_FILE = """\
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in '' | '#'* | ';'*) continue ;; *=*) ;; *) continue ;; esac
+        key=${line%%=*} value=${line#*=}
+        case $value in
+            \\"*\\") value=${value#\\"} value=${value%\\"} ;;
+            \\'*\\') value=${value#\\'} value=${value%\\'} ;;
+        esac
+        case $key in *[!A-Za-z0-9_]* | [0-9]* | '') continue ;; esac
+        export "$key=$value"
+    done <FILE || exit 1"""
+"""Its lines are read, never run: systemd does not run them either (systemd.exec(5), EnvironmentFile=)."""
+
+
+def path(name: str, init: str) -> str:
+    """Where the init system looks for the service `name`."""
+    return _PATHS[init].format(checked_name(name))
+
+
+def checked_name(name: str) -> str:
+    """`name` when it can be a service's. Raises DataError."""
+    if not _NAME.fullmatch(name):
+        raise DataError(f"The service {name!r} is not a name: use a-z, then a-z, 0-9, _ or -, 63 at most.")
+    return name
+
+
+def render(service: "Service", init: "Init", *, run: str, log: str, self: str) -> str:
+    """Raises DataError for a value that the init system cannot be told."""
+    _check(service)
+    description = service.description or service.name
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - no HTML; each value is quoted for its own place below
+    )
+    words = [shlex.quote(word) for word in service.command]
+    return environment.get_template(_TEMPLATES[init]).render(
+        service=service,
+        group=service.group or service.user,
+        description=description.replace("%", "%%"),
+        upstart_description=f'"{description}"',
+        command=" ".join([service.command[0], *(_systemd_word(word) for word in service.command[1:])]),
+        environment=[_systemd_pair(key, value) for key, value in sorted(service.environment.items())],
+        exports=_exports(service),
+        shell_command=" ".join(words),
+        shell_program=words[0],
+        shell_arguments=" ".join(words[1:]),
+        run=run,
+        log=log,
+        self=shlex.quote(self),
+    )
+
+
+def _check(service: "Service") -> None:
+    checked_name(service.name)
+    _must(bool(service.command), service, "command", "it is empty. Give the program and its arguments")
+    _must(
+        bool(_PATH.fullmatch(service.command[0])),
+        service,
+        "command",
+        "the program is not a full path of plain letters",
+    )
+    for account in (service.user, service.group or service.user):
+        _must(bool(_ACCOUNT.fullmatch(account)), service, "user", f"{account!r} is not an account's name")
+    for kind, place in (
+        ("working_directory", service.working_directory),
+        ("environment_file", service.environment_file or "/"),
+    ):
+        _must(bool(_PATH.fullmatch(place)), service, kind, "it is not a full path of plain letters")
+    for key in service.environment:
+        _must(bool(_VARIABLE.fullmatch(key)), service, "environment", f"{key!r} is not a variable's name")
+    for kind, words in (
+        ("command", service.command),
+        ("environment", service.environment.values()),
+        ("description", [service.description]),
+    ):
+        _must(
+            all(word.isprintable() for word in words),
+            service,
+            kind,
+            "a line's end or control character cannot be written in a unit",
+        )
+    _must(
+        not set(service.description) & set('"\\'), service, "description", "leave out quotes and backslashes"
+    )
+    _must(
+        not service.reload_signal or bool(_SIGNAL.fullmatch(service.reload_signal)),
+        service,
+        "reload_signal",
+        "write it like HUP",
+    )
+    numbers = (
+        service.start_timeout,
+        service.stop_timeout,
+        service.restart_delay,
+        service.open_files,
+        service.memory_mib,
+    )
+    _must(all(number >= 0 for number in numbers), service, "limits", "a number is below 0")
+
+
+def _must(right: bool, service: "Service", kind: str, problem: str) -> None:
+    """The value itself is not shown: it may be what nobody should read in a log."""
+    if not right:
+        raise DataError(f"The service {service.name!r}, {kind}: {problem}.")
+
+
+def _systemd_word(word: str) -> str:
+    """One argument of ExecStart=: specifiers, variables and quotes lose their meaning (systemd.service(5))."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
+
+
+def _systemd_pair(key: str, value: str) -> str:
+    """One Environment= assignment; a dollar has no meaning there (systemd.exec(5))."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{key}={escaped}"'
+
+
+def _exports(service: "Service") -> str:
+    lines = [f"    export {key}={shlex.quote(value)}" for key, value in sorted(service.environment.items())]
+    if service.environment_file:
+        lines.append(_ENVIRONMENT_FILE.replace("FILE", service.environment_file))
+    return "\n".join(lines) or "    :"

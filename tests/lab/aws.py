@@ -1,0 +1,164 @@
+"""AWS inside the lab: moto's server, and instances that it knows by the ids machines are told.
+
+Reached by address, not by name: moto's S3 takes the first label of a host name for a bucket.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.lab import host
+from tests.lab.instance import Instance
+from tests.lab.network import SERVICES, Network
+
+ADDRESS = SERVICES["aws.lab"]
+PORT = 5000
+ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab"}
+
+
+@dataclass
+class Aws:
+    """One moto server in the lab. `module` may be one that repairs moto and serves the same way."""
+
+    network: Network
+    folder: Path
+    module: str = "moto.server"
+    _server: subprocess.Popen[bytes] | None = None
+    _groups: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    @property
+    def endpoint(self) -> str:
+        """What $AWS_ENDPOINT_URL is to be, inside machines and out."""
+        return f"http://{ADDRESS}:{PORT}"
+
+    def start(self) -> None:
+        """Start it; takes one to three seconds."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        argv = [sys.executable, "-m", self.module, "-H", ADDRESS, "-p", str(PORT)]
+        self._server = self.network.start(argv, self.folder / "moto.log")
+        host.wait_for("moto", lambda: self.network.listens(ADDRESS, PORT), timeout=60)
+
+    def stop(self) -> None:
+        """Refuse connections until `start`; everything it knew is gone."""
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait(timeout=10)
+        self._server = None
+        self._groups.clear()
+
+    def call(self, service: str, operation: str, *, region: str = "eu-west-1", **ask: Any) -> Any:
+        """Call an API from here, for example `call("ec2", "describe_tags")`; botocore's errors."""
+        import boto3
+        from botocore.config import Config
+
+        # The client's sockets are made during the call, in this thread.
+        with self.network.entered():
+            client = boto3.client(
+                service,
+                region_name=region,
+                endpoint_url=self.endpoint,
+                aws_access_key_id="lab",
+                aws_secret_access_key="lab",  # noqa: S106 moto takes any
+                config=Config(connect_timeout=5, read_timeout=30, retries={"total_max_attempts": 2}),
+            )
+            try:
+                return getattr(client, operation)(**ask)
+            finally:
+                client.close()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.network.post(ADDRESS, PORT, "/moto-api/reset")
+        self._groups.clear()
+
+    def launch(self, instance: Instance) -> Instance:
+        """Launch it in moto, in its scaling group if it has one; sets the ids that moto made."""
+        groups = [self._group(name, instance.region) for name in instance.security_groups]
+        instance.security_group_ids = groups
+        instance.id = self._scale(instance) if instance.asg else self._run(instance)
+        return instance
+
+    def _run(self, instance: Instance) -> str:
+        tags = [{"Key": key, "Value": value} for key, value in (instance.tags or {}).items()]
+        answer = self.call(
+            "ec2",
+            "run_instances",
+            region=instance.region,
+            ImageId=instance.ami,
+            InstanceType=instance.type,
+            MinCount=1,
+            MaxCount=1,
+            SecurityGroupIds=instance.security_group_ids,
+            Placement={"AvailabilityZone": instance.az},
+            **({"TagSpecifications": [{"ResourceType": "instance", "Tags": tags}]} if tags else {}),
+        )
+        return str(answer["Instances"][0]["InstanceId"])
+
+    def _group(self, name: str, region: str) -> str:
+        if (region, name) not in self._groups:
+            filters = [{"Name": "group-name", "Values": [name]}]
+            found = self.call("ec2", "describe_security_groups", region=region, Filters=filters)
+            known = [str(group["GroupId"]) for group in found["SecurityGroups"]]
+            if not known:
+                made = self.call(
+                    "ec2", "create_security_group", region=region, GroupName=name, Description="lab"
+                )
+                known = [str(made["GroupId"])]
+            self._groups[region, name] = known[0]
+        return self._groups[region, name]
+
+    def _scale(self, instance: Instance) -> str:
+        name, region = instance.asg, instance.region
+        before = self._members(name, region)
+        if before is None:
+            self._make_scaling_group(instance)
+        else:
+            self.call(
+                "autoscaling",
+                "set_desired_capacity",
+                region=region,
+                AutoScalingGroupName=name,
+                DesiredCapacity=len(before) + 1,
+            )
+        after = self._members(name, region) or []
+        return next(member for member in after if member not in (before or []))
+
+    def _members(self, name: str, region: str) -> list[str] | None:
+        ask = {"AutoScalingGroupNames": [name]}
+        answer = self.call("autoscaling", "describe_auto_scaling_groups", region=region, **ask)
+        groups = answer["AutoScalingGroups"]
+        return [str(one["InstanceId"]) for one in groups[0]["Instances"]] if groups else None
+
+    def _make_scaling_group(self, instance: Instance) -> None:
+        template = {
+            "ImageId": instance.ami,
+            "InstanceType": instance.type,
+            "SecurityGroupIds": instance.security_group_ids,
+        }
+        self.call(
+            "ec2",
+            "create_launch_template",
+            region=instance.region,
+            LaunchTemplateName=instance.asg,
+            LaunchTemplateData=template,
+        )
+        tags = [
+            {"Key": key, "Value": value, "PropagateAtLaunch": True}
+            for key, value in (instance.tags or {}).items()
+        ]
+        self.call(
+            "autoscaling",
+            "create_auto_scaling_group",
+            region=instance.region,
+            AutoScalingGroupName=instance.asg,
+            LaunchTemplate={"LaunchTemplateName": instance.asg},
+            MinSize=0,
+            MaxSize=20,
+            DesiredCapacity=1,
+            AvailabilityZones=[instance.az],
+            Tags=tags,
+        )

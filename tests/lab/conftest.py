@@ -1,0 +1,52 @@
+"""One lab for all tests of a run; each test leaves it healed, and its machines ended."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.lab import host
+from tests.lab.image import cache_folder
+from tests.lab.lab import Lab
+
+LAST_OF_CONSOLE = 4000  # characters
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The lab. Fails, and says what to install, where it cannot be made."""
+    reason = host.missing()
+    if reason:
+        pytest.fail(reason, pytrace=False)
+    with Lab(cache_folder() / "runs" / str(os.getpid())) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def _left_as_found(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each test the faults are undone and the machines that it made are gone."""
+    if "lab" not in request.fixturenames:
+        yield
+        return
+    lab: Lab = request.getfixturevalue("lab")
+    kept = set(lab.machines)
+    yield
+    lab.heal()
+    for name in set(lab.machines) - kept:
+        lab.discard(lab.machines[name])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failed test shows what its machines wrote to their consoles."""
+    report = yield
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and isinstance(lab, Lab):
+        for machine in lab.machines.values():
+            text = machine.console()[-LAST_OF_CONSOLE:]
+            report.sections.append((f"console of {machine.name}", text))
+    return report

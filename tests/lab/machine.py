@@ -1,0 +1,272 @@
+"""A machine: a real init system as PID 1 in systemd-nspawn, with a disk that can lose power."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import shlex
+import subprocess
+import tarfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.lab import host
+from tests.lab.cgroup import Cgroup
+from tests.lab.disk import Disk
+from tests.lab.host import LabError, Result
+from tests.lab.image import ENVIRONMENT, write_script
+from tests.lab.network import Link, Network
+
+NSPAWN = [
+    "systemd-nspawn",
+    "--quiet",
+    "--keep-unit",
+    "--register=no",
+    "--console=read-only",
+    "--link-journal=no",
+    "--resolv-conf=off",
+    "--timezone=off",
+    "--settings=no",
+    "--kill-signal=SIGRTMIN+3",
+    # nspawn 252 gives it only with --private-network, not with a namespace made by others.
+    "--capability=CAP_NET_ADMIN",
+]
+INIT = {
+    "systemd": ["--boot"],
+    "sysv": ["/sbin/init"],  # `--boot` prefers systemd when both are installed
+    "openrc": ["/sbin/init"],
+}
+REBOOTED = 133  # nspawn's exit status when the machine asked for a reboot and --keep-unit is set
+
+
+@dataclass
+class Machine:
+    """One machine of a lab; off until `power_on`. Names are host names."""
+
+    name: str
+    folder: Path
+    disk: Disk
+    network: Network
+    link: Link
+    init: str = "systemd"
+    powered_on: float = 0.0
+    _nspawn: subprocess.Popen[bytes] | None = None
+    _leader: int = 0
+    _cgroup: Cgroup = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._cgroup = Cgroup(f"{self.network.name}.{self.name}")
+
+    @property
+    def address(self) -> str:
+        """The IPv4 address that DHCP gives it."""
+        return self.link.address
+
+    @property
+    def is_on(self) -> bool:
+        """Whether its PID 1 lives."""
+        return self._nspawn is not None and self._nspawn.poll() is None
+
+    def power_on(self) -> None:
+        """Start it and return as soon as its PID 1 lives. Sets `powered_on` (monotonic, s)."""
+        if self.is_on:
+            raise LabError(f"{self.name} is on already")
+        self.disk.mount()
+        self.link = self.network.link(self.name)
+        self._cgroup.make()
+        command = [
+            *NSPAWN,
+            f"--directory={self.disk.root}",
+            f"--machine={self.name}",
+            f"--network-namespace-path={self.link.namespace}",
+            *INIT[self.init],
+        ]
+        self.powered_on = time.monotonic()
+        with self._console.open("ab") as console:
+            self._nspawn = subprocess.Popen(
+                ["sh", "-c", f'{self._cgroup.enter_script()}exec "$@"', "sh", *command],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                start_new_session=True,
+            )
+        self._leader = 0
+        host.wait_for(f"{self.name}'s PID 1", self._find_leader, timeout=20, every=0.01)
+
+    def _find_leader(self) -> bool:
+        nspawn = self._nspawn
+        if nspawn is None or nspawn.poll() is not None:
+            raise LabError(f"{self.name} did not start:\n{self.console()[-2000:]}")
+        children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children")
+        for pid in children.read_text().split():
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{pid}/status").read_text()
+                ids = next(ln for ln in status.splitlines() if ln.startswith("NSpid:")).split()
+                # Before its exec the child is still nspawn, and its /proc and mounts are not made.
+                if len(ids) > 2 and ids[-1] == "1" and "systemd-nspawn" not in _command(pid):
+                    self._leader = int(pid)
+        return self._leader != 0
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        timeout: float = 60,
+        check: bool = False,
+        stdin: str | bytes = b"",
+        env: dict[str, str] | None = None,
+    ) -> Result:
+        """Run a command as root inside: in its namespaces when it is on, else on its disk.
+
+        A string is given to `sh -c`. Raises LabError after `timeout` seconds, and with `check`
+        when the exit status is not 0.
+        """
+        argv = ["sh", "-c", command] if isinstance(command, str) else list(command)
+        words = ["env", "-i", *(f"{k}={v}" for k, v in {**ENVIRONMENT, **(env or {})}.items())]
+        if self.is_on:
+            enter = ["nsenter", "-t", str(self._leader), "-a", "--"]
+        else:
+            self.disk.mount()
+            enter = ["chroot", str(self.disk.root)]
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        return host.run([*enter, *words, *argv], timeout=timeout, check=check, stdin=given)
+
+    def unit(self, command: str, *, timeout: float = 60, check: bool = False) -> Result:
+        """Run a shell command in a transient systemd unit, as the real ones run."""
+        return self.run(
+            ["systemd-run", "--wait", "--pipe", "--quiet", "--collect", "sh", "-c", command],
+            timeout=timeout,
+            check=check,
+        )
+
+    def read(self, path: str) -> str:
+        """A file's text. Raises LabError when there is none."""
+        return self.run(["cat", path], check=True).stdout
+
+    def exists(self, path: str) -> bool:
+        """Whether there is something at `path`."""
+        return self.run(["test", "-e", path]).ok
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Write a file, with its folders; also before the first power-on."""
+        self.run(write_script(path, mode), stdin=text, check=True)
+
+    def copy_in(self, folder: Path, target: str) -> None:
+        """Copy the content of a host's folder into the folder `target` inside."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            tar.add(folder, arcname=".")
+        name = shlex.quote(target)
+        script = f"mkdir -p {name} && tar -C {name} --no-same-owner -xf -"
+        self.run(script, stdin=archive.getvalue(), timeout=120, check=True)
+
+    def wait_running(self, timeout: float = 60) -> float:
+        """Wait until the init system has finished booting; seconds since power-on.
+
+        systemd: the state `running`; LabError with the failed units when `degraded`. The others:
+        their default runlevel has been entered and its scripts are done.
+        """
+        host.wait_for(f"{self.name} to run", self._booted, timeout, every=0.1)
+        return time.monotonic() - self.powered_on
+
+    def _booted(self) -> bool:
+        self._must_be_on()
+        if self.init != "systemd":
+            script = "runlevel | grep -q ' [2-5]' && ! pgrep -x 'rc|openrc|startpar' > /dev/null"
+            return self.run(script, timeout=10).ok
+        state = self.run(["systemctl", "is-system-running"], timeout=10).stdout.strip()
+        if state == "degraded":
+            failed = self.run(["systemctl", "--failed", "--no-legend"], timeout=10).stdout
+            raise LabError(f"{self.name} is degraded; failed units:\n{failed}")
+        return state == "running"
+
+    def _must_be_on(self) -> None:
+        if not self.is_on:
+            raise LabError(f"{self.name} is off:\n{self.console()[-2000:]}")
+
+    def power_cut(self) -> None:
+        """Pull the plug: what an ext4 disk has not written yet is lost, every process ends."""
+        self.disk.pull_the_plug()
+        self._end()
+        self.disk.unmount()
+
+    def kill(self) -> None:
+        """End every process at once; its disk loses nothing."""
+        self._end()
+
+    def power_off(self, timeout: float = 30) -> None:
+        """Shut down in order; killed when it takes longer than `timeout` seconds."""
+        if self.is_on:
+            self.run("poweroff", timeout=10)
+            with contextlib.suppress(LabError):
+                host.wait_for(f"{self.name} off", lambda: not self.is_on, timeout)
+        self._end()
+
+    def reboot(self, timeout: float = 30) -> None:
+        """Let it shut down and start again; returns when the new PID 1 lives."""
+        self._must_be_on()
+        self.run("reboot", timeout=10)
+        self.restart_when_off(timeout)
+
+    def restart_when_off(self, timeout: float = 30) -> None:
+        """Wait until it went down by itself, as in a reboot it asked for, and power it on."""
+        host.wait_for(f"{self.name} to go down", lambda: not self.is_on, timeout)
+        self._end()
+        self.power_on()
+
+    def _end(self) -> None:
+        self._cgroup.kill()
+        if self._nspawn is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._nspawn.kill()
+            self._nspawn.wait(timeout=10)
+        self._nspawn = None
+        self._leader = 0
+        self._cgroup.remove()
+
+    def close(self) -> None:
+        """End it and let go of its disk, which stays where it is."""
+        self._end()
+        self.network.unlink(self.name)
+        self.disk.unmount()
+
+    def freeze(self) -> None:
+        """Stop every process where it stands; `thaw` lets them go on."""
+        self._cgroup.freeze(True)
+
+    def thaw(self) -> None:
+        """Let frozen processes go on."""
+        self._cgroup.freeze(False)
+
+    def unplug(self) -> None:
+        """Pull its network cable; holds over power-offs until `plug`."""
+        self.network.plug(self.name, into=False)
+
+    def plug(self) -> None:
+        """Put its network cable back."""
+        self.network.plug(self.name)
+
+    @property
+    def _console(self) -> Path:
+        return self.folder / "console.log"
+
+    def console(self) -> str:
+        """What was written to its console since it was made, over all its boots."""
+        if not self._console.exists():
+            return ""
+        return self._console.read_text(errors="replace").replace("\r", "")
+
+    def journal(self, unit: str = "", *, boot: bool = False) -> str:
+        """Its journal, or one unit's; of the current boot alone with `boot`. Works when off too."""
+        words = ["journalctl", "--no-pager", "-o", "short-monotonic", "-q"]
+        words += ["-u", unit] if unit else []
+        words += ["-b"] if boot else []
+        if not self.is_on:
+            words += ["-D", "/var/log/journal"]
+        return self.run(words, timeout=30).stdout
+
+
+def _command(pid: str) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().partition("\0")[0]

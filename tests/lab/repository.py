@@ -1,0 +1,159 @@
+"""A git repository that tests fill: commits, branches, tags, and signatures by SSH keys."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab import host
+
+GIT = {
+    "HOME": "/nonexistent",
+    "LC_ALL": "C.UTF-8",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.directory",
+    "GIT_CONFIG_VALUE_0": "*",
+}
+SIGNER = "operator@lab"
+MODES = {"link": "120000", "script": "100755", "file": "100644"}
+
+
+def make_key(path: Path, comment: str) -> Path:
+    """A new ed25519 key pair at `path` and `path`.pub, without a passphrase."""
+    host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
+    return path
+
+
+def signing_key(folder: Path, name: str, principal: str = SIGNER) -> tuple[Path, str]:
+    """A key that signs commits: its private path, and its line for allowed_signers."""
+    key = make_key(folder / name, name)
+    return key, f'{principal} namespaces="git" {key.with_suffix(".pub").read_text()}'
+
+
+@dataclass
+class Repository:
+    """A bare repository at `path`, and where clients find it. Commits go to a branch's tip."""
+
+    path: Path
+    http_url: str = ""
+    ssh_url: str = ""
+    clock: int = 1_767_225_600
+    """Seconds since 1970 of the next commit; each takes one minute."""
+
+    def make(self) -> Repository:
+        """Create it, empty; any commit may be asked for by its id, as on the great hosts."""
+        self._git("init", "--quiet", "--bare", "--initial-branch=main", str(self.path), bare=False)
+        for name in ("allowFilter", "allowAnySHA1InWant"):
+            self._git("config", f"uploadpack.{name}", "true")
+        return self
+
+    def commit(
+        self,
+        files: Mapping[str, str | bytes | None],
+        message: str,
+        *,
+        branch: str = "main",
+        parent: str | None = None,
+        sign_with: Path | None = None,
+        as_committed: int | None = None,
+    ) -> str:
+        """Change `files` (None removes one) on `branch` and return the new commit's id.
+
+        A file that starts with `#!` is executable. `parent` sets where the branch is first.
+        """
+        tip = parent or self.tip(branch)
+        with tempfile.TemporaryDirectory() as folder:
+            env = {"GIT_INDEX_FILE": f"{folder}/index"}
+            if tip:
+                self._git("read-tree", tip, env=env)
+            for name, content in files.items():
+                if content is None:
+                    self._git("update-index", "--force-remove", name, env=env)
+                else:
+                    self._add(name, content, env)
+            tree = self._git("write-tree", env=env)
+        return self._commit(tree, tip, message, branch, sign_with, as_committed)
+
+    def _add(self, name: str, content: str | bytes, env: dict[str, str]) -> None:
+        data = content.encode() if isinstance(content, str) else content
+        blob = self._git("hash-object", "-w", "--stdin", stdin=data)
+        mode = MODES["script" if data.startswith(b"#!") else "file"]
+        self._git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{name}", env=env)
+
+    def copy_tree(
+        self,
+        source: Path,
+        message: str = "a copy of a folder",
+        *,
+        branch: str = "main",
+        sign_with: Path | None = None,
+    ) -> str:
+        """Make a folder's content the whole tree of a new commit, .gitignore respected."""
+        tip = self.tip(branch)
+        with tempfile.TemporaryDirectory() as folder:
+            env = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_WORK_TREE": str(source)}
+            self._git("add", "--all", ".", env=env, cwd=source)
+            tree = self._git("write-tree", env=env)
+        return self._commit(tree, tip, message, branch, sign_with, None)
+
+    def _commit(
+        self,
+        tree: str,
+        parent: str,
+        message: str,
+        branch: str,
+        sign_with: Path | None,
+        at: int | None,
+    ) -> str:
+        when = f"{self.clock if at is None else at} +0000"
+        self.clock += 60
+        env = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
+        words = ["commit-tree", tree, "-m", message, *(["-p", parent] if parent else [])]
+        sha = self._git(*_signing(sign_with), *words, *(["-S"] if sign_with else []), env=env)
+        self.branch(branch, sha)
+        return sha
+
+    def tip(self, branch: str = "main") -> str:
+        """The id of a branch's newest commit; '' when there is no such branch."""
+        return self._git("rev-parse", "--verify", "-q", f"refs/heads/{branch}", check=False)
+
+    def branch(self, name: str, sha: str) -> None:
+        """Make a branch point at `sha`, whatever it was before."""
+        self._git("update-ref", f"refs/heads/{name}", sha)
+
+    def tag(self, name: str, sha: str, *, message: str = "", sign_with: Path | None = None) -> None:
+        """A tag at `sha`: light without message and key, else annotated and signed as asked."""
+        kind = ["-s" if sign_with else "-a", "-m", message or name]
+        annotated = kind if message or sign_with else []
+        self._git(*_signing(sign_with), "tag", "--force", *annotated, name, sha)
+
+    def _git(
+        self,
+        *words: str,
+        env: dict[str, str] | None = None,
+        stdin: bytes = b"",
+        cwd: Path | None = None,
+        check: bool = True,
+        bare: bool = True,
+    ) -> str:
+        who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in WHO}
+        where = [f"--git-dir={self.path}"] if bare else []
+        folder = ["-C", str(cwd)] if cwd else []
+        result = host.run(
+            ["git", *folder, *where, *words],
+            env={"PATH": os.environ["PATH"], **GIT, **who, **(env or {})},
+            stdin=stdin,
+            check=check,
+        )
+        return result.stdout.strip()
+
+
+WHO = (("NAME", "Lab"), ("EMAIL", SIGNER))
+
+
+def _signing(key: Path | None) -> list[str]:
+    return ["-c", "gpg.format=ssh", "-c", f"user.signingkey={key}"] if key else []
