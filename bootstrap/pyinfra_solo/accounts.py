@@ -5,7 +5,7 @@ the machine.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from pyinfra import host
@@ -18,7 +18,7 @@ _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)  # useradd(8), CAVEATS
 _KEY = re.compile(r"[ -~]*\b(ssh|ecdsa|sk)-[ -~]+ [A-Za-z0-9+/=]{16,}( [ -~]*)?", re.ASCII)
 
 
-class AccountGaps(FactBase):
+class AccountGaps(FactBase[list[str]]):
     """What the account lacks: account, shell, groups, home, keys; nothing when it is right."""
 
     default = list
@@ -31,7 +31,7 @@ class AccountGaps(FactBase):
 
 
 @operation()
-def _account(words: Sequence[str]) -> Iterator[StringCommand]:
+def _account(words: Sequence[str]) -> Generator[StringCommand, None, None]:
     if gaps := host.get_fact(AccountGaps, words=words):
         yield script.run("account", "apply", *words)
     else:

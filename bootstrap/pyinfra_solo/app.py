@@ -6,7 +6,7 @@ Killed anywhere, or without power, `current` names a complete release, and the n
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +25,7 @@ _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./+-]{0,200}", re.ASCII)
 _LOCK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
 
 
-class ReleaseState(FactBase):
+class ReleaseState(FactBase[dict[str, str]]):
     """current: the full commit of the complete release that `current` names, or nothing.
 
     leftovers: "yes" when a killed run left something. With a repo also one of: wanted, the commit
@@ -57,7 +57,7 @@ def _release(
     environment: Mapping[str, str],
     words: list[str],
     keep_offline: bool,
-) -> Iterator[StringCommand]:
+) -> Generator[StringCommand, None, None]:
     state = host.get_fact(
         ReleaseState, base=base, repo=repo, ref=ref, timeout=min(timeout, 60), environment=environment
     )

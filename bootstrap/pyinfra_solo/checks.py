@@ -5,6 +5,7 @@ statement, and made again by an operator, always the same.
 """
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -41,13 +42,22 @@ class Check:
 
 def http(url: str, *, within: float = 60, timeout: float = 5, status: Sequence[int] = (200,)) -> Check:
     """`url` answers with one of `status`; redirects are not followed."""
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    try:
+        parts = urlsplit(url)
+        good = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isascii()
+        )
+    except ValueError:
+        good = False
+    if not good:
         raise DataError(f"The check http({url!r}) is not an http:// or https:// URL. Correct it.")
     return Check(kind="http", target=url, within=within, timeout=timeout, status=tuple(status))
 
 
 def tcp(port: int, host: str = "127.0.0.1", *, within: float = 60, timeout: float = 5) -> Check:
     """Something accepts connections on `host`:`port`."""
+    if not 0 < port < 65536:
+        raise DataError(f"The check tcp({port}) is not of a port from 1 to 65535. Correct it.")
     return Check(kind="tcp", target=f"{host}:{port}", within=within, timeout=timeout)
 
 
@@ -123,7 +133,7 @@ def _http(check: Check) -> str | None:
         answer = connection.getresponse()
         answer.read(65536)
     except (OSError, HTTPException) as error:
-        return f"no answer: {error or type(error).__name__}"
+        return f"no answer: {str(error) or type(error).__name__}"
     finally:
         connection.close()
     return None if answer.status in check.status else f"answered {answer.status}"
@@ -161,7 +171,7 @@ def _command(check: Check) -> str | None:
 def _unit(check: Check) -> str | None:
     if Path("/run/systemd/system").is_dir():
         return _systemd_unit(check)
-    return _command(replace(check, kind="command", target=f"service {check.target} status"))
+    return _command(replace(check, kind="command", target=f"service {shlex.quote(check.target)} status"))
 
 
 def _systemd_unit(check: Check) -> str | None:
@@ -169,10 +179,13 @@ def _systemd_unit(check: Check) -> str | None:
 
     `systemctl is-active` alone says yes to a service that crashes and restarts all the time.
     """
-    shown = subprocess.run(
-        ["systemctl", "show", "--property=LoadState,ActiveState,SubState,ActiveEnterTimestampMonotonic", "--", check.target],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=30, check=False,
-    )  # fmt: skip
+    try:
+        shown = subprocess.run(
+            ["systemctl", "show", "--property=LoadState,ActiveState,SubState,ActiveEnterTimestampMonotonic", "--", check.target],
+            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=check.timeout, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"systemctl did not answer in {check.timeout:g} s"
     state = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
     if state.get("LoadState") != "loaded":
         return f"there is no such unit ({state.get('LoadState', 'systemctl failed')})"

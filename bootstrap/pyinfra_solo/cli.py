@@ -1,10 +1,12 @@
 """The command `pyinfra-solo`. stdout is data, stderr is talk; the exit status is errors.py's."""
 
 import json
+import os
+import re
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,23 +25,29 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 class InterruptedRunError(SoloError):
-    """The run was told to stop. Exit status 143 is what a shell makes of SIGTERM."""
+    """The run was told to stop. Its exit status is what a shell makes of the signal: 143 for SIGTERM."""
 
-    exit_code = 143
+    def __init__(self, number: int) -> None:
+        super().__init__(f"The run was stopped by {signal.Signals(number).name}.")
+        self.exit_code = 128 + number
 
 
 def main() -> NoReturn:
     """Every failure ends here, as one line on stderr and the exit status of its kind."""
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGHUP, _stop)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, _stop)
     try:
         sys.exit(command.main(standalone_mode=False) or 0)
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
-    except click.Abort:
-        sys.exit(130)
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
+        sys.exit(UsageError.exit_code)
+    except PermissionError as error:
+        if os.geteuid() == 0:
+            raise
+        _say(f"pyinfra-solo: {error.filename}: {error.strerror}. Run it as root.")
         sys.exit(UsageError.exit_code)
     except SoloError as error:
         _say(f"pyinfra-solo: {error}")
@@ -47,11 +55,14 @@ def main() -> NoReturn:
 
 
 def _stop(number: int, _frame: object) -> None:
-    raise InterruptedRunError(f"The run was stopped by {signal.Signals(number).name}.")
+    raise InterruptedRunError(number)
 
 
 def _say(text: str) -> None:
-    click.echo(text, err=True)
+    from pyinfra_solo.talk import printable
+
+    with suppress(OSError):  # nobody hears it; the exit status says it too
+        click.echo(printable(text), err=True)
 
 
 @click.group(context_settings=_CONTEXT)
@@ -270,7 +281,8 @@ def _run(
 def _flags(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
-            raise UsageError(f"--data {pair!r} is not KEY=VALUE.")
+            key = re.match(r"\w*", pair).group()  # type: ignore[union-attr] # the rest may be a secret
+            raise UsageError(f"--data '{key}…' is not KEY=VALUE.")
     return dict(pair.split("=", 1) for pair in pairs)
 
 

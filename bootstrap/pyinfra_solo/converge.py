@@ -101,6 +101,8 @@ def converge(
         timer.cancel()
         processes.end_session(process.pid)
         process.wait()
+        if process.stdout:
+            process.stdout.close()
     if late.is_set():
         raise DeadlineError(
             f"Out of time while {heard.doing}. Raise limits.deadline, or see why it takes so long."

@@ -79,7 +79,7 @@ def _read(path: Path, source: str) -> dict[str, Any]:
         return {}
     try:
         found = runpy.run_path(str(path))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(
             f"{source} cannot be read: {type(error).__name__}: {error}. Correct it and commit."
         ) from error
@@ -98,19 +98,22 @@ def _typed(key: str, value: Any, source: str, hints: Mapping[str, tuple[Any, str
         raise DataError(f"{source}: no role has a value {key!r}.{guess}")
     kind, role = hints[key]
     try:
-        return msgspec.convert(_parsed(value, kind) if not strict else value, kind, strict=strict)
+        return msgspec.convert(value, kind, strict=True) if strict else _parsed(value, kind)
     except msgspec.ValidationError as error:
         raise DataError(f"{source}: {key!r} of the role {role!r}: {_without_value(error)}.") from None
 
 
 def _parsed(text: str, kind: Any) -> Any:
-    """A flag for a list or a table is JSON; everything else is the text itself."""
-    if kind is str or text[:1] not in "[{":
-        return text
+    """What is typed is the text itself, or JSON where that alone fits: a list, a table."""
     try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return text
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError:
+        if not text.startswith(("[", "{")):
+            raise
+    try:
+        return msgspec.convert(msgspec.json.decode(text), kind, strict=True)
+    except msgspec.DecodeError as error:
+        raise msgspec.ValidationError(f"it is not JSON ({error})") from None
 
 
 def _without_value(error: msgspec.ValidationError) -> str:
@@ -119,12 +122,18 @@ def _without_value(error: msgspec.ValidationError) -> str:
 
 
 def secrets(role: Role, bound: Any) -> list[str]:
-    """The role's values whose type is Secret, as text."""
+    """The role's values whose type is Secret, as text; of a list or a table, each value."""
     return [
-        str(getattr(bound, key))
-        for key, kind in _hints(role).items()
-        if _is_secret(kind) and getattr(bound, key)
+        text for key, kind in _hints(role).items() if _is_secret(kind) for text in _texts(getattr(bound, key))
     ]
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [text for one in value for text in _texts(one)]
+    return [str(value)] if value else []
 
 
 def _is_secret(kind: Any) -> bool:

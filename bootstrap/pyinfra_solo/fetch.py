@@ -31,7 +31,7 @@ _UNTRUSTED_HOST = re.compile(
 _TORN = re.compile(
     r"object file .* is empty|loose object .* corrupt|bad object|unable to read|not our ref .* shallow|missing blob"
     r"|inflate|index-pack failed|packfile .* (cannot be accessed|is truncated|claims)|not a git repository|bad config"
-    r"|fatal: bad tree|invalid sha1 pointer|does not point to a valid object",
+    r"|fatal: bad tree|invalid sha1 pointer|does not point to a valid object|reference broken",
     re.IGNORECASE,
 )
 
@@ -72,6 +72,7 @@ class Store:
 
     def __init__(self, state: Path, ops: Ops, run: Run) -> None:
         self._bare = state / "repo.git"
+        self._aside = state / "repo.git.aside"
         self._checkouts = state / "checkouts"
         self._ops = ops
         self._run = run
@@ -97,6 +98,29 @@ class Store:
 
     def _from_remote(self, remote: str, ref: str) -> str:
         deadline = self._run.deadline.sooner(self._ops.within)
+        try:
+            return self._brought(remote, ref, deadline)
+        except git.GitCommandError as error:
+            if not _TORN.search(str(error.stderr)):
+                raise
+            self._run.say(f"repo.git is torn ({_reason(error)}): making it anew")
+        return self._brought_anew(remote, ref, deadline)
+
+    def _brought_anew(self, remote: str, ref: str, deadline: Deadline) -> str:
+        """Into an empty repository. A broken connection looks like a torn repository, so the old one
+        comes back when that gives nothing either: it may be all that the last rung has."""
+        shutil.rmtree(self._aside, ignore_errors=True)
+        self._bare.rename(self._aside)
+        try:
+            self._repo = self._anew()
+            sha = self._brought(remote, ref, deadline)
+        except BaseException:
+            self._repo = self._opened()
+            raise
+        shutil.rmtree(self._aside, ignore_errors=True)
+        return sha
+
+    def _brought(self, remote: str, ref: str, deadline: Deadline) -> str:
         name, sha = self._wanted(remote, ref, deadline)
         if sha is None or not self._has(sha):
             self._fetched(remote, name, deadline)
@@ -130,16 +154,8 @@ class Store:
 
     def _fetched(self, remote: str, name: str, deadline: Deadline) -> None:
         arguments = ("--depth", "1", "--no-tags", "--force", "--no-write-commit-graph", "--", remote, name)
-        try:
-            with self._bounded(deadline) as limit:
-                self._git("fetch", *arguments, **limit)
-        except git.GitCommandError as error:
-            if not _TORN.search(str(error.stderr)):
-                raise
-            self._run.say(f"repo.git is torn ({_reason(error)}): making it anew")
-            self._repo = self._anew()
-            with self._bounded(deadline) as limit:
-                self._git("fetch", *arguments, **limit)
+        with self._bounded(deadline) as limit:
+            self._git("fetch", *arguments, **limit)
 
     def from_disk(self, ref: str, good: str | None) -> str:
         """The last rung. Raises SourceError when the policy or the disk says no."""
@@ -205,13 +221,16 @@ class Store:
         self._refuse_hostile(sha)
         index = self._checkouts / f"{_BUILDING}index-{os.getpid()}"
         try:
-            with self._repo.git.custom_environment(GIT_INDEX_FILE=str(index)):
+            building.mkdir(mode=0o700)
+            with self._repo.git.custom_environment(
+                GIT_INDEX_FILE=str(index), GIT_DIR=str(self._bare), GIT_WORK_TREE=str(building)
+            ):
                 self._git("read_tree", sha)
-                building.mkdir(mode=0o700)
-                self._git("checkout_index", "--all", "--force", f"--prefix={building}/")
+                self._git("checkout_index", "--all", "--force")
         except git.GitCommandError as error:
             raise SourceError(
-                f"Commit {sha[:12]} cannot be written to {building}: {_reason(error)}."
+                f"Commit {sha[:12]} cannot be written to {building}: {_reason(error)}. "
+                f"{shutil.disk_usage(self._checkouts).free >> 20} MiB are free there."
             ) from error
         finally:
             index.unlink(missing_ok=True)
@@ -246,6 +265,9 @@ class Store:
 
     def _opened(self) -> git.Repo:
         """The bare repository, with what killed runs left in it removed."""
+        if self._aside.exists():
+            shutil.rmtree(self._bare, ignore_errors=True)
+            self._aside.rename(self._bare)
         try:
             repo = git.Repo(self._bare)
             for lock in (*self._bare.rglob("*.lock"), *self._bare.glob("objects/pack/tmp_*")):
@@ -288,14 +310,13 @@ def _leads_out(path: str, target: str) -> bool:
 
 
 def _reason(error: git.GitCommandError) -> str:
-    """git's own last word, without the command line."""
-    lines = [line for line in str(error.stderr).strip().strip("'").splitlines() if line.strip()]
-    said = (
-        [line for line in lines if re.match(r"(?:\s*stderr: ')?(fatal|error|ssh)", line)]
-        or lines
-        or ["no answer in time"]
-    )
-    return re.sub(r"^\s*stderr: '|'$", "", said[0]).strip()[:300]
+    """git's own word, or ssh's, without the command line: it may hold a password."""
+    text = re.sub(r"^\s*stderr: '|'$", "", str(error.stderr))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines or lines[0].startswith("Timeout: the command"):
+        return "no answer in time"
+    said = [line for line in lines if re.match(r"fatal|error|ssh|.*Permission denied", line)] or lines
+    return said[0][:300]
 
 
 def _shown(remote: str) -> str:

@@ -6,6 +6,7 @@ statement is of another boot or another instance is closed.
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -59,10 +60,13 @@ def close_gate(reason: str, *, reopenable: bool = False, gate: Path | None = Non
     reopenable: the machine is as the statement says, and stays so: an operator may open it again.
     """
     gate = gate or paths.GATE
-    gate.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _make(gate)
     was_open = (gate / _PING).exists()
-    for path in gate.iterdir():
-        path.unlink(missing_ok=True)
+    for path in sorted(gate.iterdir(), key=lambda path: path.name != _PING):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     since = time.time() if was_open else _said(_closed(gate)).get("at", time.time())
     if not reopenable:
         _statement(gate).unlink(missing_ok=True)
@@ -74,7 +78,7 @@ def close_gate(reason: str, *, reopenable: bool = False, gate: Path | None = Non
 def open_gate(statement: Statement, *, gate: Path | None = None) -> None:
     """Open it: the statement first, so that an open gate always has one, and ping.html by rename."""
     gate = gate or paths.GATE
-    gate.mkdir(mode=0o755, parents=True, exist_ok=True)
+    _make(gate)
     kept = _read(gate)
     if kept and (gate / _PING).exists() and _same(kept, statement):
         return
@@ -93,15 +97,17 @@ def look(instance_id: str | None = None, *, gate: Path | None = None) -> Gate:
     """The gate as it is. An open one that is not of this boot, or of another instance when
     `instance_id` is given, is closed here and now, if this process may."""
     gate = gate or paths.GATE
-    statement = _read(gate)
     if not (gate / _PING).exists():
         said = _said(_closed(gate))
         return Gate(
             open=False, reason=said.get("reason", "never opened"), since=said.get("at"), statement=None
         )
+    statement = _read(gate)  # after ping.html, which is written after it
     problem = _problem(statement, instance_id)
     if problem is None and statement is not None:
         return Gate(open=True, reason="converged and judged", since=statement.at, statement=statement)
+    if not (gate / _PING).exists():
+        return look(instance_id, gate=gate)  # closed meanwhile, by who had a reason of their own
     if os.access(gate, os.W_OK):
         close_gate(problem or "no statement", gate=gate)
     return Gate(open=False, reason=problem or "no statement", since=time.time(), statement=None)
@@ -122,6 +128,16 @@ def _same(one: Statement, other: Statement) -> bool:
     return replace(one, run="", at=0, checks=(), python="") == replace(
         other, run="", at=0, checks=(), python=""
     )
+
+
+def _make(gate: Path) -> None:
+    """The web server's account must be able to come in, whatever the umask of who makes it."""
+    for folder in (gate.parent, gate):
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        folder.chmod(0o755)
 
 
 def _statement(gate: Path) -> Path:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from pyinfra_solo import aws
 from pyinfra_solo.errors import IdentityError
-from pyinfra_solo.imds import Metadata, MetadataUnavailableError
+from pyinfra_solo.imds import Metadata, MetadataUnavailableError, V1OnlyError
 from pyinfra_solo.run import Run
 from pyinfra_solo.settings import Machine
 from pyinfra_solo.waiting import Deadline, retry
@@ -46,6 +46,11 @@ def identify(machine: Machine, known: bool, within: float, run: Run) -> Instance
     try:
         with Metadata() as metadata:
             instance = _ask(metadata, machine, deadline, run)
+    except V1OnlyError as error:  # other clouds answer at that address too
+        if needed:
+            raise
+        run.say(f"{error} Not on EC2; role and stage come from settings or flags")
+        return Instance(on_ec2=False)
     except MetadataUnavailableError as error:
         if needed:
             raise IdentityError(

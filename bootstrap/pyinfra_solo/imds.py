@@ -33,8 +33,8 @@ class Metadata:
     """
 
     def __init__(self, endpoint: str | None = None) -> None:
-        self.endpoint = endpoint or os.environ.get(
-            "AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://169.254.169.254"
+        self.endpoint = (
+            endpoint or os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or "http://169.254.169.254"
         )
         self._token: str | None = None
         self._connection: HTTPConnection | None = None
@@ -82,7 +82,7 @@ class Metadata:
             connection.request(method, f"/latest/{path}", headers=headers)
             answer = connection.getresponse()
             text = answer.read(65536).decode(errors="replace")
-        except (OSError, HTTPException) as error:
+        except (OSError, HTTPException, ValueError) as error:  # ValueError: a token that no header may hold
             self._close()
             raise MetadataUnavailableError(
                 f"{method} {path}: {str(error) or type(error).__name__}"

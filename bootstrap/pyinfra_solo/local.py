@@ -42,7 +42,8 @@ class ThisMachine(BaseConnector):
         print_input: bool = False,  # noqa: ARG002
         **arguments: Any,
     ) -> tuple[bool, CommandOutput]:
-        """Raises TimeoutError, which pyinfra takes for a failed operation."""
+        """A command that takes too long has failed, and how it ended is its last line of output: of a
+        TimeoutError pyinfra tells only `_timeout`, which is None for our own limit (3.10.0)."""
         arguments.pop("_get_pty", None)
         seconds = arguments.pop("_timeout", None) or self.seconds
         stdin = arguments.pop("_stdin", None)
@@ -54,9 +55,12 @@ class ThisMachine(BaseConnector):
             script = StringCommand(command).get_raw_value()
             environment, folder = _environment(arguments.get("_env")), arguments.get("_chdir")
             shell = arguments.get("_shell_executable") or shell
-        code, output = run_script(
-            script, shell=shell, seconds=seconds, stdin=stdin, environment=environment, folder=folder
-        )
+        try:
+            code, output = run_script(
+                script, shell=shell, seconds=seconds, stdin=stdin, environment=environment, folder=folder
+            )
+        except EndedError as ended:
+            return False, ended.output
         return code in well, output
 
     def put_file(
@@ -128,6 +132,14 @@ def state_here(root: Path, data: Mapping[str, Any], host: type[Host] = Host) -> 
     return state
 
 
+class EndedError(TimeoutError):
+    """A script took too long and was ended. output: what it had said by then, and this."""
+
+    def __init__(self, seconds: float, output: CommandOutput) -> None:
+        super().__init__(f"took longer than {seconds:g} s and was ended")
+        self.output = CommandOutput([*output.combined_lines, OutputLine("stderr", str(self))])
+
+
 def run_script(
     script: str,
     *,
@@ -137,8 +149,8 @@ def run_script(
     environment: Mapping[str, str] | None = None,
     folder: str | None = None,
 ) -> tuple[int, CommandOutput]:
-    """Exit status and output. Raises TimeoutError when it takes longer than `seconds`; then nothing
-    of its process group is left.
+    """Exit status and output. Raises EndedError when it takes longer than `seconds`; then nothing of
+    its process group is left.
 
     The script is read from a file that has no name, so it is in no argv; output goes to files, so a
     daemon left behind holds up nobody.
@@ -162,8 +174,12 @@ def run_script(
         except subprocess.TimeoutExpired:
             processes.end_group(process.pid)
             process.wait()
-            raise TimeoutError(f"took longer than {seconds:g} s and was ended") from None
-        return code, CommandOutput([*_lines("stdout", out), *_lines("stderr", err)])
+            raise EndedError(seconds, _said(out, err)) from None
+        return code, _said(out, err)
+
+
+def _said(out: Any, err: Any) -> CommandOutput:
+    return CommandOutput([*_lines("stdout", out), *_lines("stderr", err)])
 
 
 def _lines(name: str, file: Any) -> list[OutputLine]:

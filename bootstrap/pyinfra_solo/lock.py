@@ -26,6 +26,10 @@ class Owner:
         return f"run {self.pid}, which has held the lock for {self.age:.0f} s and is at {self.doing}"
 
 
+_SIZE = 4096
+"""Bytes of what the file says, padded: one write, so that who waits never reads half of it."""
+
+
 class RunLock:
     """The held lock. `at(station)` tells those who wait what its owner does."""
 
@@ -34,9 +38,8 @@ class RunLock:
         self._since = time.monotonic()
 
     def at(self, station: str) -> None:
-        text = json.dumps({"pid": os.getpid(), "doing": station, "since": self._since}).encode()
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, text, 0)
+        said = {"pid": os.getpid(), "doing": station[:200], "since": self._since}
+        os.pwrite(self._descriptor, json.dumps(said).encode().ljust(_SIZE), 0)
 
 
 def owner(path: Path | None = None) -> Owner | None:
@@ -49,7 +52,7 @@ def owner(path: Path | None = None) -> Owner | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _said(os.pread(descriptor, 4096, 0))
+        return _said(os.pread(descriptor, _SIZE, 0))
     finally:
         os.close(descriptor)
     return None
@@ -89,7 +92,7 @@ def _take(descriptor: int, deadline: Deadline, say: Callable[[str], None]) -> No
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = _said(os.pread(descriptor, 4096, 0))
+            who = _said(os.pread(descriptor, _SIZE, 0))
             if deadline.left() <= 0:
                 raise LockedError(f"Another run is at work: {who}. Wait for it, or end it.") from None
             if not told:

@@ -4,7 +4,7 @@ pyinfra's own apt.packages lists every package of the machine for each operation
 dpkg's lock, and lets a package start its service with the configuration of its maker.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
@@ -15,7 +15,7 @@ LOCK_TIMEOUT = 300
 """Seconds to wait for whoever holds dpkg's lock; unattended-upgrades takes minutes."""
 
 
-class MissingPackages(FactBase):
+class MissingPackages(FactBase[list[str]]):
     """Which of the given packages are not installed and configured."""
 
     default = list
@@ -28,7 +28,7 @@ class MissingPackages(FactBase):
 
 
 @operation()
-def installed(packages: Sequence[str]) -> Iterator[StringCommand]:
+def installed(packages: Sequence[str]) -> Generator[StringCommand, None, None]:
     """The Debian packages of these names are installed; their services were not started by that."""
     if host.get_fact(MissingPackages, packages=packages):
         yield script.run("packages", "apply", str(LOCK_TIMEOUT), *packages)

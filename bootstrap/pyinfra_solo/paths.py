@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-ROOT = Path(os.environ.get("PYINFRA_SOLO_ROOT", "/"))
+ROOT = Path(os.environ.get("PYINFRA_SOLO_ROOT") or "/")
 
 CONFIG = ROOT / "etc/pyinfra-solo/config.toml"
 BAKED = ROOT / "opt/pyinfra-solo"

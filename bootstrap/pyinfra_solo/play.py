@@ -168,7 +168,7 @@ def _one(request: Request, state: State, host: Host, one: str, number: int, tell
             if not run_host_op(state, host, one):
                 problem = ConvergeError(f"The operation {name!r} failed: {_last_words(meta)}")
         else:
-            diff = _plan(state, host, one)
+            diff = _plan(state, host, one, blank=request.mode == "blank")
     except SoloError as error:
         problem = error
     except Exception as error:  # noqa: BLE001 - an operation is foreign code
@@ -187,18 +187,18 @@ def _one(request: Request, state: State, host: Host, one: str, number: int, tell
         raise problem
 
 
-def _plan(state: State, host: Host, one: str) -> list[str]:
+def _plan(state: State, host: Host, one: str, *, blank: bool) -> list[str]:
     """What the operation would do. Its commands are made and not run, and it counts as done, so that
     what depends on it (`_if=it.did_change`) is planned too."""
     data = state.get_op_data_for_host(host, one)
     commands = list(data.command_generator())
     data.operation_meta.set_complete(True, commands, CommandOutput([]))
-    return [line for command in commands for line in _would(command)]
+    return [line for command in commands for line in _would(command, blank=blank)]
 
 
-def _would(command: Any) -> list[str]:
+def _would(command: Any, *, blank: bool) -> list[str]:
     if isinstance(command, FileUploadCommand):
-        return _diff(command)
+        return _diff(command, blank=blank)
     if isinstance(command, StringCommand):
         return [
             f"$ {line}" if number == 0 else f"  {line}"
@@ -207,13 +207,13 @@ def _would(command: Any) -> list[str]:
     return [str(command)]
 
 
-def _diff(command: FileUploadCommand) -> list[str]:
+def _diff(command: FileUploadCommand, *, blank: bool) -> list[str]:
     with get_file_io(command.src) as opened:
         data = opened.read()
     new = data.encode() if isinstance(data, str) else data
     target = Path(command.dest)
     try:
-        old = target.read_bytes()
+        old = None if blank else target.read_bytes()
     except OSError:
         old = None
     if b"\0" in new or b"\0" in (old or b""):

@@ -7,6 +7,7 @@ where it was. `docs/report.schema.json` is made from these classes.
 import datetime
 import errno
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,7 +89,22 @@ def schema() -> dict[str, Any]:
 
 
 def encode(report: Report) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    """UTF-8 always: what it tells of, a command line or git's output, need not be."""
+    try:
+        text = msgspec.json.encode(report)
+    except UnicodeEncodeError:
+        text = msgspec.json.encode(_utf8(msgspec.to_builtins(report)))
+    return msgspec.json.format(text, indent=2) + b"\n"
+
+
+def _utf8(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode(errors="backslashreplace").decode()
+    if isinstance(value, list):
+        return [_utf8(one) for one in value]
+    if isinstance(value, dict):
+        return {key: _utf8(one) for key, one in value.items()}
+    return value
 
 
 class ReportFile:
@@ -103,18 +119,23 @@ class ReportFile:
         self._state = state or paths.STATE
         self._run = run or paths.RUN
         self.problem: str | None = None
+        self.is_last = True
+        """Whether this run is the machine's last one, for last-run.json."""
 
     def write(self) -> None:
         text = encode(self.report)
         try:
             (self._state / "reports").mkdir(mode=0o755, parents=True, exist_ok=True)
             durable.write(self._state / "reports" / f"{self.report.run}.json", text)
+            self.problem = None
+            if not self.is_last:
+                return
             durable.write(self._state / "last-run.json", text)
             (self._run / "last-run.json").unlink(missing_ok=True)
-            self.problem = None
         except OSError as error:
             self.problem = f"{self._state}: {errno.errorcode.get(error.errno or 0, '')} {error.strerror}"
-            self._write_beside(text)
+            if self.is_last:
+                self._write_beside(text)
 
     def _write_beside(self, text: bytes) -> None:
         try:
@@ -124,11 +145,15 @@ class ReportFile:
             self.problem = f"{self.problem}; {self._run}: {error.strerror}"
 
     def prune(self, keep: int) -> None:
-        """Remove all but the newest `keep` reports."""
-        reports = sorted((self._state / "reports").glob("*.json"))
-        for path in reports[: max(0, len(reports) - keep)]:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".events").unlink(missing_ok=True)
+        """Remove all but the newest `keep` reports; never this run's, which a clock that stepped back
+        names as the oldest."""
+        others = sorted(
+            path for path in (self._state / "reports").glob("*.json") if path.stem != self.report.run
+        )
+        with suppress(OSError):  # a read-only disk
+            for path in others[: max(0, len(others) + 1 - keep)]:
+                path.unlink(missing_ok=True)
+                path.with_suffix(".events").unlink(missing_ok=True)
 
 
 def last(state: Path | None = None, run: Path | None = None) -> Report | None:

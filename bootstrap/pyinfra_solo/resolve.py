@@ -50,7 +50,7 @@ def stage_of(flag: str | None, setting: str | None, instance: Instance) -> Candi
         (tag, "the tag Stage"),
         (setting, "machine.stage in the settings"),
     ):
-        if name:
+        if name is not None:
             return Candidate(name=checked_name("stage", name, source), source=source)
     raise RoleError("This machine has no stage. Give it a tag Stage, set machine.stage in the settings, or use --stage.")  # fmt: skip
 
@@ -86,7 +86,7 @@ def _candidates(root: Path, flag: str | None, setting: str | None, instance: Ins
         (setting, "machine.role in the settings"),
         (tag, "the tag Role"),
     ):
-        if name:
+        if name is not None:
             return [Candidate(name=name, source=source)]
     return [
         Candidate(name=role, source=f"the security group {group!r} ({pattern!r} in {MAP})")

@@ -74,7 +74,7 @@ def checked_name(kind: str, name: str, source: str) -> str:
         return name
     shown = name if len(name) <= 40 else name[:40] + "…"
     raise RoleError(
-        f"The {kind} {shown!r} from {source} is not a name: use a-z, then a-z, 0-9, _ or -, 63 at most."
+        f"The {kind} {shown!a} from {source} is not a name: use a-z, then a-z, 0-9, _ or -, 63 at most."
     )
 
 
@@ -106,7 +106,7 @@ def load(root: Path) -> dict[str, Role]:
 def _load_one(name: str) -> Role:
     try:
         module = importlib.import_module(f"roles.{name}")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         where = f" ({error.filename}:{error.lineno})" if isinstance(error, SyntaxError) else ""
         raise ConvergeError(
             f"roles/{name}/__init__.py cannot be loaded: {error}{where}. Correct it and commit."

@@ -92,6 +92,11 @@ class Run:
         if self._file:
             self._file.prune(keep)
 
+    def gives_way(self) -> None:
+        """It never had the lock: the machine's last run is the one that has."""
+        if self._file:
+            self._file.is_last = False
+
     def save(self) -> None:
         if not self._file:
             return

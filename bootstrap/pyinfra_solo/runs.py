@@ -1,6 +1,7 @@
 """How a run begins and ends: settings, deadline, lock and report around the line."""
 
 import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 import msgspec
 
 from pyinfra_solo import settings as settings_file
-from pyinfra_solo.errors import SoloError
+from pyinfra_solo.errors import LockedError, SoloError, UsageError
 from pyinfra_solo.gate import close_gate, look
 from pyinfra_solo.lock import held
+from pyinfra_solo.report import encode
 from pyinfra_solo.run import Run
 from pyinfra_solo.settings import Settings
 from pyinfra_solo.talk import voice
@@ -49,6 +51,8 @@ def begun(
             yield settings, run
     except BaseException as error:
         problem = _named(error)
+        if isinstance(problem, LockedError):
+            run.gives_way()
         if name == "boot":
             close_gate(str(problem))
         run.end("failed", problem, keep=settings.limits.reports)
@@ -59,11 +63,13 @@ def begun(
         run.report.gate = "open" if look().open else "closed"
         run.save()
         if then:
-            then(msgspec.to_builtins(run.report))
+            then(msgspec.json.decode(encode(run.report)))
 
 
 def _named(error: BaseException) -> BaseException:
     """What the disk does to any station gets a name; a bug keeps its own and its traceback."""
+    if isinstance(error, PermissionError) and os.geteuid() != 0:
+        return UsageError(f"{error.filename}: {error.strerror}. Run it as root.")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
         where = f" at {error.filename}" if error.filename else ""
         return DiskError(f"The disk is full or read-only{where}: {error.strerror}. Make room, and run again.")

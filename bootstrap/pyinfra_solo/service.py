@@ -8,7 +8,7 @@ A service is restarted when what it has read is no longer what is on disk, be it
 or by one that was killed before it could restart anything.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any, Literal, get_args
@@ -69,7 +69,7 @@ def render(service: Service, init: Init, *, run: str = "/run", log: str = "/var/
     )
 
 
-class Baseline(FactBase):
+class Baseline(FactBase[str]):
     """The init system that runs the machine.
 
     Asking also notes what the service has read, when nothing is noted since the boot: this fact is
@@ -83,7 +83,7 @@ class Baseline(FactBase):
         return script.pairs(output)["init"]
 
 
-class ServiceState(FactBase):
+class ServiceState(FactBase[dict[str, str]]):
     """init; enabled: yes or no; verb: none, start, restart or reload, what the service needs."""
 
     default = dict
@@ -96,7 +96,9 @@ class ServiceState(FactBase):
 
 
 @operation()
-def _up(words: Sequence[str], changed: Sequence[Any], reload_on: Sequence[Any]) -> Iterator[StringCommand]:
+def _up(
+    words: Sequence[str], changed: Sequence[Any], reload_on: Sequence[Any]
+) -> Generator[StringCommand, None, None]:
     force = "restart" if _fired(changed) else "reload" if _fired(reload_on) else "no"
     words = [*words[:4], force, *words[4:]]
     state = host.get_fact(ServiceState, words=words)

@@ -6,12 +6,16 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from pyinfra_solo import paths
 from pyinfra_solo.errors import DataError
+
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=31_536_000)]
+"""Neither nan nor inf, which TOML has, and which no system call takes."""
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -32,12 +36,12 @@ class Ops(Table, frozen=True):
     allowed_signers: Path | None = None
     """ssh-keygen(1), ALLOWED SIGNERS. When set, an unsigned commit never reaches the disk."""
     revoked_signers: Path | None = None
-    within: float = 60.0
+    within: Seconds = 60.0
     """Seconds for each remote."""
     on_disk: Literal["newest", "good", "never"] = "newest"
     """When no remote answers: the newest commit fetched for that ref, the last that was judged
     ready, or none."""
-    keep: int = 3
+    keep: Count = 3
 
 
 class Machine(Table, frozen=True):
@@ -58,18 +62,18 @@ class Prepare(Table, frozen=True):
     index: str | None = None
     """A package index other than uv's default."""
     python: str = "/usr/bin/python3"
-    within: float = 600.0
+    within: Seconds = 600.0
 
 
 class Limits(Table, frozen=True):
     """Bounds in seconds, and how a machine in service is treated."""
 
-    deadline: float = 1800.0
-    operation: float = 600.0
-    lock: float = 60.0
-    metadata: float = 120.0
+    deadline: Seconds = 1800.0
+    operation: Seconds = 600.0
+    lock: Seconds = 60.0
+    metadata: Seconds = 120.0
     drain: Literal["on-change", "always", "never"] = "on-change"
-    reports: int = 30
+    reports: Count = 30
 
 
 class Settings(Table, frozen=True):
@@ -82,20 +86,22 @@ class Settings(Table, frozen=True):
 
 
 def load(path: Path | None = None) -> Settings:
-    """Read the settings file. A machine without one has the defaults.
+    """Read the settings file. A machine without one has the defaults; a `path` that is given must be there.
 
     Raises DataError naming the file and the key.
     """
-    path = path or paths.CONFIG
+    given, path = path, path or paths.CONFIG
     try:
         text = path.read_bytes().decode()
-    except FileNotFoundError:
-        return Settings()
+    except FileNotFoundError as error:
+        if given is None:
+            return Settings()
+        raise DataError(f"There is no settings file {path}.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
     try:
         values: dict[str, Any] = tomllib.loads(text)
-        settings = msgspec.convert(values, Settings, strict=True)
+        settings = msgspec.convert(values, Settings, strict=True, dec_hook=_path)
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path} is not TOML: {error}.") from error
     except msgspec.ValidationError as error:
@@ -107,12 +113,20 @@ def load(path: Path | None = None) -> Settings:
     return settings
 
 
+def _path(kind: type[Any], value: Any) -> Any:
+    """msgspec has no Path of its own."""
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+
+
 def check_remote(remote: str, source: str) -> None:
     """Raises DataError unless git may be given `remote`: an https, http, ssh or file URL, or
     user@host:path. A word that starts with a dash would be an option, and `ext::` a command
     (gitremote-helpers(7))."""
-    url = re.compile(r"(https?|ssh|file)://[^\s]+|[\w.-]+@[\w.-]+:(?!:)[^\s:][^\s]*|/[^\s]+")
-    if not url.fullmatch(remote):
+    rest = r"[^\s\x00-\x1f\x7f]*"
+    url = rf"(https?|ssh|file)://(?!-|[^\s/]*@-)\S{rest}|(?!-)[\w.-]+@(?!-)[\w.-]+:(?![:-])\S{rest}|/\S{rest}"
+    if not re.fullmatch(url, remote):
         raise DataError(
             f"{source}: {remote!r} is not a remote. Use https://, ssh://, user@host:path or a folder."
         )
@@ -121,6 +135,6 @@ def check_remote(remote: str, source: str) -> None:
 def check_ref(ref: str, source: str) -> None:
     """Raises DataError unless `ref` can name a branch, a tag or a commit (git-check-ref-format(1))."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}", ref) or re.search(
-        r"\.\.|//|\.lock$|[./]$", ref
+        r"\.\.|//|/\.|\.lock(/|$)|[./]$", ref
     ):
         raise DataError(f"{source}: {ref!r} is not a branch, a tag or a commit.")

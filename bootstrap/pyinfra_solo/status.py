@@ -9,6 +9,7 @@ import msgspec
 from pyinfra_solo import lock, report
 from pyinfra_solo.gate import Gate, look
 from pyinfra_solo.report import Report
+from pyinfra_solo.talk import printable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ def status() -> Status:
 
 def lines(status: Status) -> list[str]:
     """A page for an operator; the first line answers the first question."""
-    return [_is(status), _in(status), *_running(status), *_last(status)]
+    return [printable(line) for line in (_is(status), _in(status), *_running(status), *_last(status))]
 
 
 def _is(status: Status) -> str:

@@ -1,9 +1,11 @@
 """How a run sounds on stderr: plain lines in a journal, a moving line on a terminal."""
 
+import io
 import os
 import shutil
 import sys
 import time
+from contextlib import suppress
 from typing import TextIO
 
 from pyinfra_solo.report import Operation
@@ -12,7 +14,7 @@ from pyinfra_solo.run import Voice
 
 def voice(out: TextIO | None = None) -> Voice:
     """The voice that suits where stderr goes (`NO_COLOR` and TERM=dumb are honoured)."""
-    out = out or sys.stderr
+    out = out or sys.stderr or io.StringIO()  # a parent may have closed it
     terminal = out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     return Terminal(out) if terminal else Plain(out)
 
@@ -40,7 +42,12 @@ class Plain:
             self._line(f"converge:   {line}")
 
     def _line(self, text: str) -> None:
-        print(printable(text), file=self._out, flush=True)
+        self._write(printable(text) + "\n")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):  # a full disk or a closed pipe: a run does not fail because nobody hears it
+            self._out.write(text)
+            self._out.flush()
 
 
 class Terminal(Plain):
@@ -75,13 +82,11 @@ class Terminal(Plain):
             )
 
     def _line(self, text: str) -> None:
-        self._out.write(f"\r\x1b[K{text}\n")
-        self._out.flush()
+        self._write(f"\r\x1b[K{text}\n")
 
     def _moving(self, text: str) -> None:
         width = shutil.get_terminal_size().columns - 1
-        self._out.write(f"\r\x1b[K{printable(text)[:width]}")
-        self._out.flush()
+        self._write(f"\r\x1b[K{printable(text)[:width]}")
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text

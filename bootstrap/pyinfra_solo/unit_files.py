@@ -76,7 +76,7 @@ def render(service: "Service", init: "Init", *, run: str, log: str, self: str) -
         shell_arguments=" ".join(words[1:]),
         run=run,
         log=log,
-        self=shlex.quote(self),
+        script=shlex.quote(self),
     )
 
 

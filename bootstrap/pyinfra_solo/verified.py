@@ -1,7 +1,7 @@
 """A file that its own program has read and found good, before it takes the place of the old one."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ sync "${old%/*}" 2>/dev/null || sync
 
 
 @operation()
-def template(src: str, dest: str, verify: str, mode: str = "644", **values: Any) -> Iterator[StringCommand]:
+def template(
+    src: str, dest: str, verify: str, mode: str = "644", **values: Any
+) -> Generator[StringCommand, None, None]:
     """The file `dest` holds the template `src`, filled with `values`.
 
     src: a Jinja2 template, from the repository's root. verify: a shell command that ends with

@@ -40,7 +40,13 @@ class Aws:
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = [sys.executable, "-m", self.module, "-H", ADDRESS, "-p", str(PORT)]
         self._server = self.network.start(argv, self.folder / "moto.log")
-        host.wait_for("moto", lambda: self.network.listens(ADDRESS, PORT), timeout=60)
+        host.wait_for("moto", self._serves, timeout=60)
+
+    def _serves(self) -> bool:
+        if self._server is None or self._server.poll() is not None:
+            text = (self.folder / "moto.log").read_text()[-2000:]
+            raise host.LabError(f"{self.module} ended; it needs moto[server]:\n{text}")
+        return self.network.listens(ADDRESS, PORT)
 
     def stop(self) -> None:
         """Refuse connections until `start`; everything it knew is gone."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,7 +53,7 @@ class GitServer:
     """The private key that SSH accepts."""
 
     def __post_init__(self) -> None:
-        self._web = WebServer(self.network, SERVICES[NAME], self._http)
+        self._web = WebServer(self.network, SERVICES[NAME], backend(self.repositories))
         self.repositories.mkdir(parents=True)
         (self.folder / "ssh").mkdir()
         self.deploy_key = make_key(self.folder / "deploy_key", "deploy")
@@ -162,12 +163,16 @@ class GitServer:
             self._sshd.wait(timeout=10)
         self._sshd = None
 
-    def _http(self, asked: Asked) -> Answer:
+
+def backend(repositories: Path) -> Callable[[Asked], Answer]:
+    """What answers as git's own http-backend does, for the bare repositories in a folder."""
+
+    def answer(asked: Asked) -> Answer:
         path, _, query = asked.path.partition("?")
         environment = {
             "PATH": os.environ["PATH"],
             **GIT,
-            "GIT_PROJECT_ROOT": str(self.repositories),
+            "GIT_PROJECT_ROOT": str(repositories),
             "GIT_HTTP_EXPORT_ALL": "1",
             "REQUEST_METHOD": asked.method,
             "PATH_INFO": path,
@@ -190,6 +195,8 @@ class GitServer:
         headers = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
         status = int(headers.pop("Status", "200 OK").split()[0])
         return Answer(status if head else 500, body, headers)
+
+    return answer
 
 
 def _children(pid: int) -> list[int]:

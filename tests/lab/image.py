@@ -73,10 +73,12 @@ class Chroot:
         merged.mkdir(exist_ok=True)
         script = "\n".join(self._mounts(merged))
         inside = shlex.join(["chroot", str(merged), "env", "-i", *variables, *argv])
+        # PID 1 stays outside the root, or packages take it for a machine that runs: sysvinit-core
+        # then waits 46 s for its init, and replaces /dev/initctl.
         # As a slave it lets go of a machine's disk when the host unmounts that.
         apart = ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child"]
         return host.run(
-            [*apart, "sh", "-ec", f"{script}\nexec {inside}"],
+            [*apart, "sh", "-ec", f"{script}\n{inside}\nexit 0"],
             timeout=timeout,
             check=check,
             stdin=stdin,
@@ -92,7 +94,10 @@ class Chroot:
         yield f"mount -t overlay overlay -o {shlex.quote(options)} {root}"
         yield f"mount -t proc proc {root}/proc"
         yield f"mount --rbind /sys {root}/sys"
-        yield f"mount --rbind /dev {root}/dev"
+        yield f"mount -t tmpfs -o mode=755 tmpfs {root}/dev"
+        for device in ("null", "zero", "full", "random", "urandom", "tty"):
+            yield f": > {root}/dev/{device}; mount --bind /dev/{device} {root}/dev/{device}"
+        yield f"ln -s /proc/self/fd {root}/dev/fd; mkdir -m 1777 {root}/dev/shm"  # noqa: S108 its own
         yield f"mount -t tmpfs tmpfs {root}/run"
         for name in ("resolv.conf", "ssl/certs/ca-certificates.crt"):
             if Path("/etc", name).exists():

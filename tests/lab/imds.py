@@ -66,6 +66,10 @@ class Imds:
             self._restore()
             self._restore = None
 
+    def hang(self, on: bool = True) -> None:
+        """With `on`, accept requests and never answer; without, answer again."""
+        self.faults.hang = on
+
     def heal(self) -> None:
         """Undo every fault."""
         self.faults.clear()

@@ -56,8 +56,8 @@ class Lab:
         try:
             self.network.up()
             self.imds = Imds(self.network)
-            self.imds.start()
             self._closing.callback(self.imds.stop)
+            self.imds.start()
         except BaseException:
             self._closing.close()
             raise
@@ -79,24 +79,24 @@ class Lab:
     def git(self) -> GitServer:
         """The git server, started when first asked for."""
         server = GitServer(self.network, self.folder / "git", roots.bare())
-        server.start()
         self._closing.callback(server.stop)
+        server.start()
         return server
 
     @cached_property
     def aws(self) -> Aws:
         """moto, started when first asked for."""
         server = Aws(self.network, self.folder / "aws")
-        server.start()
         self._closing.callback(server.stop)
+        server.start()
         return server
 
     @cached_property
     def packages(self) -> Packages:
         """apt.lab and pypi.lab, started when first asked for."""
         server = Packages(self.network)
-        server.start()
         self._closing.callback(server.stop)
+        server.start()
         return server
 
     def heal(self) -> None:

@@ -16,7 +16,7 @@ from tests.lab import host
 from tests.lab.cgroup import Cgroup
 from tests.lab.disk import Disk
 from tests.lab.host import LabError, Result
-from tests.lab.image import ENVIRONMENT, write_script
+from tests.lab.image import ENVIRONMENT, Image, write_script
 from tests.lab.network import Link, Network
 
 NSPAWN = [
@@ -65,6 +65,11 @@ class Machine:
         return self.link.address
 
     @property
+    def image(self) -> Image:
+        """What it was made from."""
+        return self.disk.image
+
+    @property
     def is_on(self) -> bool:
         """Whether its PID 1 lives."""
         return self._nspawn is not None and self._nspawn.poll() is None
@@ -79,7 +84,8 @@ class Machine:
         command = [
             *NSPAWN,
             f"--directory={self.disk.root}",
-            f"--machine={self.name}",
+            f"--machine={self.network.name}-{self.name}",
+            f"--hostname={self.name}",
             f"--network-namespace-path={self.link.namespace}",
             *INIT[self.init],
         ]

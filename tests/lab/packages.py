@@ -26,7 +26,7 @@ def debs(packages: list[str], root: Image) -> Path:
     """A folder with `packages` and what they need that `root` has not; downloaded once."""
     names = " ".join(sorted(packages))
     folder = cache_folder() / "debs" / digest(names, root.key)
-    with locked(f"debs-{folder.name}"):
+    with locked("apt"):
         if not folder.exists():
             building = fresh_folder(folder)
             out = building / "out"

@@ -19,7 +19,6 @@ GIT = {
     "GIT_CONFIG_VALUE_0": "*",
 }
 SIGNER = "operator@lab"
-MODES = {"link": "120000", "script": "100755", "file": "100644"}
 
 
 def make_key(path: Path, comment: str) -> Path:
@@ -70,19 +69,18 @@ class Repository:
             env = {"GIT_INDEX_FILE": f"{folder}/index"}
             if tip:
                 self._git("read-tree", tip, env=env)
-            for name, content in files.items():
-                if content is None:
-                    self._git("update-index", "--force-remove", name, env=env)
-                else:
-                    self._add(name, content, env)
+            lines = [self._line(name, content) for name, content in files.items()]
+            self._git("update-index", "--index-info", env=env, stdin="".join(lines).encode())
             tree = self._git("write-tree", env=env)
         return self._commit(tree, tip, message, branch, sign_with, as_committed)
 
-    def _add(self, name: str, content: str | bytes, env: dict[str, str]) -> None:
+    def _line(self, name: str, content: str | bytes | None) -> str:
+        """What `git update-index --index-info` reads to set or remove a file."""
+        if content is None:
+            return f"0 {'0' * 40}\t{name}\n"
         data = content.encode() if isinstance(content, str) else content
         blob = self._git("hash-object", "-w", "--stdin", stdin=data)
-        mode = MODES["script" if data.startswith(b"#!") else "file"]
-        self._git("update-index", "--add", "--cacheinfo", f"{mode},{blob},{name}", env=env)
+        return f"{'100755' if data.startswith(b'#!') else '100644'} {blob}\t{name}\n"
 
     def copy_tree(
         self,

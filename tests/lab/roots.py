@@ -67,6 +67,7 @@ datasource:
     metadata_urls: ["http://169.254.169.254"]
 network: {config: disabled}
 apt: {preserve_sources_list: true}
+locale: false
 """
 
 BARE_HOOK = """
@@ -165,17 +166,19 @@ def apt_folders() -> Path:
 
 def with_apt(base: Image, key: str, recipe: Callable[[Chroot], None]) -> Image:
     """`make_image`, with the host's Debian sources and a shared cache of packages bound in."""
-    apt = apt_folders()
-    return make_image(
-        base,
-        recipe,
-        key,
-        binds={apt / "sources.list": "/etc/apt/sources.list.d/lab-build.list"},
-        writable={
-            apt / "lists": "/var/lib/apt/lists",
-            apt / "archives": "/var/cache/apt/archives",
-        },
-    )
+    # One at a time: apt in one build would find the shared folders locked by another's.
+    with locked("apt"):
+        apt = apt_folders()
+        return make_image(
+            base,
+            recipe,
+            key,
+            binds={apt / "sources.list": "/etc/apt/sources.list.d/lab-build.list"},
+            writable={
+                apt / "lists": "/var/lib/apt/lists",
+                apt / "archives": "/var/cache/apt/archives",
+            },
+        )
 
 
 def apt_install(chroot: Chroot, packages: str, *options: str) -> None:
@@ -209,7 +212,7 @@ def _sysv(chroot: Chroot) -> None:
     packages = "sysvinit-core initscripts insserv ifupdown isc-dhcp-client nginx-light"
     apt_install(chroot, f"{packages} systemd-sysv-", "--allow-remove-essential")
     chroot.write("/etc/network/interfaces", INTERFACES)
-    chroot.run("sed -i '/^[1-6]:.*getty/d' /etc/inittab; update-rc.d -f ssh remove")
+    chroot.run("sed -i '/^[1-6]:.*getty/d' /etc/inittab; update-rc.d -f ssh remove; insserv")
 
 
 def _openrc(chroot: Chroot) -> None:

@@ -1,0 +1,36 @@
+# On Debian 12, as root. Both commands install what they need.
+export PYTHONPATH = bootstrap
+PYTHON = .venv/bin/python
+
+.PHONY: demo test soak lint unit lab bench schema lock clean
+
+demo: .venv/ready          ## Boot one machine, and watch it become what its tags say
+	@$(PYTHON) -m tests.lab.demo
+
+test: lint unit lab        ## Everything that CI runs
+
+soak: .venv/ready          ## Every power cut there is: hours
+	$(PYTHON) -m pytest tests/lab -m soak
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+unit: .venv/ready
+	$(PYTHON) -m pytest tests --ignore tests/lab
+
+lab: .venv/ready
+	$(PYTHON) -m pytest tests/lab -m "not soak"
+
+bench: .venv/ready         ## PID 1 to 200, beside a shell script that does the same
+	$(PYTHON) -m benchmarks.boot
+
+schema: .venv/ready        ## docs/report.schema.json, from the classes
+	PYTHONPATH=bootstrap $(PYTHON) -c 'import json; from pyinfra_solo.report import schema; print(json.dumps(schema(), indent=2))' > docs/report.schema.json
+
+.venv/ready: requirements-dev.lock bootstrap/uv.txt tests/prepare.sh
+	tests/prepare.sh
+
+clean:
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache

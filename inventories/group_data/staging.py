@@ -1,0 +1,4 @@
+"""Values of staging."""
+
+app_ref = "main"
+app_workers = 2

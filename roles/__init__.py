@@ -1,0 +1,1 @@
+"""What a machine can be: one folder for each role."""

@@ -1,0 +1,27 @@
+"""What the tests of single modules share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.here import put_below
+from tests.lab.instance import Instance
+from tests.loopback import Metadata, metadata_service
+
+
+@pytest.fixture
+def below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The paths of this process, and of what it starts, are below this folder."""
+    put_below(tmp_path, monkeypatch)
+    return tmp_path
+
+
+@pytest.fixture
+def metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
+    """A metadata service on the loopback, which this process and what it starts will ask."""
+    with metadata_service(tmp_path, Instance()) as served:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", served.url)
+        yield served

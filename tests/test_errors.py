@@ -1,0 +1,53 @@
+"""The exit statuses are the operator's interface: units restart by them, and scripts read them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pyinfra_solo import errors
+from pyinfra_solo.errors import SoloError
+
+DESIGN = Path(__file__).parent.parent / "docs/design.md"
+ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SoloError)]
+OWN = {
+    "ConvergeError": (1, True),
+    "SourceError": (10, True),
+    "IdentityError": (10, True),
+    "TrustError": (11, False),
+    "RoleError": (12, False),
+    "DataError": (13, False),
+    "LockedError": (20, True),
+    "PausedError": (21, False),
+    "DeadlineError": (22, True),
+    "JudgedError": (30, True),
+    "UsageError": (64, False),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind is not SoloError], ids=lambda kind: kind.__name__)
+def test_each_failure_has_the_exit_status_and_the_advice_that_the_house_gives_it(kind: type[SoloError]) -> None:
+    assert (kind.exit_code, kind.retry) == OWN[kind.__name__]
+
+
+def test_no_failure_looks_like_success_or_like_a_pending_change() -> None:
+    assert not {0, 2} & {kind.exit_code for kind in ALL}
+
+
+def test_what_has_one_exit_status_has_one_advice() -> None:
+    """A unit sees the status alone: RestartPreventExitStatus cannot tell two kinds of 10 apart."""
+    advice: dict[int, set[bool]] = {}
+    for kind in ALL:
+        advice.setdefault(kind.exit_code, set()).add(kind.retry)
+
+    assert all(len(said) == 1 for said in advice.values())
+
+
+def test_the_design_names_every_exit_status() -> None:
+    if not DESIGN.exists():
+        pytest.skip("the wheel's tests have no docs")
+    named = {int(code) for code in re.findall(r"^\| (\d+) \|", DESIGN.read_text(), re.MULTILINE)}
+
+    assert {kind.exit_code for kind in ALL} <= named
