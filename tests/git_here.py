@@ -16,18 +16,10 @@ import pytest
 
 from tests.lab.gitserver import FORCED, backend
 from tests.lab.host import wait_for
-from tests.lab.network import Network
 from tests.lab.repository import make_key
 from tests.lab.web import WebServer
-
-HERE = "127.0.0.1"
-
-
-class Loopback(Network):
-    """The lab's web servers, on this machine's loopback instead of the lab's bridge."""
-
-    def listen(self, address: str, port: int) -> socket.socket:
-        return socket.create_server((address, port))
+from tests.loopback import ADDRESS as HERE
+from tests.loopback import Loopback
 
 
 def free_port() -> int:
@@ -38,8 +30,10 @@ def free_port() -> int:
 @contextmanager
 def http_server(repositories: Path) -> Iterator[WebServer]:
     """Serves the bare repositories in a folder at `server.url`/NAME.git; faults can be set."""
-    server = WebServer(Loopback(repositories), HERE, backend(repositories), port=free_port())
+    network = Loopback(repositories)
+    server = WebServer(network, HERE, backend(repositories))
     server.start()
+    server.port = network.port
     try:
         yield server
     finally:
@@ -71,7 +65,9 @@ class Sshd:
     def start(self) -> None:
         program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin")
         if not program or os.geteuid() != 0:
-            pytest.fail("a real sshd needs root, and openssh-server: tests/prepare.sh installs it", pytrace=False)
+            pytest.fail(
+                "a real sshd needs root, and openssh-server: tests/prepare.sh installs it", pytrace=False
+            )
         for old in self.folder.glob("host_key*"):
             old.unlink()
         make_key(self.folder / "host_key", "host")

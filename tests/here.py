@@ -6,6 +6,7 @@ paths of this process there too. A tree's engine is this working tree's, by a li
 
 from __future__ import annotations
 
+import compileall
 import io
 import os
 import subprocess
@@ -14,20 +15,28 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
+import pyinfra
 
-from pyinfra_solo import paths
+from pyinfra_solo import durable, paths
 from pyinfra_solo.converge import Changes, converge, engine_of
+from pyinfra_solo.prepare import runtime_key
 from pyinfra_solo.resolve import Candidate, Choice
 from pyinfra_solo.run import Run
 from pyinfra_solo.talk import Plain
 from pyinfra_solo.waiting import Deadline
 
+if TYPE_CHECKING:
+    import pytest
+
 REPOSITORY = Path(__file__).parent.parent
 ENGINE = REPOSITORY / "bootstrap"
 DEPLOY = (REPOSITORY / "deploy.py").read_text()
+
+# The children are told to write no bytecode, so without this each compiles all of pyinfra anew.
+for _folder in (ENGINE / "pyinfra_solo", Path(pyinfra.__file__).parent):
+    compileall.compile_dir(_folder, quiet=2)
 
 _ROLE = """\
 from dataclasses import dataclass
@@ -136,7 +145,7 @@ def listing(folder: Path) -> dict[str, tuple[Any, ...]]:
     found: dict[str, tuple[Any, ...]] = {}
     for path in sorted(folder.rglob("*")):
         about = path.lstat()
-        content: Any = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        content: Any = path.readlink() if path.is_symlink() else path.read_bytes() if path.is_file() else None
         found[str(path.relative_to(folder))] = (oct(about.st_mode), about.st_uid, about.st_gid, content)
     return found
 
@@ -144,8 +153,26 @@ def listing(folder: Path) -> dict[str, tuple[Any, ...]]:
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
     """Inode number and mtime of all that a folder holds: equal ones have not been touched."""
     return {
-        str(path.relative_to(folder)): (path.lstat().st_ino, path.lstat().st_mtime_ns) for path in folder.rglob("*")
+        str(path.relative_to(folder)): (path.lstat().st_ino, path.lstat().st_mtime_ns)
+        for path in folder.rglob("*")
     }
+
+
+def put_runtime(machine: Machine, lock: str) -> Path:
+    """A runtime for a lock file, in the machine's image: this venv's packages, and this engine, which
+    a lock file may name instead of the checkout's own."""
+    python = "/usr/bin/python3"
+    runtime = machine.root / "opt/pyinfra-solo/runtimes" / runtime_key(lock.encode(), python)
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    packages = runtime / "lib" / version / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "here.pth").write_text(f"{Path(sys.prefix) / 'lib' / version / 'site-packages'}\n")
+    (packages / "pyinfra_solo").symlink_to(ENGINE / "pyinfra_solo")
+    (runtime / "bin").mkdir()
+    (runtime / "bin/python").symlink_to(python)
+    (runtime / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
+    durable.complete(runtime)
+    return runtime
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.lab.imds import Imds
 from tests.lab.instance import Instance
 from tests.lab.network import Network
+from tests.lab.web import Answer, Asked
 
 ADDRESS = "127.0.0.1"
 NOWHERE = "http://127.0.0.1:1"
@@ -35,22 +36,33 @@ class Loopback(Network):
 
 
 @dataclass
+class Remembering(Imds):
+    """Knows what it is asked before it answers; its log knows a moment after."""
+
+    asked: list[Asked] = field(default_factory=list)
+
+    def _answer(self, asked: Asked) -> Answer:
+        self.asked.append(asked)
+        return super()._answer(asked)
+
+
+@dataclass
 class Metadata:
     """The lab's metadata service on the loopback, and the one instance that it knows."""
 
-    service: Imds
+    service: Remembering
     instance: Instance
     url: str
 
     def asked(self, method: str = "GET") -> list[str]:
-        """The paths of the requests so far, without `/latest`."""
-        return [one.path.removeprefix("/latest") for one in self.service.log if one.method == method]
+        """The paths of the requests so far that no fault kept from it, without `/latest`."""
+        return [one.path.removeprefix("/latest") for one in self.service.asked if one.method == method]
 
 
 @contextmanager
 def metadata_service(folder: Path, instance: Instance) -> Iterator[Metadata]:
     network = Loopback(folder)
-    service = Imds(network)
+    service = Remembering(network)
     service.put(instance, ADDRESS, "02:00:0a:4d:00:14")
     service.start()
     try:

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +19,11 @@ import pytest
 from pyinfra_solo.errors import DataError, SoloError, SourceError, TrustError
 from pyinfra_solo.fetch import Checkout, fetch, head
 from pyinfra_solo.settings import Ops
-from tests.git_here import HERE, free_port, http_server, ssh_server
+from tests.git_here import free_port, http_server, ssh_server
 from tests.here import ENGINE, new_run
 from tests.lab.host import run as run_command
 from tests.lab.repository import Repository, signing_key
+from tests.loopback import ADDRESS as HERE
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def repository(tmp_path: Path) -> Repository:
     """Two commits on main."""
     (tmp_path / "served").mkdir()
     made = Repository(tmp_path / "served" / "ops.git").make()
-    made.commit({"deploy.py": "print(1)\n", "roles/site/__init__.py": "x = 1\n", "bin/run": "#!/bin/sh\n"}, "one")
+    made.commit(
+        {"deploy.py": "print(1)\n", "roles/site/__init__.py": "x = 1\n", "bin/run": "#!/bin/sh\n"}, "one"
+    )
     made.commit({"deploy.py": "print(2)\n"}, "two")
     return made
 
@@ -104,7 +106,9 @@ class TestWhatIsWanted:
         assert fetching(ref=old).sha == old
         assert fetching().sha == repository.tip()
 
-    def test_is_a_stage_s_own_ref_which_a_flag_beats(self, fetching: Fetching, repository: Repository) -> None:
+    def test_is_a_stage_s_own_ref_which_a_flag_beats(
+        self, fetching: Fetching, repository: Repository
+    ) -> None:
         tip = repository.tip()
         live = repository.commit({"deploy.py": "print('live')\n"}, "live", branch="live", parent=tip)
         own = repository.commit({"deploy.py": "print('own')\n"}, "own", branch="feature/own", parent=tip)
@@ -113,7 +117,9 @@ class TestWhatIsWanted:
         assert fetching(refs=refs, stage="production").sha == live
         assert fetching(refs=refs, stage="production", flag="feature/own").sha == own
 
-    def test_follows_a_branch_that_was_forced_elsewhere(self, fetching: Fetching, repository: Repository) -> None:
+    def test_follows_a_branch_that_was_forced_elsewhere(
+        self, fetching: Fetching, repository: Repository
+    ) -> None:
         first = fetching().sha
         repository.branch("main", "0" * 40)
         other = repository.commit({"deploy.py": "print('other')\n"}, "another history")
@@ -123,7 +129,9 @@ class TestWhatIsWanted:
         assert "there is no branch or tag 'nowhere'" in fetching.refuses(SourceError, 10, ref="nowhere")
         fetching.refuses(SourceError, 10, ref="1" * 40)
 
-    def test_must_not_be_a_branch_and_a_tag_of_one_name(self, fetching: Fetching, repository: Repository) -> None:
+    def test_must_not_be_a_branch_and_a_tag_of_one_name(
+        self, fetching: Fetching, repository: Repository
+    ) -> None:
         repository.tag("main", repository.tip())
         assert "a branch and a tag 'main'" in fetching.refuses(DataError, 13)
 
@@ -147,7 +155,9 @@ class TestACheckout:
         assert (fetching().root / "deploy.py").read_text() == "print(2)\n"
         assert hexes(fetching.state / "checkouts") == {repository.tip()}
 
-    def test_goes_when_it_is_old_and_never_while_it_is_in_use(self, fetching: Fetching, repository: Repository) -> None:
+    def test_goes_when_it_is_old_and_never_while_it_is_in_use(
+        self, fetching: Fetching, repository: Repository
+    ) -> None:
         used = fetching(keep=2).sha
         for number in range(4):
             repository.commit({"deploy.py": f"print({number})\n"}, str(number))
@@ -190,8 +200,15 @@ def _commit_entry(repository: Repository, mode: str, path: str, content: str) ->
     run_command([*git, "read-tree", "main"], env=env)
     run_command([*git, "update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}"], env=env)
     tree = run_command([*git, "write-tree"], env=env).stdout.strip()
-    who = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@b", "GIT_COMMITTER_NAME": "a", "GIT_COMMITTER_EMAIL": "a@b"}
-    commit = run_command([*git, "commit-tree", tree, "-p", "main", "-m", path], env={**env, **who}).stdout.strip()
+    who = {
+        "GIT_AUTHOR_NAME": "a",
+        "GIT_AUTHOR_EMAIL": "a@b",
+        "GIT_COMMITTER_NAME": "a",
+        "GIT_COMMITTER_EMAIL": "a@b",
+    }
+    commit = run_command(
+        [*git, "commit-tree", tree, "-p", "main", "-m", path], env={**env, **who}
+    ).stdout.strip()
     repository.branch("main", commit)
 
 
@@ -208,10 +225,13 @@ class TestOverHttp:
         assert fetching().sha == repository.tip()
         seen = len(remote.log)
         fetching()
-        assert not any("git-upload-pack" in asked.path and asked.method == "POST" and "fetch" in asked.path for asked in remote.log[seen:])
+        assert not any(
+            "git-upload-pack" in asked.path and asked.method == "POST" and "fetch" in asked.path
+            for asked in remote.log[seen:]
+        )
         assert len(remote.log) - seen <= 2
 
-    def test_the_next_remote_is_asked_when_one_fails(self, tmp_path: Path, repository: Repository, remote: Any) -> None:
+    def test_the_next_remote_is_asked_when_one_fails(self, tmp_path: Path, remote: Any) -> None:
         closed = f"http://{HERE}:{free_port()}/ops.git"
         fetching = Fetching(tmp_path / "state", closed, f"{remote.url}/absent.git", f"{remote.url}/ops.git")
         assert fetching().source == f"{remote.url}/ops.git"
@@ -255,7 +275,9 @@ class TestOverHttp:
         message = fetching.refuses(SourceError, 10, within=0.5)
         assert "hunter2" not in message + fetching.heard.getvalue()
 
-    def test_nobody_is_asked_for_a_password(self, tmp_path: Path, remote: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nobody_is_asked_for_a_password(
+        self, tmp_path: Path, remote: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """git would ask on the terminal, and through the programs that the environment names."""
         asked = tmp_path / "asked"
         program = tmp_path / "ask"
@@ -265,7 +287,9 @@ class TestOverHttp:
             monkeypatch.setenv(name, str(program))
         monkeypatch.setenv("DISPLAY", ":0")
         monkeypatch.setenv("HOME", str(tmp_path))
-        (tmp_path / ".gitconfig").write_text(f"[core]\naskpass = {program}\n[credential]\nhelper = !{program}\n")
+        (tmp_path / ".gitconfig").write_text(
+            f"[core]\naskpass = {program}\n[credential]\nhelper = !{program}\n"
+        )
         remote.faults.fail = [401] * 4
         Fetching(tmp_path / "state", f"{remote.url}/ops.git").refuses(SourceError, 10)
         assert not asked.exists()
@@ -287,9 +311,8 @@ class TestOverSsh:
             yield made
 
     def test_a_pinned_host_is_believed_and_no_other(
-        self, tmp_path: Path, repository: Repository, server: Any, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, repository: Repository, server: Any
     ) -> None:
-        """root's own known_hosts and ssh configuration are not asked."""
         pinned = tmp_path / "known_hosts"
         pinned.write_text(server.known_hosts)
         fetching = Fetching(tmp_path / "state", server.url(repository.path), str(repository.path))
@@ -341,7 +364,7 @@ class TestWhenNoRemoteAnswers:
                 gone(on_disk="good", good=good)
 
     def test_nothing_goes_on_when_that_is_asked_for(self, gone: Fetching) -> None:
-        with pytest.raises(SourceError, match="ops.on_disk is 'never'"):
+        with pytest.raises(SourceError, match=r"ops\.on_disk is 'never'"):
             gone(on_disk="never")
 
     def test_another_ref_s_commit_is_no_substitute(self, gone: Fetching) -> None:
@@ -359,7 +382,9 @@ class TestWhenNoRemoteAnswers:
             checkout = gone(remotes=(f"{server.url}/ops.git",))
         assert (checkout.sha, checkout.source) == (self.second, "disk")
 
-    def test_a_run_that_was_killed_while_it_made_the_repository_anew_costs_nothing(self, gone: Fetching) -> None:
+    def test_a_run_that_was_killed_while_it_made_the_repository_anew_costs_nothing(
+        self, gone: Fetching
+    ) -> None:
         (gone.state / "repo.git").rename(gone.state / "repo.git.aside")
         (gone.state / "repo.git").mkdir()
         assert gone().sha == self.second
@@ -400,16 +425,22 @@ class TestASignature:
         repository.commit({"deploy.py": "print('evil')\n"}, "unsigned")
         assert "is not signed by a key in" in signed.refuses(TrustError, 11)
 
-    def test_of_another_key_leaves_not_one_file(self, signed: Fetching, repository: Repository, tmp_path: Path) -> None:
+    def test_of_another_key_leaves_not_one_file(
+        self, signed: Fetching, repository: Repository, tmp_path: Path
+    ) -> None:
         """git's text says `Good "git" signature` all the same."""
         other, _ = signing_key(tmp_path, "other")
         repository.commit({"deploy.py": "print('evil')\n"}, "by another", sign_with=other)
         signed.refuses(TrustError, 11)
 
-    def test_that_is_of_another_commit_leaves_not_one_file(self, signed: Fetching, repository: Repository) -> None:
+    def test_that_is_of_another_commit_leaves_not_one_file(
+        self, signed: Fetching, repository: Repository
+    ) -> None:
         git = ["git", f"--git-dir={repository.path}"]
         text = run_command([*git, "cat-file", "commit", "main"]).stdout.replace("\n\nsigned", "\n\ntampered")
-        forged = run_command([*git, "hash-object", "-t", "commit", "-w", "--stdin"], stdin=text.encode()).stdout.strip()
+        forged = run_command(
+            [*git, "hash-object", "-t", "commit", "-w", "--stdin"], stdin=text.encode()
+        ).stdout.strip()
         repository.branch("main", forged)
         signed.refuses(TrustError, 11)
 
@@ -419,7 +450,17 @@ class TestASignature:
         """A commit names its own kind of signature, and git would ask gpg for an OpenPGP one."""
         home = Path(tempfile.mkdtemp(prefix="gnupg-"))  # a socket's path may have 107 bytes (unix(7))
         monkeypatch.setenv("GNUPGHOME", str(home))
-        key = ["gpg", "--batch", "--quiet", "--passphrase", "", "--quick-generate-key", "root <root@lab>", "ed25519", "sign"]
+        key = [
+            "gpg",
+            "--batch",
+            "--quiet",
+            "--passphrase",
+            "",
+            "--quick-generate-key",
+            "root <root@lab>",
+            "ed25519",
+            "sign",
+        ]
         clone = tmp_path / "clone"
         git = ["git", "-C", str(clone), "-c", "user.name=root", "-c", "user.email=root@lab"]
         try:
@@ -439,7 +480,9 @@ class TestASignature:
         signed.refuses(TrustError, 11, revoked_signers=revoked)
 
     @pytest.mark.parametrize("missing", ["allowed_signers", "revoked_signers"])
-    def test_cannot_be_judged_when_a_list_is_missing(self, signed: Fetching, tmp_path: Path, missing: str) -> None:
+    def test_cannot_be_judged_when_a_list_is_missing(
+        self, signed: Fetching, tmp_path: Path, missing: str
+    ) -> None:
         """Without the list of revoked keys git only warns."""
         message = signed.refuses(TrustError, 11, **{missing: tmp_path / "absent"})
         assert message.startswith(f"{tmp_path}/absent is named in the settings and is not there.")
@@ -457,7 +500,9 @@ class TestWhatDeadRunsLeave:
         "name",
         ["shallow.lock", "index.lock", "HEAD.lock", "config.lock", "packed-refs.lock", "refs/solo/main.lock", "objects/pack/tmp_pack_x1"],
     )  # fmt: skip
-    def test_does_not_block_the_next_fetch(self, fetching: Fetching, repository: Repository, name: str) -> None:
+    def test_does_not_block_the_next_fetch(
+        self, fetching: Fetching, repository: Repository, name: str
+    ) -> None:
         fetching()
         lock = fetching.state / "repo.git" / name
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -499,7 +544,9 @@ class TestWhatDeadRunsLeave:
         state = tmp_path / "state"
         moments = random.Random(7)  # noqa: S311 - the same moments in each run
         for number in range(8):
-            files: dict[str, str | bytes | None] = {f"files/{number}/{one}": f"{number} {one}\n" * 50 for one in range(40)}
+            files: dict[str, str | bytes | None] = {
+                f"files/{number}/{one}": f"{number} {one}\n" * 50 for one in range(40)
+            }
             repository.commit(files, f"commit {number}")
             process = subprocess.Popen(
                 [sys.executable, str(program), str(repository.path), str(state)],
@@ -551,7 +598,9 @@ _DAMAGE: dict[str, Callable[[Path], None]] = {
 }
 
 
-def test_a_full_disk_is_named_and_leaves_nothing_that_is_believed(tmp_path: Path, repository: Repository) -> None:
+def test_a_full_disk_is_named_and_leaves_nothing_that_is_believed(
+    tmp_path: Path, repository: Repository
+) -> None:
     """1 MiB is enough for the repository, and not for the tree."""
     if os.geteuid() != 0:
         pytest.skip("mounts a tmpfs")
@@ -567,10 +616,3 @@ def test_a_full_disk_is_named_and_leaves_nothing_that_is_believed(tmp_path: Path
         assert Fetching(full, str(repository.path))().sha == repository.tip()
     finally:
         run_command(["umount", full])
-
-
-def test_threads_are_left_by_no_fetch(fetching: Fetching) -> None:
-    """GitPython watches its time limit from a thread."""
-    before = threading.active_count()
-    fetching()
-    assert threading.active_count() == before

@@ -166,7 +166,9 @@ class TestAConverge:
 
     def test_keeps_output_that_is_not_utf_8(self, target: Path) -> None:
         """With pyinfra's own connector the line is lost, and all after it."""
-        root = tree(target, r"""server.shell(name="it fails", commands=r"printf 'caf\351\nthe end\n'; exit 1")""")
+        root = tree(
+            target, r"""server.shell(name="it fails", commands=r"printf 'caf\351\nthe end\n'; exit 1")"""
+        )
         message, run = failure(root, ConvergeError)
         assert run.report.operations[-1].output == ["caf\N{REPLACEMENT CHARACTER}", "the end"]
         assert message == "The operation 'site | it fails' failed: the end"
@@ -189,7 +191,10 @@ class TestAFailure:
         )
         message, run = failure(root, ConvergeError)
         assert message == "The operation 'site | it fails' failed: the reason"
-        assert [(_own(one), one.failed) for one in run.report.operations] == [("it works", False), ("it fails", True)]
+        assert [(_own(one), one.failed) for one in run.report.operations] == [
+            ("it works", False),
+            ("it fails", True),
+        ]
         assert run.report.operations[-1].output == ["first", "the reason"]
         assert not (target / "after").exists()
 
@@ -282,8 +287,9 @@ class TestAFailure:
         assert "'site | the outer one'" in message
         assert run.report.operations[-1].failed
 
-    @pytest.mark.parametrize("mode", ["converge", "plan", "blank"])
-    @pytest.mark.parametrize("text", ["{{ absent }}", "{% if %}"])
+    @pytest.mark.parametrize(
+        ("text", "mode"), [("{{ absent }}", "converge"), ("{% if %}", "plan"), ("{{ absent }}", "blank")]
+    )
     def test_of_a_template_is_data_and_names_it(self, target: Path, text: str, mode: str) -> None:
         """Only a commit can mend it, so trying again is no use."""
         root = tree(
@@ -321,7 +327,9 @@ class TestASecret:
         assert message == "The operation 'site | it fails' failed: the token is [redacted]"
         assert run.report.operations[-1].output == ["the token is [redacted]"]
         assert "named with [redacted]" in events(run)
-        assert "hunter2" not in events(run) + message + json.dumps([one.name for one in run.report.operations])
+        assert "hunter2" not in events(run) + message + json.dumps(
+            [one.name for one in run.report.operations]
+        )
 
     def test_is_in_no_argv_while_its_command_runs(self, root: Path, target: Path) -> None:
         """Any user of the machine may read /proc/*/cmdline."""
@@ -401,7 +409,9 @@ class TestAPlan:
         assert not self.plan(root)["a text"].changed
         assert self.plan(root, "blank")["a text"].changed
 
-    def test_reads_a_file_that_is_put_as_if_it_were_absent_from_a_blank_machine(self, root: Path, target: Path) -> None:
+    def test_reads_a_file_that_is_put_as_if_it_were_absent_from_a_blank_machine(
+        self, root: Path, target: Path
+    ) -> None:
         (target / "text").write_text("one\nthree\n")
         assert self.plan(root, "blank")["a text"].diff[1] == "--- /dev/null"
 

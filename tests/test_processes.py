@@ -30,7 +30,9 @@ def until(true: Callable[[], bool]) -> bool:
 
 
 def test_a_session_s_members_are_found_in_every_group() -> None:
-    process = started("setsid sleep 60 & bash -c 'set -m; sleep 60 & echo $!; wait' & wait", start_new_session=True)
+    process = started(
+        "setsid sleep 60 & bash -c 'set -m; sleep 60 & echo $!; wait' & wait", start_new_session=True
+    )
     grandchild = told(process)
     try:
         found = processes.members(process.pid)
@@ -95,7 +97,9 @@ def test_ending_a_session_that_has_ended_is_nothing() -> None:
 
 
 def test_ending_a_group_ends_what_outlived_its_leader() -> None:
-    process = started("(trap '' TERM; sh -c 'echo $PPID'; while :; do sleep 0.05; done) & wait", process_group=0)
+    process = started(
+        "(trap '' TERM; sh -c 'echo $PPID'; while :; do sleep 0.05; done) & wait", process_group=0
+    )
     survivor = told(process)
     processes.end_group(process.pid, grace=2)
     process.wait()

@@ -40,6 +40,9 @@ def instance_tags(instance_id: str, region: str) -> dict[str, str]:
     Raises ApiUnavailableError or ApiRefusedError.
     """
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import (
+        ResponseParserError,  # not a BotoCoreError: a portal that answers 200 and a page
+    )
 
     try:
         pages = client("ec2", region).get_paginator("describe_tags")
@@ -53,5 +56,5 @@ def instance_tags(instance_id: str, region: str) -> dict[str, str]:
                 "service, or set machine.tags = 'none' to choose the role by security groups alone."
             ) from error
         raise ApiUnavailableError(f"DescribeTags: {code}") from error
-    except BotoCoreError as error:
+    except (BotoCoreError, ResponseParserError) as error:
         raise ApiUnavailableError(f"DescribeTags: {error}") from error

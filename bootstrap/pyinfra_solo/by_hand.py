@@ -25,6 +25,18 @@ from pyinfra_solo.run import Run
 from pyinfra_solo.settings import Settings
 
 
+class _Work:
+    """How far the operations have come: pyinfra tells nobody when one of them fails."""
+
+    def __init__(self) -> None:
+        self.begun = self.done = False
+
+    def close_if_half_done(self) -> None:
+        """At the process's end, with the run lock still held."""
+        if self.begun and not self.done:
+            close_gate("a run by hand changed this machine and did not end well")
+
+
 def begin(data: Any) -> deploy.Part:
     """What deploy.py is to do on this machine. data: pyinfra's host data: `--data role=web`.
 
@@ -34,7 +46,9 @@ def begin(data: Any) -> deploy.Part:
     atexit.register(stack.close)
     try:
         settings, run = stack.enter_context(runs.begun(None, "pyinfra @local deploy.py", keep_report=False))
-        return _part(settings, run, dict(context.inventory.get_override_data()), data)
+        work = _Work()
+        stack.callback(work.close_if_half_done)
+        return _part(settings, run, dict(context.inventory.get_override_data()), data, work)
     except SoloError as error:
         _end(error)
 
@@ -44,7 +58,7 @@ def _end(error: SoloError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any) -> deploy.Part:
+def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any, work: _Work) -> deploy.Part:
     root = Path(context.state.cwd or ".").resolve()
     wishes = Wishes(role=data.get("role"), stage=data.get("stage"))
     with run.station("identify"):
@@ -57,7 +71,15 @@ def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any) -> dep
     values = {key: _text(value) for key, value in flags.items() if key not in ("role", "stage")}
     bound = deploy.bind(root, choice.role.name, choice.stage.name, values)
 
+    if settings.limits.drain == "always":
+        # An operation, because a dry run comes here too.
+        python.call(
+            name="the gate is closed while a run is at work",
+            function=close_gate, reason="a run by hand has begun",
+        )  # fmt: skip
+
     def changing() -> None:
+        work.begun = True
         if settings.limits.drain != "never" or not look().open:
             close_gate("a run by hand is changing this machine")
 
@@ -65,14 +87,14 @@ def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any) -> dep
         python.call(
             name="the gate is open, because all is right",
             function=_judge_and_open,
-            choice=choice, instance=instance, bound=bound, root=root, run=run,
+            choice=choice, instance=instance, bound=bound, root=root, run=run, work=work,
         )  # fmt: skip
 
     return deploy.Part(bound, changing, last)
 
 
 def _judge_and_open(
-    choice: Choice, instance: Instance, bound: list[deploy.Bound], root: Path, run: Run
+    choice: Choice, instance: Instance, bound: list[deploy.Bound], root: Path, run: Run, work: _Work
 ) -> None:
     """The last operation: pyinfra comes to it only when every other one has succeeded."""
     declared = [check for one in bound for check in one.checks()]
@@ -88,6 +110,7 @@ def _judge_and_open(
             checks=checks.to_json(declared), python=sys.executable, run=run.id, at=time.time(),
         )
     )  # fmt: skip
+    work.done = True
 
 
 def _text(value: Any) -> str:

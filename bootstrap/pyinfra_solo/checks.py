@@ -66,7 +66,7 @@ def command(line: str, *, within: float = 60, timeout: float = 30) -> Check:
     return Check(kind="command", target=line, within=within, timeout=timeout)
 
 
-def unit(name: str, *, within: float = 60, stable: float = 2) -> Check:
+def unit(name: str, *, within: float = 60, stable: float = 1) -> Check:
     """The service `name` is up, and has been for `stable` seconds without a restart."""
     return Check(kind="unit", target=name, within=within, stable=stable)
 

@@ -37,7 +37,7 @@ def main() -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _stop)
     try:
-        sys.exit(command.main(standalone_mode=False) or 0)
+        sys.exit(command.main(prog_name="pyinfra-solo", standalone_mode=False) or 0)
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
@@ -103,7 +103,10 @@ def _choices(function: Callable[..., Any]) -> Callable[..., Any]:
 @command.command()
 @click.pass_obj
 def boot(config: Path | None) -> int:
-    """What the boot unit runs: close the gate, converge, judge, open the gate."""
+    """What the boot unit runs.
+
+    Close the gate, converge, judge, open the gate.
+    """
     from pyinfra_solo.boot import Wishes
 
     return _line(config, "boot", Wishes(at_boot=True), detailed=False, as_json=False)
@@ -177,7 +180,10 @@ def plan(
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def status(as_json: bool) -> int:
-    """What this machine is, whether it is in, since when, and if not, why not. Exit status 0: in."""
+    """What this machine is, and whether it is in.
+
+    Since when, and if not, why not. Exit status 0: in; 1: not.
+    """
     from pyinfra_solo import status as telling
 
     found = telling.status()
@@ -236,7 +242,10 @@ def gate_open(config: Path | None, reason: str) -> int:
 )
 @click.option("--now", is_flag=True, help="Start the boot run now, too.")
 def install(kind: str | None, now: bool) -> int:
-    """Install and enable the boot units of the init system that runs this machine."""
+    """Install the boot units.
+
+    Written and enabled for the init system that runs this machine. Run again, it changes nothing.
+    """
     from pyinfra_solo.install import install as do_install
 
     for line in do_install(kind, now).lines():
@@ -247,7 +256,10 @@ def install(kind: str | None, now: bool) -> int:
 @command.command()
 @click.argument("directory", type=click.Path(path_type=Path))
 def init(directory: Path) -> int:
-    """Write a new ops repo into DIRECTORY: deploy.py, roles, inventories, bootstrap, tests."""
+    """Write a new ops repo into DIRECTORY.
+
+    deploy.py, roles, inventories, bootstrap with the engine, tests, README.
+    """
     from pyinfra_solo.skeleton import init as write
 
     for path in write(directory):

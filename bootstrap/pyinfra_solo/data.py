@@ -111,9 +111,10 @@ def _parsed(text: str, kind: Any) -> Any:
         if not text.startswith(("[", "{")):
             raise
     try:
-        return msgspec.convert(msgspec.json.decode(text), kind, strict=True)
+        value = msgspec.json.decode(text)
     except msgspec.DecodeError as error:
         raise msgspec.ValidationError(f"it is not JSON ({error})") from None
+    return msgspec.convert(value, kind, strict=True)
 
 
 def _without_value(error: msgspec.ValidationError) -> str:

@@ -14,19 +14,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import unified_diff
 from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
 from jinja2 import TemplateError
 from pyinfra.api import Host, State
-from pyinfra.api.command import FileUploadCommand, StringCommand
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.facts import ShortFactBase
 from pyinfra.api.operations import run_host_op
 from pyinfra.api.state import StateStage
-from pyinfra.api.util import get_file_io
 from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
@@ -35,6 +32,7 @@ from pyinfra_solo.data import secrets
 from pyinfra_solo.errors import ConvergeError, DataError, SoloError
 from pyinfra_solo.gate import close_gate
 from pyinfra_solo.local import ThisMachine, state_here
+from pyinfra_solo.would import would
 
 PROTOCOL = 1
 _TAIL = 40
@@ -193,41 +191,7 @@ def _plan(state: State, host: Host, one: str, *, blank: bool) -> list[str]:
     data = state.get_op_data_for_host(host, one)
     commands = list(data.command_generator())
     data.operation_meta.set_complete(True, commands, CommandOutput([]))
-    return [line for command in commands for line in _would(command, blank=blank)]
-
-
-def _would(command: Any, *, blank: bool) -> list[str]:
-    if isinstance(command, FileUploadCommand):
-        return _diff(command, blank=blank)
-    if isinstance(command, StringCommand):
-        return [
-            f"$ {line}" if number == 0 else f"  {line}"
-            for number, line in enumerate(command.get_masked_value().splitlines())
-        ]
-    return [str(command)]
-
-
-def _diff(command: FileUploadCommand, *, blank: bool) -> list[str]:
-    with get_file_io(command.src) as opened:
-        data = opened.read()
-    new = data.encode() if isinstance(data, str) else data
-    target = Path(command.dest)
-    try:
-        old = None if blank else target.read_bytes()
-    except OSError:
-        old = None
-    if b"\0" in new or b"\0" in (old or b""):
-        return [f"Binary file {target} differs"]
-    return [
-        line.rstrip("\n")
-        for line in unified_diff(
-            (old or b"").decode(errors="replace").splitlines(),
-            new.decode(errors="replace").splitlines(),
-            str(target) if old is not None else "/dev/null",
-            str(target),
-            lineterm="",
-        )
-    ]
+    return [line for command in commands for line in would(command, blank=blank)]
 
 
 def _name(state: State, one: str) -> str:

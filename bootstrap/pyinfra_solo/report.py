@@ -85,7 +85,7 @@ def now() -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON Schema (2020-12) of a report."""
-    return msgspec.json.schema(Report)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Report)}
 
 
 def encode(report: Report) -> bytes:

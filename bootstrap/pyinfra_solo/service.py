@@ -82,6 +82,11 @@ class Baseline(FactBase[str]):
     def process(self, output: list[str]) -> str:
         return script.pairs(output)["init"]
 
+    @staticmethod
+    def default() -> str:
+        """A machine that is only planned has no init system yet: it will have systemd."""
+        return "systemd"
+
 
 class ServiceState(FactBase[dict[str, str]]):
     """init; enabled: yes or no; verb: none, start, restart or reload, what the service needs."""

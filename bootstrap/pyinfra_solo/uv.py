@@ -133,10 +133,12 @@ def _refuse(said: str, lock: Path) -> None:
 
 def _brief(said: str) -> str:
     """What uv says is wrong, as one line: the error and its deepest reason."""
-    lines = [
-        line.strip() for line in said.splitlines() if line.strip().startswith(("error:", "cause:", "×", "╰"))
-    ]
-    words = [re.sub(r"^(error:|cause:|×|╰─▶)\s*", "", line) for line in lines]
+    found = re.findall(r"^\s*(error|cause): (.*)$", said, re.MULTILINE)
+    words = [text for _, text in found]
     if not words:
-        return (said.strip().splitlines() or ["uv said nothing"])[-1][:300]
+        return (said.strip().splitlines() or ["uv said nothing"])[-1][:300].rstrip(".")
+    if words[0].startswith("No solution found") and len(words) > 1:
+        return re.sub(r"^Because |,? (and|so) (you require|we can conclude).*$", "", words[1])[:300].rstrip(
+            "."
+        )
     return (words[0] if len(words) == 1 else f"{words[0]}: {words[-1]}")[:300].rstrip(".")

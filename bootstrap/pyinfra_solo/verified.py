@@ -15,6 +15,9 @@ from pyinfra.operations import files
 
 from pyinfra_solo.errors import DataError
 
+NEW = ".pyinfra-solo-new"
+"""What a file's name ends with until it is verified."""
+
 _SWAP = """
 set -eu
 new=$1 old=$2 verify=$3
@@ -43,7 +46,7 @@ def template(
     if host.get_fact(Sha1File, path=dest) == hashlib.sha1(text.encode()).hexdigest():  # noqa: S324 - what pyinfra's facts and their native answers give; nothing is trusted by it
         host.noop(f"{dest} is as its template says")
         return
-    new = f"{dest}.pyinfra-solo-new"
+    new = f"{dest}{NEW}"
     yield from files.put._inner(src=StringIO(text), dest=new, mode=mode)
     yield StringCommand(
         "sh", "-c", QuoteString(_SWAP), "verified", QuoteString(new), QuoteString(dest), QuoteString(verify)

@@ -8,7 +8,8 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.lab import host
-from tests.lab.image import cache_folder
+from tests.lab.fleet import Fleet, systemd_image
+from tests.lab.image import Image, cache_folder
 from tests.lab.lab import Lab
 
 LAST_OF_CONSOLE = 4000  # characters
@@ -22,6 +23,18 @@ def lab() -> Iterator[Lab]:
         pytest.fail(reason, pytrace=False)
     with Lab(cache_folder() / "runs" / str(os.getpid())) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def image(lab: Lab) -> Image:
+    """Debian 12 under systemd with this working tree's engine baked in."""
+    return systemd_image(lab.folder)
+
+
+@pytest.fixture(scope="session")
+def fleet(lab: Lab, image: Image) -> Fleet:
+    """Our ops repo and our app, in the lab. Its branch `main` is everybody's: commit to your own."""
+    return Fleet(lab, image)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,109 @@
+"""What tests ask a machine of ours: its health file, its gate, its files, and when its gate was opened."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tests.lab.fleet import GATE, Fleet
+from tests.lab.health import Check, Health
+from tests.lab.instance import Instance
+from tests.lab.machine import Machine
+
+STATEMENT = "/run/pyinfra-solo/statement.json"
+SLOW = 'server.shell(name="a slow thing is done", commands=["sleep {seconds} # slow-thing"])'
+
+
+@dataclass(frozen=True)
+class Page:
+    """An answer: status 0 is none; header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+def page(machine: Machine, path: str, *, host: str = "") -> Page:
+    """What the machine's port 80 answers, asked on the machine itself."""
+    header = ["-H", f"Host: {host}"] if host else []
+    answer = machine.run(["curl", "-s", "-i", "-m", "5", *header, f"http://127.0.0.1{path}"], timeout=15)
+    if not answer.ok:
+        return Page(0, {}, "")
+    head, _, body = answer.stdout.replace("\r\n", "\n").partition("\n\n")
+    first, *lines = head.splitlines()
+    pairs = (line.partition(": ") for line in lines)
+    return Page(int(first.split()[1]), {name.lower(): value for name, _, value in pairs}, body)
+
+
+def statement(machine: Machine) -> dict[str, Any]:
+    """What the open gate vouches for."""
+    found: dict[str, Any] = json.loads(machine.read(STATEMENT))
+    return found
+
+
+def opened_at(machine: Machine) -> float:
+    """When the gate was opened, in seconds since power-on, as `Health` counts them."""
+    at: float = statement(machine)["at"]
+    return at - time.time() + time.monotonic() - machine.powered_on
+
+
+def before_opening(machine: Machine, health: Health, since: int = 0) -> list[Check]:
+    """The checks answered before the machine's gate was opened in this boot."""
+    opened = opened_at(machine)
+    return [check for check in health.timeline[since:] if check.at < opened]
+
+
+def gate_file(machine: Machine) -> str:
+    """Inode and time of the open gate's file; '' when it is closed."""
+    return machine.run(["stat", "-c", "%i %.9Y", GATE]).stdout
+
+
+def gate_is_open(machine: Machine) -> bool:
+    """Whether the file is there that a balancer asks for."""
+    return machine.exists(GATE)
+
+
+def listing(machine: Machine, *folders: str, leave_out: str = "/\\.git/") -> dict[str, str]:
+    """Path -> type, mode, owner and digest or target, of all below the folders.
+
+    leave_out: a regular expression (grep -E) of paths that do not count.
+    """
+    script = r"""
+        find "$@" -xdev | grep -Ev "$OUT" | LC_ALL=C sort | while IFS= read -r path; do
+            what=$(readlink "$path" || { [ -f "$path" ] && sha256sum < "$path"; } || :)
+            printf '%s\t%s %s\n' "$path" "$(stat -c '%F %a %U %G' "$path")" "$what"
+        done"""
+    result = machine.run(["sh", "-c", script, "sh", *folders], env={"OUT": leave_out}, timeout=120, check=True)
+    return dict(line.split("\t", 1) for line in result.stdout.splitlines())
+
+
+def ordering_problems(machine: Machine) -> list[str]:
+    """What systemd says when it breaks a circle of units by dropping one of their jobs."""
+    words = ("ordering cycle", "deleted to break", "dropped")
+    lines = machine.run("journalctl -b -q --no-pager _PID=1").stdout.splitlines()
+    return [line for line in lines if any(word in line.lower() for word in words)]
+
+
+def drop_in(machine: Machine, text: str, unit: str = "pyinfra-solo.service") -> None:
+    """Add lines to a unit of a machine that is off."""
+    machine.write(f"/etc/systemd/system/{unit}.d/90-lab.conf", text)
+
+
+def ops_with(fleet: Fleet, branch: str, files: dict[str, str | bytes | None], message: str = "a change") -> str:
+    """A commit on a branch of its own, made from main when it is new; the new commit's id."""
+    parent = fleet.ops.tip(branch) or fleet.sha
+    return fleet.ops.commit(files, message, branch=branch, parent=parent)
+
+
+def deploy_with(fleet: Fleet, *lines: str) -> str:
+    """The ops repo's deploy.py with operations of its own before the gate."""
+    text = (fleet.tree / "deploy.py").read_text()
+    imports = "from pyinfra.operations import files, server"
+    return text.replace("gate()\n", "\n".join([imports, *lines, "", "gate()", ""]))
+
+
+def web(**more: Any) -> Instance:
+    """A web of production by its tags."""
+    return Instance(tags={"Role": "web", "Stage": "production"}, **more)

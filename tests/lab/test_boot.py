@@ -1,0 +1,158 @@
+"""A machine boots, becomes what its tags or security groups say, and answers 200 only then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.asking import before_opening, gate_is_open, opened_at, page, statement
+from tests.lab.fleet import Fleet, changed, report, solo, status, wait_for_exit
+from tests.lab.health import Health
+from tests.lab.lab import Lab
+from tests.lab.machine import Machine
+
+pytestmark = pytest.mark.lab
+
+LINE = ["close gate", "identify", "fetch", "prepare", "resolve", "converge", "judge", "open gate"]
+NOT_YET = {0, 404, 503}
+"""Refused or lost, the stock site of the image, and our own site with a closed gate."""
+
+
+@pytest.fixture(scope="module")
+def booted(lab: Lab, fleet: Fleet) -> Iterator[dict[str, Health]]:
+    """A web by its tags, one by its security groups, and a worker: their first boots, all at once."""
+    machines = [
+        fleet.machine("web1"),
+        fleet.machine("web2", tags={"Stage": "staging"}, groups=["default", "shop-web"]),
+        fleet.machine("worker1", tags={"Role": "worker", "Stage": "production"}),
+    ]
+    checkers = {machine.name: lab.health(machine) for machine in machines}
+    for machine in machines:
+        machine.power_on()
+    for machine in machines:
+        wait_for_exit(machine, 0)
+    yield checkers
+    for machine in machines:
+        lab.discard(machine)
+
+
+@pytest.fixture
+def web1(booted: dict[str, Health]) -> Machine:
+    """The web by its tags."""
+    booted["web1"].wait_for_200()
+    return booted["web1"].machine
+
+
+@pytest.mark.parametrize("name", ["web1", "web2"])
+def test_the_first_200_comes_after_the_gate_was_opened(booted: dict[str, Health], name: str) -> None:
+    health = booted[name]
+    health.wait_for_200()
+    before = before_opening(health.machine, health)
+    assert before, "the machine was polled from power-on"
+    assert {check.status for check in before} <= NOT_YET, health.story()
+    first = health.first_200()
+    assert first is not None
+    assert first >= opened_at(health.machine)
+
+
+def test_the_gate_is_the_last_station_of_a_line_that_went_well(web1: Machine) -> None:
+    stations = report(web1)["stations"]
+    assert [station["name"] for station in stations] == LINE
+    assert {station["outcome"] for station in stations} == {"ok"}
+    ended = [station["started"] + station["seconds"] for station in stations]
+    assert ended == sorted(ended)
+
+
+def test_a_security_group_gives_the_role_by_the_map_in_the_repository(booted: dict[str, Health]) -> None:
+    machine = booted["web2"].machine
+    found = report(machine)
+    assert (found["role"], found["stage"]) == ("web", "staging")
+    said = next(station["detail"] for station in found["stations"] if station["name"] == "resolve")
+    assert "'shop-web' ('*-web' in roles/roles.toml)" in said[0]
+
+
+def test_the_health_file_says_ok_and_no_cache_may_keep_it(web1: Machine) -> None:
+    for host in ("", "10.77.0.20", "shop.example.com", "_"):
+        answer = page(web1, "/ping.html", host=host)
+        assert (answer.status, answer.body) == (200, "ok"), host
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def test_the_health_file_says_nothing_more_to_who_guesses(web1: Machine) -> None:
+    for path in ("/statement.json", "/closed.json", "/ping.html/..%2fstatement.json"):
+        assert page(web1, path).status == 404, path
+
+
+def test_the_app_answers_through_nginx_from_the_release_that_was_asked_for(
+    fleet: Fleet, web1: Machine
+) -> None:
+    answer = page(web1, "/", host="shop.example.com")
+    assert answer.status == 200
+    assert json.loads(answer.body)["release"] == fleet.app.tip()[:12]
+
+
+def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, web1: Machine) -> None:
+    last, now, said = report(web1), status(web1), statement(web1)
+    instance = fleet.lab.instances["web1"].id
+    assert now["ready"]
+    assert now["last_run"] == last
+    assert now["gate"]["statement"] == said
+    for found in (last, said):
+        assert (found["role"], found["stage"], found["sha"]) == ("web", "production", fleet.sha)
+        assert found["instance_id"] == instance
+        assert found["run"] == last["run"]
+    names = [operation["name"] for operation in last["operations"]]
+    assert len(names) > 10
+    assert [event["name"] for event in events(web1, last["run"], "operation")] == names
+    journal, console = web1.journal("pyinfra-solo"), web1.console()
+    for number, name in enumerate(names, 1):
+        line = f"converge: {number}/{len(names)} {name}: "
+        assert line in journal
+        assert line in console
+    page_of_status = solo(web1, "status")[1]
+    for word in ("web, production", instance, fleet.sha[:12], "gate      open", last["run"]):
+        assert word in page_of_status
+
+
+def events(machine: Machine, run: str, kind: str) -> list[dict[str, str]]:
+    """What a run's events file tells of one kind."""
+    text = machine.read(f"/var/lib/pyinfra-solo/reports/{run}.events")
+    lines = [json.loads(line) for line in text.splitlines()]
+    return [line for line in lines if line["event"] == kind]
+
+
+def test_a_worker_has_no_port_and_its_gate_opens_on_its_checks(booted: dict[str, Health]) -> None:
+    health = booted["worker1"]
+    machine = health.machine
+    assert status(machine)["ready"]
+    assert gate_is_open(machine)
+    assert {check.status for check in health.timeline} <= {0, 404}
+    assert [finding["check"] for finding in report(machine)["findings"]] == ["unit shop-worker"]
+    assert ":8000" not in machine.run("ss -ltn").stdout
+
+
+@pytest.mark.parametrize("how", ["reboot", "power"])
+def test_a_second_boot_changes_nothing_and_is_closed_until_it_has_been_judged(
+    booted: dict[str, Health], web1: Machine, how: str
+) -> None:
+    health, first = booted["web1"], report(web1)
+    if how == "reboot":
+        web1.reboot()
+    else:
+        web1.power_off()
+        web1.power_on()
+    since = health.mark()
+    found = wait_for_exit(web1, 0)
+    health.wait_for_200()
+    assert found["boot_id"] != first["boot_id"]
+    assert changed(web1) == []
+    assert len(found["operations"]) == len(first["operations"])
+    statuses = {check.status for check in before_opening(web1, health, since)}
+    assert statuses <= {0, 503}, health.story(since)
+
+
+def test_systemd_is_content_with_a_machine_in_service(web1: Machine) -> None:
+    web1.wait_running()
+    assert web1.run("systemctl list-jobs --no-legend").stdout.strip() in ("", "No jobs running.")

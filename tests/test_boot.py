@@ -1,0 +1,329 @@
+"""The whole line, as the command runs it: a real ops repo, a real runtime, a gate below a folder."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.here import ENGINE, Machine, lives, ops, put_runtime, stamps
+from tests.lab.host import wait_for
+from tests.lab.repository import Repository
+
+LOCK = "# nothing but what the image has\n"
+FILE = 'files.put(name="the file is there", src=StringIO(data.text), dest=f"{data.target}/file")'
+
+
+class Line:
+    """A machine, its ops repo, and the folder in which its role works."""
+
+    def __init__(self, folder: Path) -> None:
+        self.machine = Machine(folder / "machine")
+        self.target = folder / "target"
+        self.target.mkdir()
+        self.repository = Repository(folder / "ops.git").make()
+        self.settings()
+        put_runtime(self.machine, LOCK)
+
+    def settings(self, ops: str = "", **tables: str) -> None:
+        self.machine.configure(ops=f'remotes = ["{self.repository.path}"]\n{ops}', **tables)
+
+    def commit(self, operations: str, healthy: str = "", **more: str | None) -> str:
+        """The role does `operations` and is healthy when `healthy`."""
+        files: dict[str, str | bytes | None] = {
+            **ops(operations, self.target, healthy),
+            "requirements.lock": LOCK,
+        }
+        return self.repository.commit({**files, **more}, "a change")
+
+    def in_service(self, operations: str = FILE, healthy: str = "") -> None:
+        """Converged, judged, and its gate open."""
+        self.commit(operations, healthy)
+        self.machine.solo("boot").must(0)
+        assert self.machine.is_in
+
+    @property
+    def seen(self) -> str:
+        """An operation that notes whether the gate is open while it runs, and changes nothing else."""
+        ping, noted = self.machine.ping, self.target / "seen"
+        line = f"test -e {ping} && echo open >> {noted} || echo closed >> {noted}"
+        return f"\nserver.shell(name='the gate is looked at', commands={line!r})\n"
+
+    @property
+    def was_seen(self) -> list[str]:
+        return (self.target / "seen").read_text().split()
+
+    @property
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.machine.state / "last-run.json").read_text())
+        return found
+
+    @property
+    def closed_because(self) -> str:
+        said = json.loads(self.machine.solo("gate", "status", "--json").must(1).out)
+        return str(said["reason"])
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    return Line(tmp_path)
+
+
+class TestABoot:
+    def test_ends_with_an_open_gate_and_a_statement_of_what_it_vouches_for(self, line: Line) -> None:
+        sha = line.commit(FILE + line.seen, healthy='checks.command(f"test -f {data.target}/file")')
+        line.machine.solo("boot").must(0)
+        assert line.was_seen == ["closed"]
+        assert line.machine.ping.read_text() == "ok"
+        assert [path.name for path in line.machine.ping.parent.iterdir()] == ["ping.html"]
+        statement = json.loads((line.machine.run_folder / "statement.json").read_text())
+        assert (statement["role"], statement["stage"], statement["sha"]) == ("site", "staging", sha)
+        assert statement["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        assert [check["target"] for check in statement["checks"]] == [f"test -f {line.target}/file"]
+        report = line.report
+        assert [one["name"] for one in report["stations"]] == [
+            "close gate", "identify", "fetch", "prepare", "resolve", "converge", "judge", "open gate",
+        ]  # fmt: skip
+        assert (report["outcome"], report["exit_code"], report["sha"], report["gate"]) == (
+            "ready",
+            0,
+            sha,
+            "open",
+        )
+        assert (line.machine.state / "good").read_text().strip() == sha
+
+    def test_closes_first_whatever_there_was(self, line: Line) -> None:
+        """Nothing that was true before this boot counts, even when nothing would change."""
+        line.in_service()
+        line.commit(
+            "Path(data.target, 'seen').write_text(str(Path("
+            + repr(str(line.machine.ping))
+            + ").exists()))\n"
+            + FILE
+        )
+        line.machine.solo("boot").must(0)
+        assert (line.target / "seen").read_text() == "False"
+        assert line.machine.is_in
+
+    @pytest.mark.parametrize(
+        ("settings", "code"),
+        [("this is not TOML", 13), ('[ops]\nremotes = ["/nowhere"]\non_disk = "never"\n[machine]\nec2 = "no"\nrole = "site"\nstage = "staging"', 10)],
+        ids=["unreadable settings", "no source"],
+    )  # fmt: skip
+    def test_that_fails_early_leaves_the_gate_closed(self, line: Line, settings: str, code: int) -> None:
+        line.in_service()
+        line.machine.config.write_text(settings)
+        line.machine.solo("boot").must(code)
+        assert not line.machine.is_in
+        assert line.report["exit_code"] == code
+
+    def test_with_an_operation_that_fails_stays_out_and_says_which(self, line: Line) -> None:
+        line.commit(FILE + "\nserver.shell(name='it fails', commands='echo the reason; exit 1')")
+        said = line.machine.solo("boot").must(1)
+        assert said.err.splitlines()[-1] == "pyinfra-solo: The operation 'site | it fails' failed: the reason"
+        assert not line.machine.is_in
+        report = line.report
+        assert (report["outcome"], report["station"]) == ("failed", "converge")
+        assert report["operations"][-1]["output"] == ["the reason"]
+        assert line.closed_because == report["error"]
+
+    def test_that_lied_cannot_open_the_gate(self, line: Line) -> None:
+        """Each operation ended well; a later one undid what an earlier one did."""
+        line.commit(
+            FILE + "\nserver.shell(name='all is well', commands=f'rm {data.target}/file')",
+            healthy='checks.command(f"test -f {data.target}/file", within=0.5)',
+        )
+        line.machine.solo("boot").must(30)
+        assert not line.machine.is_in
+        assert [finding["passed"] for finding in line.report["findings"]] == [False]
+
+    def test_without_a_remote_goes_on_with_what_is_on_disk_and_says_so(self, line: Line) -> None:
+        line.in_service()
+        shutil.rmtree(line.repository.path)
+        said = line.machine.solo("boot").must(0)
+        assert "NO REMOTE ANSWERED" in said.err
+        assert line.report["source"] == "disk"
+        assert line.machine.is_in
+
+    def test_without_a_lock_file_or_an_engine_says_what_to_commit(self, line: Line) -> None:
+        line.commit(FILE, **{"requirements.lock": None})
+        assert "requirements.lock" in line.machine.solo("boot").must(13).err
+        line.commit(FILE)
+        for engine in line.machine.root.glob("opt/pyinfra-solo/runtimes/*/lib/*/site-packages/pyinfra_solo"):
+            engine.unlink()
+        assert "The ops repo has no engine" in line.machine.solo("boot").must(13).err
+
+    def test_converges_with_the_checkout_s_own_engine(self, line: Line) -> None:
+        """A commit can change everything but the code that would fetch the repair."""
+        sources = (ENGINE / "pyinfra_solo").rglob("*")
+        engine = {
+            f"bootstrap/pyinfra_solo/{path.relative_to(ENGINE / 'pyinfra_solo')}": path.read_text()
+            for path in sources
+            if path.is_file() and path.suffix != ".pyc"
+        }
+        note = "import pyinfra_solo\nPath(data.target, 'engine').write_text(pyinfra_solo.__file__)"
+        sha = line.commit(note, **engine)
+        line.machine.solo("boot").must(0)
+        own = line.machine.state / "checkouts" / sha / "bootstrap/pyinfra_solo/__init__.py"
+        assert (line.target / "engine").read_text() == str(own)
+
+    def test_that_is_told_to_stop_ends_all_of_it_and_stays_out(self, line: Line) -> None:
+        line.commit("server.shell(name='it takes long', commands=f'echo $$ > {data.target}/pid; sleep 60')")
+        process = _started(line, "boot")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 143
+        assert not lives(int((line.target / "pid").read_text()))
+        assert not line.machine.is_in
+        assert (line.report["outcome"], line.report["station"]) == ("failed", "converge")
+
+    def test_that_was_killed_leaves_a_report_of_where_it_was_and_the_next_one_is_well(
+        self, line: Line
+    ) -> None:
+        line.commit("server.shell(name='it takes long', commands=f'echo $$ > {data.target}/pid; sleep 60')")
+        process = _started(line, "boot")
+        process.kill()
+        process.wait()
+        report = line.report
+        assert (report["outcome"], report["station"]) == ("running", "converge")
+        events = (line.machine.state / "reports" / f"{report['run']}.events").read_text().splitlines()
+        assert json.loads(events[-1]) == {"event": "starting", "number": 1, "name": "site | it takes long"}
+        os.killpg(int((line.target / "pid").read_text()), signal.SIGKILL)
+        line.commit(FILE)
+        line.machine.solo("boot").must(0)
+        assert line.machine.is_in
+
+
+def _started(line: Line, *words: str) -> subprocess.Popen[bytes]:
+    """The command, once its operation runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyinfra_solo", *words],
+        env=line.machine.variables(),
+        stderr=subprocess.DEVNULL,
+    )
+    file = line.target / "pid"
+    wait_for("the operation", lambda: file.exists() and file.read_text() != "", timeout=30)
+    return process
+
+
+class TestARunByHand:
+    def test_with_nothing_to_change_does_not_touch_the_gate(self, line: Line) -> None:
+        line.in_service()
+        before = (
+            stamps(line.machine.run_folder / "gate"),
+            (line.machine.run_folder / "statement.json").stat().st_ino,
+        )
+        line.machine.solo("run", "--detailed-exitcodes").must(0)
+        after = (
+            stamps(line.machine.run_folder / "gate"),
+            (line.machine.run_folder / "statement.json").stat().st_ino,
+        )
+        assert after == before
+
+    def test_closes_before_the_first_change_and_opens_after_the_last(self, line: Line) -> None:
+        line.in_service()
+        line.commit(FILE + line.seen + line.seen)
+        said = line.machine.solo("run", "--detailed-exitcodes").must(2)
+        assert line.was_seen == ["closed", "closed"]
+        assert "the gate is closed: something changes" in said.err
+        assert line.machine.is_in
+
+    @pytest.mark.parametrize(("drain", "seen"), [("never", "open"), ("always", "closed")])
+    def test_treats_a_machine_in_service_as_the_settings_say(self, line: Line, drain: str, seen: str) -> None:
+        line.in_service()
+        line.settings(limits=f'drain = "{drain}"')
+        line.commit(
+            "Path(data.target, 'seen').write_text('open ' if Path("
+            + repr(str(line.machine.ping))
+            + ").exists() else 'closed ')\n"
+            + FILE
+        )
+        line.machine.solo("run").must(0)
+        assert line.was_seen == [seen]
+        line.commit(FILE + line.seen)
+        line.machine.solo("run").must(0)
+        assert line.was_seen == [seen, seen]
+        assert line.machine.is_in
+
+    @pytest.mark.parametrize("drain", ["on-change", "never"])
+    def test_that_fails_after_a_change_leaves_the_gate_closed(self, line: Line, drain: str) -> None:
+        line.in_service()
+        line.settings(limits=f'drain = "{drain}"')
+        line.commit(
+            FILE.replace("data.text", "'another'") + "\nserver.shell(name='it fails', commands='exit 1')"
+        )
+        line.machine.solo("run").must(1)
+        assert not line.machine.is_in
+
+    def test_that_fails_before_any_change_leaves_a_machine_in_service_in(self, line: Line) -> None:
+        line.in_service()
+        line.commit(FILE, **{"deploy.py": "def (\n"})
+        line.machine.solo("run").must(1)
+        assert line.machine.is_in
+        shutil.rmtree(line.repository.path)
+        line.settings('on_disk = "never"')
+        line.machine.solo("run").must(10)
+        line.machine.solo("run", "--role", "absent", "--ref", "-x").must(64)
+        assert line.machine.is_in
+
+    def test_whose_checks_say_no_closes_the_gate_though_nothing_was_changed(self, line: Line) -> None:
+        well = line.target / "well"
+        well.touch()
+        line.in_service(healthy='checks.command(f"test -e {data.target}/well", within=0.5)')
+        well.unlink()
+        line.machine.solo("run").must(30)
+        assert not line.machine.is_in
+
+    def test_without_the_gate_converges_and_leaves_it_closed(self, line: Line) -> None:
+        line.commit(FILE)
+        line.machine.solo("run", "--no-gate").must(0)
+        assert (line.target / "file").read_text() == "hello"
+        assert not line.machine.is_in
+        assert line.report["outcome"] == "done"
+
+    def test_takes_values_and_gives_its_report_also_of_a_failure(self, line: Line) -> None:
+        line.commit(FILE + "\nserver.shell(name='it fails', commands='exit 1')")
+        said = line.machine.solo("run", "--data", "text=goodbye", "--json").must(1)
+        report = json.loads(said.out)
+        assert (line.target / "file").read_text() == "goodbye"
+        assert [one["failed"] for one in report["operations"]] == [False, True]
+
+
+class TestTheGateByHand:
+    def test_is_closed_and_opened_again_by_an_operator(self, line: Line) -> None:
+        well = line.target / "well"
+        well.touch()
+        line.in_service(healthy='checks.command(f"test -e {data.target}/well", within=0.5)')
+        line.machine.solo("gate", "close", "--reason", "a core dump").must(0)
+        assert not line.machine.is_in
+        assert line.closed_because == "a core dump"
+        well.unlink()
+        line.machine.solo("gate", "open", "--reason", "looked at").must(30)
+        assert not line.machine.is_in
+        well.touch()
+        line.machine.solo("gate", "open", "--reason", "looked at").must(0)
+        assert line.machine.is_in
+
+    def test_is_not_opened_where_no_run_of_this_boot_vouches_for_the_machine(self, line: Line) -> None:
+        line.machine.solo("gate", "open", "--reason", "hope").must(30)
+        line.in_service()
+        line.machine.solo("gate", "close", "--reason", "power off").must(0)
+        _of_another_boot(line)
+        line.machine.solo("gate", "open", "--reason", "hope").must(30)
+        assert not line.machine.is_in
+
+    def test_is_closed_when_its_statement_is_of_another_boot(self, line: Line) -> None:
+        """/run is a tmpfs, but an image may have been made of a machine that kept it on disk."""
+        line.in_service()
+        _of_another_boot(line)
+        assert "of another boot" in line.closed_because
+        assert not line.machine.is_in
+
+
+def _of_another_boot(line: Line) -> None:
+    path = line.machine.run_folder / "statement.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "boot_id": "another"}))
