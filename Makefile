@@ -1,6 +1,8 @@
 # On Debian 12, as root. Both commands install what they need.
 export PYTHONPATH = bootstrap
 PYTHON = .venv/bin/python
+# A part of the lab's tests: make test LAB=tests/lab/test_gate.py
+LAB = tests/lab
 
 .PHONY: demo test soak lint unit lab bench schema lock clean
 
@@ -15,13 +17,13 @@ soak: .venv/ready          ## Every power cut there is: hours
 lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
+	.venv/bin/mypy --explicit-package-bases bootstrap tests benchmarks roles inventories deploy.py
 
 unit: .venv/ready
 	$(PYTHON) -m pytest tests --ignore tests/lab
 
 lab: .venv/ready
-	$(PYTHON) -m pytest tests/lab -m "not soak"
+	$(PYTHON) -m pytest $(LAB) -m "not soak"
 
 bench: .venv/ready         ## PID 1 to 200, beside a shell script that does the same
 	$(PYTHON) -m benchmarks.boot
@@ -30,7 +32,7 @@ schema: .venv/ready        ## docs/report.schema.json, from the classes
 	PYTHONPATH=bootstrap $(PYTHON) -c 'import json; from pyinfra_solo.report import schema; print(json.dumps(schema(), indent=2))' > docs/report.schema.json
 
 .venv/ready: requirements-dev.lock bootstrap/uv.txt tests/prepare.sh
-	tests/prepare.sh
+	@tests/prepare.sh
 
 clean:
 	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache

@@ -25,7 +25,7 @@ class Loopback(Network):
 
     port: int = 0
 
-    def listen(self, address: str, port: int) -> socket.socket:
+    def listen(self, address: str, port: int) -> socket.socket:  # noqa: ARG002 - of the bridge
         """Whatever the lab's address is, here it is 127.0.0.1; the same port at every `start`."""
         server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -122,5 +122,3 @@ def mute() -> Iterator[int]:
     """The port of a server that accepts connections, and never says a word."""
     with socket.create_server((ADDRESS, 0)) as listener:
         yield listener.getsockname()[1]
-
-

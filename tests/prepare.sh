@@ -3,18 +3,19 @@
 # Run by make. Does nothing that is done already.
 set -eu
 cd "$(dirname "$0")/.."
-export DEBIAN_FRONTEND=noninteractive
+
+say() { echo "prepare: $*"; }
 
 tests/lab/prepare.sh
-if ! /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null; then
-    apt-get install -y --no-install-recommends python3-venv
-fi
 tools=.venv/uv
-if [ ! -x "$tools/bin/uv" ]; then
+wanted=$(sed -n 's/^uv==\([^ ]*\).*/\1/p' bootstrap/uv.txt)
+if [ "$("$tools/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" != "$wanted" ]; then
+    say "uv $wanted"
     rm -rf .venv
     /usr/bin/python3 -m venv "$tools"
-    "$tools/bin/pip" install --quiet --require-hashes -r bootstrap/uv.txt
+    "$tools/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r bootstrap/uv.txt
 fi
+say "Python packages of requirements-dev.lock"
 [ -x .venv/bin/python ] || "$tools/bin/uv" venv --quiet --allow-existing --python /usr/bin/python3 .venv
 "$tools/bin/uv" pip sync --quiet --require-hashes --python .venv/bin/python requirements-dev.lock
 touch .venv/ready

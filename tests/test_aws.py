@@ -28,7 +28,9 @@ class Cloud:
     id: str
 
     def tag(self, **tags: str) -> None:
-        self.ec2.create_tags(Resources=[self.id], Tags=[{"Key": key, "Value": value} for key, value in tags.items()])
+        self.ec2.create_tags(
+            Resources=[self.id], Tags=[{"Key": key, "Value": value} for key, value in tags.items()]
+        )
 
 
 def error(status: str, code: str) -> bytes:
@@ -88,8 +90,8 @@ def test_an_instance_without_tags_has_none(cloud: Cloud) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["\u2603" * 256, "<&>'\"", "", "a b", "\U0001f600" * 64],
-    ids=["256 odd characters", "markup", "nothing", "two words", "beyond 16 bits"],
+    ["\u2603\U0001f600" * 128, "<&>'\" ", ""],
+    ids=["256 odd characters", "markup", "nothing"],
 )
 def test_a_tag_comes_back_as_it_was_set(cloud: Cloud, text: str) -> None:
     cloud.tag(Role=text)
@@ -97,7 +99,9 @@ def test_a_tag_comes_back_as_it_was_set(cloud: Cloud, text: str) -> None:
     assert aws.instance_tags(cloud.id, REGION) == {"Role": text}
 
 
-def test_tags_that_the_metadata_service_does_not_have_come_from_the_api(cloud: Cloud, metadata: Metadata) -> None:
+def test_tags_that_the_metadata_service_does_not_have_come_from_the_api(
+    cloud: Cloud, metadata: Metadata
+) -> None:
     metadata.instance.id, metadata.instance.tags = cloud.id, None
     cloud.tag(Role="worker")
     run = new_run()
@@ -107,26 +111,37 @@ def test_tags_that_the_metadata_service_does_not_have_come_from_the_api(cloud: C
     assert (found.tags, found.tags_from) == ({"Role": "worker"}, "the EC2 API")
 
 
-def test_an_api_that_fails_for_a_while_is_asked_again(account: pytest.MonkeyPatch, metadata: Metadata) -> None:
+def test_an_api_that_fails_for_a_while_is_asked_again(
+    account: pytest.MonkeyPatch, metadata: Metadata
+) -> None:
     metadata.instance.tags = None
     tags = b"<DescribeTagsResponse><tagSet><item><key>Role</key><value>web</value></item></tagSet></DescribeTagsResponse>"
     fault = error("503 Service Unavailable", "Unavailable")
     run = new_run()
-    with lines(fault, fault, answer("200 OK", tags, "Content-Type: text/xml")) as api, run.station("identify"):
+    with (
+        lines(fault, fault, answer("200 OK", tags, "Content-Type: text/xml")) as api,
+        run.station("identify"),
+    ):
         account.setenv("AWS_ENDPOINT_URL", api.url)
         found: Instance = identify(Machine(ec2="yes"), False, 30, run)
 
     assert found.tags == {"Role": "web"}
-    assert [(wait.what, wait.why) for wait in run.report.stations[0].waits] == [("EC2 API", "DescribeTags: Unavailable")]
+    assert [(wait.what, wait.why) for wait in run.report.stations[0].waits] == [
+        ("EC2 API", "DescribeTags: Unavailable")
+    ]
 
 
 @pytest.mark.parametrize("code", ["UnauthorizedOperation", "AccessDenied"])
-def test_an_api_that_refuses_is_not_asked_again(account: pytest.MonkeyPatch, metadata: Metadata, code: str) -> None:
+def test_an_api_that_refuses_is_not_asked_again(
+    account: pytest.MonkeyPatch, metadata: Metadata, code: str
+) -> None:
     metadata.instance.tags = None
     run = new_run()
     with lines(error("403 Forbidden", code)) as api, run.station("identify"):
         account.setenv("AWS_ENDPOINT_URL", api.url)
-        with pytest.raises(ApiRefusedError, match=rf"refuses ec2:DescribeTags \({code}\). Allow it, or enable"):
+        with pytest.raises(
+            ApiRefusedError, match=rf"refuses ec2:DescribeTags \({code}\). Allow it, or enable"
+        ):
             identify(Machine(ec2="yes"), False, 30, run)
         assert len(api.asked) == 1
 
@@ -171,6 +186,12 @@ def test_a_region_that_is_none_is_an_outage(account: pytest.MonkeyPatch) -> None
 def test_who_does_not_ask_the_api_does_not_load_boto3() -> None:
     """It costs 0.2 s and 20 MB: a machine whose metadata service has the tags never needs it."""
     script = "import sys, pyinfra_solo.identify, pyinfra_solo.status, pyinfra_solo.cli; print('boto3' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": str(ENGINE)}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(ENGINE)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
     assert done.stdout == "False\n"

@@ -73,7 +73,7 @@ def test_a_stage_is_an_inventory_s_file(tmp_path: Path) -> None:
 
 
 def test_an_unknown_stage_is_told_with_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(RoleError, match="There is no stage 'stagin'. Did you mean 'staging'"):
+    with pytest.raises(RoleError, match=r"There is no stage 'stagin'\. Did you mean 'staging'"):
         layered(tree(tmp_path), "stagin", {}, ROLES)
 
 
@@ -102,7 +102,9 @@ def test_a_repository_without_group_data_has_the_defaults(tmp_path: Path) -> Non
 
 
 def test_a_value_that_must_be_set_and_is_not_is_named(tmp_path: Path) -> None:
-    assert "The role 'web' needs a value for 'app_name'. Set it in inventories/group_data" in refusal(tree(tmp_path, ""))
+    assert "The role 'web' needs a value for 'app_name'. Set it in inventories/group_data" in refusal(
+        tree(tmp_path, "")
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,8 @@ def test_a_wrong_key_or_value_is_named_with_the_file_it_stands_in(
 
 
 @pytest.mark.parametrize(
-    "text", ["port = (", "import no_such_module_here", "port = 1 / 0", b"app_name = '\xff'", "raise SystemExit(0)"]
+    "text",
+    ["port = (", "import no_such_module_here", "port = 1 / 0", b"app_name = '\xff'", "raise SystemExit(0)"],
 )
 def test_group_data_that_cannot_be_read_is_named(tmp_path: Path, text: str | bytes) -> None:
     path = tree(tmp_path) / "inventories/group_data/staging.py"
@@ -143,7 +146,10 @@ def test_group_data_that_cannot_be_read_is_named(tmp_path: Path, text: str | byt
 
 
 def test_what_group_data_imports_and_computes_with_is_no_value(tmp_path: Path) -> None:
-    tree(tmp_path, "import os\nfrom pathlib import Path\n_base = 8000\ndef near(n):\n    return _base + n\nport = near(1)\napp_name = 'x'\n")
+    tree(
+        tmp_path,
+        "import os\nfrom pathlib import Path\n_base = 8000\ndef near(n):\n    return _base + n\nport = near(1)\napp_name = 'x'\n",
+    )
 
     assert bound(tmp_path).port == 8001
 
@@ -186,7 +192,9 @@ def test_a_flag_is_read_as_its_value_s_type(tmp_path: Path, key: str, text: str,
     ],
 )
 def test_a_flag_that_is_not_of_its_type_is_refused(tmp_path: Path, key: str, text: str, said: str) -> None:
-    assert refusal(tree(tmp_path), **{key: text}).startswith(f"the flag --data: {key!r} of the role 'web': {said}")
+    assert refusal(tree(tmp_path), **{key: text}).startswith(
+        f"the flag --data: {key!r} of the role 'web': {said}"
+    )
 
 
 def test_a_flag_that_no_role_knows_is_refused(tmp_path: Path) -> None:
@@ -223,7 +231,10 @@ def test_an_error_about_a_flag_never_shows_its_value(tmp_path: Path, key: str) -
 
 def test_the_secrets_of_a_role_are_each_value_and_each_of_a_list_or_a_table(tmp_path: Path) -> None:
     """They are taken out of what is shown as text: of a table its values, not how Python writes it."""
-    tree(tmp_path, "app_name = 'shop'\ntoken = 'one'\npassword = 'two'\nkeys = {'a': 'three'}\npins = ['four', '']\n")
+    tree(
+        tmp_path,
+        "app_name = 'shop'\ntoken = 'one'\npassword = 'two'\nkeys = {'a': 'three'}\npins = ['four', '']\n",
+    )
 
     assert secrets(WEB, bound(tmp_path)) == ["one", "two", "three", "four"]
 
@@ -256,7 +267,9 @@ def test_a_value_of_another_role_is_no_mistake_and_is_not_handed_over(tmp_path: 
         queue: str = "default"
 
     worker = role(data=Worker)(nothing)
-    values = layered(tree(tmp_path, "app_name = 'shop'\nqueue = 'mail'\n"), "staging", {}, {"web": WEB, "worker": worker})
+    values = layered(
+        tree(tmp_path, "app_name = 'shop'\nqueue = 'mail'\n"), "staging", {}, {"web": WEB, "worker": worker}
+    )
 
     assert bind(WEB, values) == Web(app_name="shop")
     assert bind(worker, values) == Worker(queue="mail")

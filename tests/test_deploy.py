@@ -90,9 +90,7 @@ def test_what_changes_nothing_does_not_touch_the_gate(machine: Machine, target: 
     assert stamps(machine.run_folder / "gate") == before
 
 
-@pytest.mark.parametrize(
-    ("drain", "seen"), [("on-change", "closed"), ("never", "open"), ("always", "closed")]
-)
+@pytest.mark.parametrize(("drain", "seen"), [("on-change", "closed"), ("never", "open")])
 def test_a_machine_in_service_is_treated_as_the_settings_say(
     machine: Machine, target: Path, drain: str, seen: str
 ) -> None:
@@ -112,10 +110,10 @@ def test_drain_always_closes_even_when_nothing_changes(machine: Machine, target:
     assert (machine.ping.stat().st_ino, machine.ping.stat().st_mtime_ns) != before
 
 
-@pytest.mark.parametrize("drain", ["on-change", "never"])
-def test_a_failure_after_a_change_leaves_the_gate_closed(machine: Machine, target: Path, drain: str) -> None:
+def test_a_failure_after_a_change_leaves_the_gate_closed(machine: Machine, target: Path) -> None:
+    """Also where a change alone would not have closed it."""
     machine.pyinfra(tree(target, FILE)).must(0)
-    machine.configure(limits=f'drain = "{drain}"')
+    machine.configure(limits='drain = "never"')
     machine.pyinfra(
         tree(target, FILE.replace("data.text", "'x'") + "\nserver.shell(name='it fails', commands='exit 1')")
     ).must(1)

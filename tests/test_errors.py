@@ -27,8 +27,12 @@ OWN = {
 }
 
 
-@pytest.mark.parametrize("kind", [kind for kind in ALL if kind is not SoloError], ids=lambda kind: kind.__name__)
-def test_each_failure_has_the_exit_status_and_the_advice_that_the_house_gives_it(kind: type[SoloError]) -> None:
+@pytest.mark.parametrize(
+    "kind", [kind for kind in ALL if kind is not SoloError], ids=lambda kind: kind.__name__
+)
+def test_each_failure_has_the_exit_status_and_the_advice_that_the_house_gives_it(
+    kind: type[SoloError],
+) -> None:
     assert (kind.exit_code, kind.retry) == OWN[kind.__name__]
 
 

@@ -543,7 +543,7 @@ class TestWhatDeadRunsLeave:
         )
         state = tmp_path / "state"
         moments = random.Random(7)  # noqa: S311 - the same moments in each run
-        for number in range(8):
+        for number in range(6):
             files: dict[str, str | bytes | None] = {
                 f"files/{number}/{one}": f"{number} {one}\n" * 50 for one in range(40)
             }

@@ -39,7 +39,11 @@ def waits(run: Run) -> list[str]:
 
 def test_an_instance_is_all_that_the_metadata_service_says(metadata: Metadata, run: Run) -> None:
     served = metadata.instance
-    served.tags, served.asg, served.security_groups = {"Role": "web", "Stage": "production"}, "web-blue", ["default", "acme-web"]
+    served.tags, served.asg, served.security_groups = (
+        {"Role": "web", "Stage": "production"},
+        "web-blue",
+        ["default", "acme-web"],
+    )
     served.lifecycle_state = "Pending:Wait"
 
     assert identified(run) == Instance(
@@ -137,7 +141,9 @@ def test_a_machine_that_need_not_be_on_ec2_does_without(
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_machine_that_is_said_not_to_be_on_ec2_asks_nobody(metadata: Metadata, run: Run, known: bool) -> None:
+def test_a_machine_that_is_said_not_to_be_on_ec2_asks_nobody(
+    metadata: Metadata, run: Run, known: bool
+) -> None:
     assert identified(run, Machine(ec2="no"), known=known) == Instance(on_ec2=False)
     assert metadata.service.asked == []
 
@@ -162,11 +168,13 @@ def test_another_cloud_s_metadata_service_is_no_ec2_for_a_machine_that_need_not_
 def test_a_service_without_an_instance_id_is_not_ec2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with lines(answer("200 OK", b"token"), answer("404 Not Found")) as server:
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
-        with pytest.raises(IdentityError, match="has no instance-id. Is this an EC2 instance"):
+        with pytest.raises(IdentityError, match=r"has no instance-id\. Is this an EC2 instance"):
             identified(run)
 
 
-def test_tags_that_are_not_enabled_and_not_to_be_asked_of_the_api_are_told(metadata: Metadata, run: Run) -> None:
+def test_tags_that_are_not_enabled_and_not_to_be_asked_of_the_api_are_told(
+    metadata: Metadata, run: Run
+) -> None:
     metadata.instance.tags = None
     with pytest.raises(IdentityError, match="--instance-metadata-tags enabled"):
         identified(run, Machine(ec2="yes", tags="metadata"))

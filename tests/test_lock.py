@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_the_lock_of_the_machine_lies_on_its_tmpfs(below: Path) -> None:
     with held("run", Deadline.after(1), silent):
         assert (below / "run/pyinfra-solo/lock").exists()
         assert owner() is not None
-    assert paths.RUN == below / "run/pyinfra-solo"
+    assert below / "run/pyinfra-solo" == paths.RUN
     assert owner() is None
 
 
@@ -97,11 +98,16 @@ def test_who_waits_is_told_once_for_whom_and_gets_the_lock_when_it_is_free(path:
 
 
 def test_who_does_not_get_the_lock_in_time_is_told_by_whom_it_is_held(path: Path) -> None:
-    with another_run(path) as other, pytest.raises(LockedError) as caught:
-        with held("run", Deadline.after(0), silent, path):
-            pytest.fail("two runs at once")
+    with (
+        another_run(path) as other,
+        pytest.raises(LockedError) as caught,
+        held("run", Deadline.after(0), silent, path),
+    ):
+        pytest.fail("two runs at once")
 
-    assert f"run {other.pid}, which has held the lock for 0 s and is at converge" in str(caught.value)
+    assert re.search(
+        rf"run {other.pid}, which has held the lock for \d+ s and is at converge", str(caught.value)
+    )
 
 
 def test_the_lock_of_an_owner_that_was_killed_is_free(path: Path) -> None:
@@ -135,7 +141,9 @@ def test_a_child_of_the_owner_does_not_keep_the_lock(path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [-3600, 3600])
-def test_a_wall_clock_that_steps_changes_no_age(path: Path, step: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wall_clock_that_steps_changes_no_age(
+    path: Path, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wall = time.time
     with another_run(path):
         monkeypatch.setattr(time, "time", lambda: wall() + step)

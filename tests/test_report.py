@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 import re
 from pathlib import Path
 from typing import Any
@@ -61,7 +59,11 @@ def test_a_report_is_of_the_schema_and_comes_back_as_it_was(told: Report) -> Non
     assert msgspec.json.decode(encode(told), type=Report) == told
 
 
-@pytest.mark.parametrize("wrong", [{"outcome": "perhaps"}, {"run": None}, {"stations": [{"name": "fetch"}]}, {"exit_code": "0"}], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [{"outcome": "perhaps"}, {"run": None}, {"stations": [{"name": "fetch"}]}, {"exit_code": "0"}],
+    ids=str,
+)
 def test_the_schema_refuses_what_is_no_report(wrong: dict[str, Any]) -> None:
     with pytest.raises(jsonschema.ValidationError):
         validated(json.dumps({**json.loads(encode(whole())), **wrong}))
@@ -152,7 +154,7 @@ def test_a_machine_that_never_ran_has_no_last_report(below: Path) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder / "var/lib/pyinfra-solo/reports"))
+    return sorted(path.name for path in (folder / "var/lib/pyinfra-solo/reports").iterdir())
 
 
 def leave(folder: Path, count: int) -> None:
@@ -200,7 +202,7 @@ def test_a_report_is_replaced_whole(below: Path) -> None:
     file = ReportFile(told)
     file.write()
     with path.open("rb") as reader:
-        told.stations = [Station(name="x" * random.randint(1, 9), started=0.0) for _ in range(50)]
+        told.stations = [Station(name="x" * number % 9, started=0.0) for number in range(50)]
         file.write()
         assert validated(reader.read())["stations"] == []
     assert len(validated(path.read_bytes())["stations"]) == 50

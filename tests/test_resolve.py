@@ -24,14 +24,19 @@ def machine(*groups: str, **tags: str) -> Instance:
 def tree(tmp_path: Path) -> Path:
     """Only names count here: a role that cannot be loaded is a role."""
     files = {f"roles/{name}/__init__.py": "1 / 0" for name in ("base", "web", "worker")}
-    return write(tmp_path, {**files, "roles/roles.toml": MAP, "inventories/staging.py": "", "inventories/production.py": ""})
+    return write(
+        tmp_path,
+        {**files, "roles/roles.toml": MAP, "inventories/staging.py": "", "inventories/production.py": ""},
+    )
 
 
 def role_of(tree: Path, instance: Instance, flag: str | None = None, setting: str | None = None) -> Candidate:
     return resolve(tree, flag, setting, STAGE, instance).role
 
 
-def refusal(tree: Path, instance: Instance, flag: str | None = None, kind: type[SoloError] = RoleError) -> str:
+def refusal(
+    tree: Path, instance: Instance, flag: str | None = None, kind: type[SoloError] = RoleError
+) -> str:
     with pytest.raises(kind) as caught:
         role_of(tree, instance, flag)
     return str(caught.value)
@@ -54,13 +59,21 @@ def test_a_stage_is_the_flag_s_then_the_tag_s_then_the_settings(
 
 
 def test_a_machine_without_a_stage_is_told_how_to_get_one() -> None:
-    with pytest.raises(RoleError, match="Give it a tag Stage, set machine.stage in the settings, or use --stage"):
+    with pytest.raises(
+        RoleError, match=r"Give it a tag Stage, set machine\.stage in the settings, or use --stage"
+    ):
         stage_of(None, None, machine())
 
 
 @pytest.mark.parametrize("name", ODD.values(), ids=ODD)
-def test_a_stage_or_a_role_that_is_not_a_name_is_refused_wherever_it_comes_from(tree: Path, name: str) -> None:
-    for flag, setting, tags in ((name, None, {}), (None, name, {}), (None, None, {"Stage": name, "Role": name})):
+def test_a_stage_or_a_role_that_is_not_a_name_is_refused_wherever_it_comes_from(
+    tree: Path, name: str
+) -> None:
+    for flag, setting, tags in (
+        (name, None, {}),
+        (None, name, {}),
+        (None, None, {"Stage": name, "Role": name}),
+    ):
         with pytest.raises(RoleError, match="is not a name"):
             stage_of(flag, setting, machine(**tags))
         with pytest.raises(RoleError, match="is not a name"):
@@ -136,7 +149,9 @@ def test_an_unknown_role_is_told_with_its_source_and_the_nearest(tree: Path) -> 
 def test_a_role_that_the_map_alone_knows_is_told_with_its_group(tree: Path) -> None:
     write(tree, {"roles/roles.toml": '[security_groups]\n"default" = "wbe"\n'})
 
-    assert "'wbe' from the security group 'default' ('default' in roles/roles.toml)" in refusal(tree, machine("default"))
+    assert "'wbe' from the security group 'default' ('default' in roles/roles.toml)" in refusal(
+        tree, machine("default")
+    )
 
 
 def test_a_repository_without_a_map_has_no_role_by_groups(tree: Path) -> None:

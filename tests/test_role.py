@@ -134,7 +134,9 @@ def test_the_keys_of_a_role_are_its_fields() -> None:
 
 
 def test_needed_roles_come_first_and_once() -> None:
-    roles = named(declared("base"), declared("proxy", "base"), declared("app", "base"), declared("web", "proxy", "app"))
+    roles = named(
+        declared("base"), declared("proxy", "base"), declared("app", "base"), declared("web", "proxy", "app")
+    )
 
     assert [one.name for one in with_needs("web", roles)] == ["base", "proxy", "app", "web"]
 
@@ -153,7 +155,15 @@ def test_roles_that_need_what_cannot_be_are_refused(roles: list[Role], said: str
 
 
 def test_a_role_is_a_folder_with_a_declaration(tree: Path) -> None:
-    write(tree, {"roles/__init__.py": "", "roles/web/__init__.py": "", "roles/notes/readme.txt": "", "roles/a.py": ""})
+    write(
+        tree,
+        {
+            "roles/__init__.py": "",
+            "roles/web/__init__.py": "",
+            "roles/notes/readme.txt": "",
+            "roles/a.py": "",
+        },
+    )
 
     assert names(tree) == ["web"]
     assert names(tree / "nowhere") == []
@@ -170,7 +180,11 @@ def test_roles_are_loaded_by_the_name_of_their_folder(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "said"),
     [
-        ("def web(:\n", ConvergeError, r"roles/web/__init__.py cannot be loaded: .*__init__.py:1\). Correct it"),
+        (
+            "def web(:\n",
+            ConvergeError,
+            r"roles/web/__init__.py cannot be loaded: .*__init__.py:1\). Correct it",
+        ),
         ("import no_such_module_here\n", ConvergeError, "No module named 'no_such_module_here'"),
         ("1 / 0\n", ConvergeError, "division by zero"),
         ("raise SystemExit(0)\n", ConvergeError, "roles/web/__init__.py cannot be loaded: 0"),
@@ -179,7 +193,11 @@ def test_roles_are_loaded_by_the_name_of_their_folder(tree: Path) -> None:
         ("def web(data):\n    pass\n", DataError, "declares no role 'web'"),
         ("web = 3\n", DataError, "declares no role 'web'"),
         (GOOD.format(name="wbe"), DataError, "declares no role 'web'"),
-        ("from pyinfra_solo.role import role\n@role\ndef web(data):\n    pass\n", ConvergeError, "positional"),
+        (
+            "from pyinfra_solo.role import role\n@role\ndef web(data):\n    pass\n",
+            ConvergeError,
+            "positional",
+        ),
     ],
 )
 def test_a_role_that_cannot_be_loaded_is_named_with_the_reason(

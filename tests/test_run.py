@@ -129,12 +129,22 @@ def test_the_report_on_disk_says_where_a_run_is(below: Path) -> None:
     with run.station("fetch"):
         said = reported(below)
 
-    assert (said["station"], said["outcome"], said["exit_code"], said["command"]) == ("fetch", "running", None, "run")
+    assert (said["station"], said["outcome"], said["exit_code"], said["command"]) == (
+        "fetch",
+        "running",
+        None,
+        "run",
+    )
 
 
 @pytest.mark.parametrize(
     ("error", "code", "told"),
-    [(None, 0, None), (RoleError("no role"), 12, "no role"), (ValueError("a bug"), 1, "a bug"), (ValueError(), 1, "ValueError")],
+    [
+        (None, 0, None),
+        (RoleError("no role"), 12, "no role"),
+        (ValueError("a bug"), 1, "a bug"),
+        (ValueError(), 1, "ValueError"),
+    ],
 )
 def test_the_last_word_is_the_outcome_the_exit_status_and_the_reason(
     below: Path, error: Exception | None, code: int, told: str | None
@@ -153,8 +163,8 @@ def test_a_plan_leaves_no_report(below: Path) -> None:
         pass
     run.end("planned")
 
-    assert os.listdir(below / "var/lib/pyinfra-solo") == ["reports"]
-    assert os.listdir(below / "var/lib/pyinfra-solo/reports") == []
+    assert [path.name for path in (below / "var/lib/pyinfra-solo").iterdir()] == ["reports"]
+    assert [path.name for path in (below / "var/lib/pyinfra-solo/reports").iterdir()] == []
 
 
 def test_a_report_that_cannot_be_written_is_told_once_and_stops_nothing(below: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pyinfra_solo import gate, runs
+from pyinfra_solo import gate
 from pyinfra_solo.errors import DataError, LockedError, RoleError, SoloError
 from pyinfra_solo.gate import close_gate, look, open_gate
 from pyinfra_solo.lock import held, owner
@@ -26,7 +26,7 @@ def configure(below: Path, text: str) -> None:
 
 
 def fails(name: str, error: BaseException, **options: Any) -> BaseException:
-    with pytest.raises(BaseException) as caught, begun(None, name, **options):  # noqa: PT011, PT012 - whatever comes out
+    with pytest.raises(BaseException) as caught, begun(None, name, **options):  # noqa: PT011 - whatever comes out
         raise error
     return caught.value
 
@@ -74,11 +74,16 @@ def test_a_boot_closes_the_gate_before_it_reads_a_setting(below: Path) -> None:
     assert "is not TOML" in look().reason
 
 
-@pytest.mark.parametrize("error", [RoleError("no role"), ValueError("a bug"), KeyboardInterrupt(), SystemExit(0)])
-def test_a_boot_that_fails_by_anything_closes_the_gate_and_says_why(below: Path, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error", [RoleError("no role"), ValueError("a bug"), KeyboardInterrupt(), SystemExit(0)]
+)
+def test_a_boot_that_fails_by_anything_closes_the_gate_and_says_why(
+    below: Path, error: BaseException
+) -> None:
     open_gate(statement())
 
     assert fails("boot", error) is error
+    assert below.exists()
     found = last()
     assert found is not None
     assert (found.outcome, found.gate) == ("failed", "closed")
@@ -103,14 +108,27 @@ def test_what_a_disk_does_to_a_station_has_a_name(below: Path, number: int) -> N
     found = last()
 
     assert isinstance(problem, DiskError)
-    assert str(problem).startswith("The disk is full or read-only at /var/lib/x: ")
+    assert str(problem).startswith("The disk is full or read-only: /var/lib/x: ")
     assert found is not None
     assert found.error == str(problem)
     assert below.exists()
 
 
+def test_what_a_disk_does_to_a_child_has_the_same_name(below: Path) -> None:
+    problem = fails(
+        "run", RuntimeError("exit code(128)\n  stderr: fatal: cannot write x: No space left on device")
+    )
+
+    assert isinstance(problem, DiskError)
+    assert "\n" not in str(problem)
+    assert "fatal: cannot write x: No space left on device. Make room, and run again." in str(problem)
+    assert below.exists()
+
+
 @pytest.mark.parametrize("error", [None, RoleError("no role"), ValueError("a bug")])
-def test_the_report_is_handed_over_whole_also_of_a_run_that_failed(below: Path, error: BaseException | None) -> None:
+def test_the_report_is_handed_over_whole_also_of_a_run_that_failed(
+    below: Path, error: BaseException | None
+) -> None:
     given: list[dict[str, Any]] = []
     if error:
         fails("run \udcff", error, then=given.append)
@@ -139,7 +157,9 @@ def test_a_run_that_another_keeps_out_says_by_whom_and_is_not_the_last_run(below
     assert len(list((below / "var/lib/pyinfra-solo/reports").iterdir())) == 2
 
 
-def test_a_boot_waits_for_the_lock_longer_than_a_run_by_hand(below: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_boot_waits_for_the_lock_longer_than_a_run_by_hand(
+    below: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It comes once, and nobody tries it again by hand."""
     configure(below, "[limits]\nlock = 0\n")
     free = threading.Event()

@@ -177,7 +177,14 @@ def test_a_remote_that_git_would_take_for_something_else_is_refused(remote: str,
     assert "is not a remote" in refusal(written(tmp_path, f"[ops]\nremotes = [{_toml(remote)}]\n"))
 
 
-REFS = ["main", "v1.2.3", "release/2026-11", "feature/a_b+c", "0123456789abcdef0123456789abcdef01234567", "a" * 255]
+REFS = [
+    "main",
+    "v1.2.3",
+    "release/2026-11",
+    "feature/a_b+c",
+    "0123456789abcdef0123456789abcdef01234567",
+    "a" * 255,
+]
 
 
 @pytest.mark.parametrize("ref", REFS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -18,7 +19,13 @@ from tests.test_gate import statement
 
 def left(**said: object) -> Report:
     """A run's report, where the next `status` finds it."""
-    whole = {"run": "20261121T000000Z-abcdef", "command": "boot", "started": report.now(), "boot_id": "x", "engine": "0.1.0"}
+    whole = {
+        "run": "20261121T000000Z-abcdef",
+        "command": "boot",
+        "started": report.now(),
+        "boot_id": "x",
+        "engine": "0.1.0",
+    }
     told = Report(**{**whole, **said})  # type: ignore[arg-type]
     ReportFile(told).write()
     return told
@@ -57,10 +64,16 @@ def test_a_machine_in_service_says_what_it_is_and_since_when(below: Path) -> Non
 
 def test_a_machine_that_is_out_says_why_and_where_its_run_failed(below: Path) -> None:
     close_gate("There is no role 'wbe'.")
-    left(outcome="failed", exit_code=12, station="resolve", error="There is no role 'wbe'.", instance_id="i-0a1")
+    left(
+        outcome="failed",
+        exit_code=12,
+        station="resolve",
+        error="There is no role 'wbe'.",
+        instance_id="i-0a1",
+    )
     lines = page()
 
-    assert lines[0] == "machine   role not known yet"
+    assert lines[0] == "machine   role not known yet, i-0a1"
     assert lines[1].startswith("gate      closed since 20")
     assert lines[1].endswith(": There is no role 'wbe'.")
     assert lines[2] == "last run  20261121T000000Z-abcdef, `boot`: failed, exit status 12"
@@ -84,7 +97,9 @@ def test_a_run_that_goes_on_is_no_killed_one(below: Path) -> None:
 @pytest.mark.parametrize("text", ["\x1b[2J\x07", "a\nmachine   web, production", "\udcff", "\u202egnp"])
 def test_no_text_from_outside_moves_the_console_or_forges_a_line(below: Path, text: str) -> None:
     close_gate(text)
-    left(outcome="failed", exit_code=1, station="fetch", error=text, command=f"gate open: {text}", source=text)
+    left(
+        outcome="failed", exit_code=1, station="fetch", error=text, command=f"gate open: {text}", source=text
+    )
 
     assert all(line.isprintable() for line in page())
     assert len([line for line in page() if line.startswith("machine")]) == 1
@@ -92,13 +107,20 @@ def test_no_text_from_outside_moves_the_console_or_forges_a_line(below: Path, te
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"), [(0, "(0 s)"), (59, "(59 s)"), (60, "(1 min)"), (7200, "(2 h)"), (3 * 86400, "(3 d)"), (-3600, "(0 s)")]
+    ("seconds", "told"),
+    [
+        (10, r"\(1\d s\)"),
+        (90, r"\(1 min\)"),
+        (5400, r"\(1 h\)"),
+        (36 * 3600, r"\(1 d\)"),
+        (-3600, r"\(0 s\)"),
+    ],
 )
 def test_how_long_ago_is_told_in_the_largest_whole_unit(below: Path, seconds: int, told: str) -> None:
     """After a clock that stepped back an hour a time may lie ahead: then it is now."""
-    open_gate(statement(at=time.time() - seconds - 0.2 * (seconds > 0)))
+    open_gate(statement(at=time.time() - seconds))
 
-    assert told in page()[1]
+    assert re.search(told, page()[1])
     assert below.exists()
 
 

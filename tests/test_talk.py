@@ -21,7 +21,13 @@ def all_of_it(speaks: Voice) -> None:
     speaks.starting("nginx runs", 1, 3)
     speaks.operation(Operation(name="nginx runs", changed=False, seconds=0.5), 1, 3)
     speaks.operation(Operation(name="nginx serves", changed=True, seconds=1.5), 2, 3)
-    speaks.operation(Operation(name="the app runs", changed=False, failed=True, seconds=2.0, output=["no\r", "such \udcff"]), 3, 3)
+    speaks.operation(
+        Operation(
+            name="the app runs", changed=False, failed=True, seconds=2.0, output=["no\r", "such \udcff"]
+        ),
+        3,
+        3,
+    )
     speaks.station("converge", 4.04, "failed")
 
 
@@ -69,7 +75,9 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(("term", "kind"), [("xterm", Terminal), ("dumb", Plain), (None, Plain)])
-def test_a_terminal_is_one_when_it_says_so(term: str | None, kind: type[Plain], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_is_one_when_it_says_so(
+    term: str | None, kind: type[Plain], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TERM", raising=False)
     if term:
         monkeypatch.setenv("TERM", term)

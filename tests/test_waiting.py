@@ -25,7 +25,9 @@ class Flaky:
         return "here"
 
 
-def tried(attempt: Flaky, seconds: float, waits: list[Wait], first: float = 0.001, most: float = 0.004) -> str:
+def tried(
+    attempt: Flaky, seconds: float, waits: list[Wait], first: float = 0.001, most: float = 0.004
+) -> str:
     return retry(
         "the thing",
         attempt,

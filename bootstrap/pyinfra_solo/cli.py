@@ -52,6 +52,17 @@ def main() -> NoReturn:
     except SoloError as error:
         _say(f"pyinfra-solo: {error}")
         sys.exit(error.exit_code)
+    finally:
+        _drop_unheard()
+
+
+def _drop_unheard() -> None:
+    """Of what stderr could not take Python would make exit status 120 (Py_FinalizeEx)."""
+    try:
+        if sys.stderr:
+            sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _stop(number: int, _frame: object) -> None:

@@ -93,7 +93,7 @@ def converge(
     timer = threading.Timer(run.deadline.left(), end)
     timer.start()
     try:
-        heard = _Hearing(run)
+        heard = _Hearing(run, aloud=mode == "converge")
         for event in _events(process, request, run.id):
             heard.take(event)
         process.wait()
@@ -150,8 +150,9 @@ def _open_if_possible(path: Path) -> Any:
 class _Hearing:
     """What the events so far say."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, *, aloud: bool) -> None:
         self._run = run
+        self._aloud = aloud
         self._declared: dict[str, Any] | None = None
         self._names: list[str] = []
         self._failed: dict[str, Any] | None = None
@@ -182,7 +183,8 @@ class _Hearing:
         known = {key: value for key, value in event.items() if key in Operation.__struct_fields__}
         operation = Operation(**known)
         self._run.report.operations.append(operation)
-        self._run.voice.operation(operation, len(self._run.report.operations), len(self._names))
+        if self._aloud:
+            self._run.voice.operation(operation, len(self._run.report.operations), len(self._names))
 
     def result(self, status: int) -> Changes:
         if self._failed:

@@ -1,13 +1,12 @@
 """Install the boot units for the init system that runs this machine."""
 
-import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from pyinfra_solo import durable
+from pyinfra_solo import durable, paths
 from pyinfra_solo.errors import SoloError, UsageError
 
 _WEB_SERVERS = ("nginx", "apache2", "httpd", "lighttpd", "caddy", "haproxy")
@@ -35,15 +34,21 @@ class Installed:
 def install(init: str | None = None, now: bool = False, root: Path = Path("/")) -> Installed:
     """init: instead of the one found. now: start the boot run. root: an image that is not running.
 
-    Idempotent. Raises UsageError when no init system is known, SoloError when one of its commands fails.
+    Idempotent. Raises UsageError when no init system is known, when the engine is not baked, without
+    root and for a masked unit; SoloError when one of the init system's commands fails.
     """
     kind = init or detect(root)
-    wanted = _wanted(kind)
-    changed = [
-        _write(root / path, text, mode)
-        for path, (text, mode) in wanted.items()
-        if _differs(root / path, text)
-    ]
+    command = paths.BAKED.relative_to(paths.ROOT) / "bin/pyinfra-solo"
+    if not (root / command).exists():
+        raise UsageError(f"The units start /{command}, which is not here. Run bootstrap/install.sh.")
+    try:
+        changed = [
+            _write(root / path, text, mode)
+            for path, (text, mode) in _wanted(kind).items()
+            if _differs(root / path, text, mode)
+        ]
+    except PermissionError as error:
+        raise UsageError(f"{error.filename} cannot be written. Run as root.") from error
     running = root == Path("/") and _runs(kind)
     _enable(kind, root, running)
     if now:
@@ -55,15 +60,10 @@ def detect(root: Path = Path("/")) -> str:
     """The init system that runs, else the one that is installed. Raises UsageError."""
     if (root / "run/systemd/system").is_dir():
         return "systemd"
-    said = (
-        _output([str(root / "sbin/init"), "--version"])
-        if (root / "sbin/init").exists() and root == Path("/")
-        else ""
-    )
-    if "upstart" in said:
+    # Upstart's own command; asking /sbin/init itself would, with an old SysV one, change the runlevel.
+    if "upstart" in _output(["chroot", str(root), "/sbin/initctl", "version"]):
         return "upstart"
-    target = os.path.realpath(root / "sbin/init")
-    if target.endswith("/systemd"):
+    if _link_name(root / "sbin/init") == "systemd":
         return "systemd"
     if (root / "etc/init.d").is_dir() and (root / "sbin/init").exists():
         return "sysv"
@@ -95,14 +95,16 @@ def _unit(name: str) -> str:
     return (files("pyinfra_solo") / "units" / name).read_text()
 
 
-def _differs(path: Path, text: str) -> bool:
+def _differs(path: Path, text: str, mode: int) -> bool:
     try:
-        return path.read_text() != text
+        return path.read_text() != text or path.stat().st_mode & 0o777 != mode
     except OSError:
         return True
 
 
 def _write(path: Path, text: str, mode: int) -> Path:
+    if path.is_symlink() and path.readlink() == Path("/dev/null"):
+        raise UsageError(f"{path.name} is masked. `systemctl unmask {path.name}`, and run this again.")
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     durable.write(path, text, mode)
     return path
@@ -119,8 +121,10 @@ def _enable(kind: str, root: Path, running: bool) -> None:
         if running:
             _run(["systemctl", "daemon-reload"])
     elif kind == "sysv":
+        inside = [] if root == Path("/") else ["chroot", str(root)]
+        debian = (root / "usr/sbin/update-rc.d").exists()
         for name in ("pyinfra-solo-fence", "pyinfra-solo"):
-            _run([*([] if root == Path("/") else ["chroot", str(root)]), "update-rc.d", name, "defaults"])
+            _run([*inside, *(("update-rc.d", name, "defaults") if debian else ("chkconfig", "--add", name))])
 
 
 def _start(kind: str, running: bool) -> None:
@@ -137,25 +141,26 @@ def _start(kind: str, running: bool) -> None:
 
 
 def _run(words: list[str]) -> None:
-    done = subprocess.run(
-        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-    )
-    if done.returncode:
-        raise SoloError(
-            f"`{' '.join(words)}` failed with status {done.returncode}: {done.stderr.strip()[-300:]}"
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
         )
+    except FileNotFoundError as error:
+        raise UsageError(f"There is no {words[0]} here: is the init system another? See --init.") from error
+    if done.returncode:
+        raise SoloError(f"`{' '.join(words)}` ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+
+
+def _link_name(path: Path) -> str:
+    """The last name that a link leads to. Absolute links lead out of an image, so none is followed."""
+    return path.readlink().name if path.is_symlink() else path.name
 
 
 def _output(words: list[str]) -> str:
     try:
         return subprocess.run(
-            words,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=5,
+            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=5,
             check=False,
-        ).stdout
+        ).stdout  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -54,10 +54,13 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class BlankMachine(Host):
-    """A machine on which nothing is: every fact is its own default."""
+    """A machine on which nothing is: every fact is its own default, or what its `blank` makes of the
+    question, where the default does not say it."""
 
     def get_fact(self, name_or_cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         fact = name_or_cls()
+        if hasattr(fact, "blank"):
+            return fact.blank(**kwargs)
         if isinstance(fact, ShortFactBase):
             return fact.process_data(self.get_fact(fact.fact))
         return fact.default()

@@ -66,11 +66,18 @@ def begun(
             then(msgspec.json.decode(encode(run.report)))
 
 
+_DISK = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)}
+
+
 def _named(error: BaseException) -> BaseException:
     """What the disk does to any station gets a name; a bug keeps its own and its traceback."""
+    if isinstance(error, SoloError):
+        return error
     if isinstance(error, PermissionError) and os.geteuid() != 0:
         return UsageError(f"{error.filename}: {error.strerror}. Run it as root.")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EDQUOT):
-        where = f" at {error.filename}" if error.filename else ""
-        return DiskError(f"The disk is full or read-only{where}: {error.strerror}. Make room, and run again.")
-    return error
+    if isinstance(error, OSError):
+        said = f"{error.filename or 'a file'}: {error.strerror}" if error.errno in _DISK else None
+    else:  # a child's last words, such as git's
+        lines = str(error).splitlines()
+        said = next((line for line in lines if any(text in line for text in _DISK.values())), None)
+    return DiskError(f"The disk is full or read-only: {said}. Make room, and run again.") if said else error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from tests.lab.instance import Instance
 from tests.lab.machine import Machine
 
 STATEMENT = "/run/pyinfra-solo/statement.json"
-SLOW = 'server.shell(name="a slow thing is done", commands=["sleep {seconds} # slow-thing"])'
+SLOW = """server.shell(name="a slow thing is done", commands=["sh -c 'sleep {seconds}; : slow-thing'"])"""
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,15 @@ def gate_is_open(machine: Machine) -> bool:
 def listing(machine: Machine, *folders: str, leave_out: str = "/\\.git/") -> dict[str, str]:
     """Path -> type, mode, owner and digest or target, of all below the folders.
 
-    leave_out: a regular expression (grep -E) of paths that do not count.
+    leave_out: a regular expression of paths that do not count.
     """
-    script = r"""
-        find "$@" -xdev | grep -Ev "$OUT" | LC_ALL=C sort | while IFS= read -r path; do
-            what=$(readlink "$path" || { [ -f "$path" ] && sha256sum < "$path"; } || :)
-            printf '%s\t%s %s\n' "$path" "$(stat -c '%F %a %U %G' "$path")" "$what"
-        done"""
-    result = machine.run(["sh", "-c", script, "sh", *folders], env={"OUT": leave_out}, timeout=120, check=True)
-    return dict(line.split("\t", 1) for line in result.stdout.splitlines())
+    made = machine.run(["find", *folders, "-xdev", "-printf", "%p\t%y %m %u %g %l\n"], check=True).stdout
+    sums = machine.run(["find", *folders, "-xdev", "-type", "f", "-exec", "sha256sum", "{}", "+"], check=True)
+    digests = {line[66:]: line[:64] for line in sums.stdout.splitlines()}
+    pairs = (line.split("\t", 1) for line in made.splitlines())
+    return {
+        path: f"{what}{digests.get(path, '')}" for path, what in pairs if not re.search(leave_out, path)
+    }
 
 
 def ordering_problems(machine: Machine) -> list[str]:

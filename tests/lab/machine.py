@@ -159,6 +159,11 @@ class Machine:
         """Write a file, with its folders; also before the first power-on."""
         self.run(write_script(path, mode), stdin=text, check=True)
 
+    def inside(self, path: str) -> Path:
+        """`path` as the host sees it while the machine is on, with what is mounted there."""
+        self._must_be_on()
+        return Path(f"/proc/{self._leader}/root{path}")
+
     def copy_in(self, folder: Path, target: str) -> None:
         """Copy the content of a host's folder into the folder `target` inside."""
         archive = io.BytesIO()

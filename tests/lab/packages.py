@@ -78,11 +78,13 @@ def wheels(requirements: str, *, python: str = "3.11") -> Path:
 
 
 def _pip() -> list[str]:
-    candidates = [[sys.executable, "-m", "pip"], ["python3", "-m", "pip"], ["uvx", "pip"]]
+    beside = f"{sys.prefix}/uv/bin/python"  # which tests/prepare.sh made, with pip in it
+    pythons = [sys.executable, beside, "python3"]
+    candidates = [[python, "-m", "pip"] for python in pythons]
     for candidate in candidates:
         if shutil.which(candidate[0]) and host.run([*candidate, "--version"], check=False).ok:
             return candidate
-    raise host.LabError("wheels are downloaded by pip: install python3-pip")
+    raise host.LabError("wheels are downloaded by pip: run tests/prepare.sh")
 
 
 @dataclass

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Installs what the boot lab needs on the host: Debian 12, as root. Quick when all is there already.
+# Installs the Debian packages that tests and the demo need on the host: Debian 12, as root. Quick when
+# all are there already.
 set -eu
 
 packages="mmdebstrap systemd-container dnsmasq-base iproute2 util-linux e2fsprogs git openssh-client
-          ca-certificates procps"
+          ca-certificates procps python3 python3-venv"
 
 missing=""
 for package in $packages; do
@@ -12,7 +13,11 @@ for package in $packages; do
 done
 [ -z "$missing" ] && exit 0
 
+[ "$(id -u)" = 0 ] || { echo "prepare: run me as root, to install:$missing" >&2; exit 1; }
 export DEBIAN_FRONTEND=noninteractive
-apt-get update -q
+echo "prepare: Debian packages:$missing"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
 # shellcheck disable=SC2086 # a list of words
-apt-get install -q -y --no-install-recommends $missing
+{ apt-get update && apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1 </dev/null \
+    || { cat "$log" >&2; exit 1; }

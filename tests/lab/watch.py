@@ -120,7 +120,7 @@ class Watch:
     def ended(self) -> bool:
         """Whether a run that was not there before has ended."""
         found = self._read()
-        return found.get("run", self._known) != self._known and found["outcome"] != "running"
+        return bool(found) and found["run"] != self._known and found["outcome"] != "running"
 
     def look(self) -> None:
         """Show what is new."""

@@ -1,0 +1,243 @@
+"""Power cuts and kills at chosen moments of a boot, and what became of the machine.
+
+A moment is seen from outside, in the files that a run writes anyway, within a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab.asking import before_opening, listing
+from tests.lab.cgroup import unified
+from tests.lab.fleet import GATE, Fleet, report, wait_for_exit
+from tests.lab.health import Check, Health
+from tests.lab.host import LabError
+from tests.lab.machine import Machine
+
+STATE = "/var/lib/pyinfra-solo"
+MANAGED = ("/etc", "/srv", "/home", f"{STATE}/checkouts", f"{STATE}/runtimes", f"{STATE}/good")
+"""What the engine and the roles put on a disk."""
+OTHERS = r"/__pycache__|/etc/(hostname|machine-id|g?shadow)|/repo\.git/|-$"
+"""Below MANAGED, what is each machine's own: its name, times of compiling and of passwords, backups."""
+LIMIT = 90.0
+"""Seconds in which any moment must come, and any machine be ready: a bound, not a measure."""
+AT_ONCE = 3
+INTERVAL = 0.1
+
+
+class Seen:
+    """How far the boot run of a machine is, by what it has written since it was switched on."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._boot = machine.inside("/proc/sys/kernel/random/boot_id").read_text().strip()
+        self._report: dict[str, Any] = {}
+        self._stamp: tuple[int, int] | None = None
+
+    def _read(self) -> dict[str, Any]:
+        path = self._machine.inside(f"{STATE}/last-run.json")
+        with suppress(OSError, ValueError):
+            stat = path.stat()
+            if (stat.st_ino, stat.st_mtime_ns) != self._stamp:
+                found = json.loads(path.read_text())
+                self._stamp = (stat.st_ino, stat.st_mtime_ns)
+                self._report = found if found["boot_id"] == self._boot else {}
+        return self._report
+
+    @property
+    def station(self) -> str:
+        """Where the run is; '' before it has begun."""
+        return str(self._read().get("station") or "")
+
+    @property
+    def operation(self) -> int:
+        """The number of the operation that was begun last; 0 before the first."""
+        path = self._machine.inside(f"{STATE}/reports/{self._read().get('run')}.events")
+        with suppress(OSError):
+            return path.read_bytes().count(b'{"event": "starting"')
+        return 0
+
+    @property
+    def open(self) -> bool:
+        """Whether the gate is open."""
+        return self._machine.inside(GATE).exists()
+
+    def there(self, pattern: str) -> bool:
+        """Whether something on the machine has a name like `pattern`, without a slash in front."""
+        with suppress(OSError):
+            return next(self._machine.inside("/").glob(pattern), None) is not None
+        return False
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When to strike: `pause` seconds after `shows`, in a boot to the tip of `branch`."""
+
+    name: str
+    shows: Callable[[Seen], bool]
+    pause: float = 0.0
+    branch: str = "main"
+
+    def __str__(self) -> str:
+        return self.name
+
+    def wait(self, machine: Machine) -> None:
+        """Return when it has come. Raises LabError when it does not."""
+        seen, end = Seen(machine), time.monotonic() + LIMIT
+        while not self.shows(seen):
+            if time.monotonic() > end:
+                raise LabError(f"{self.name} never came:\n{machine.journal('pyinfra-solo')[-3000:]}")
+            time.sleep(0.0005)
+        time.sleep(self.pause)
+
+
+@dataclass(frozen=True)
+class Life:
+    """A machine that was struck, and went on. Each `early` check said 200 when nothing was right."""
+
+    where: str
+    opened: bool
+    early: tuple[Check, ...]
+    tree: dict[str, str]
+    empty: frozenset[str]
+    run: dict[str, Any]
+    broken_reports: tuple[str, ...]
+
+
+def cut(machine: Machine) -> None:
+    """The power fails, and comes back."""
+    machine.power_cut()
+    machine.power_on()
+
+
+def kill_run(machine: Machine) -> None:
+    """The boot run gets SIGKILL, as from the kernel when memory is short; its unit starts it again.
+
+    The machine stands still meanwhile, or the run would have gone on by the time it is found.
+    """
+    machine.freeze()
+    try:
+        group = unified() / "pyinfra-solo-lab" / f"{machine.network.name}.{machine.name}"
+        file = next(group.rglob("pyinfra-solo.service/cgroup.procs"))
+        os.kill(min(int(pid) for pid in file.read_text().split()), signal.SIGKILL)
+    finally:
+        machine.thaw()
+
+
+class Strikes:
+    """Strikes machines, some at once. What came of a moment is told by `life`, when it is done."""
+
+    def __init__(self, fleet: Fleet, blow: Callable[[Machine], None], kind: str) -> None:
+        self._fleet, self._blow, self._kind = fleet, blow, kind
+        self._names: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for number in range(AT_ONCE):
+            self._names.put(f"{kind}{number}")
+        self._making = threading.Lock()
+        self._pool = ThreadPoolExecutor(AT_ONCE)
+        self._lives: dict[str, Future[Life]] = {}
+        self._quiet: dict[str, Future[Life]] = {}
+
+    def begin(self, moments: Iterable[Moment]) -> None:
+        """Have all of them done, and a machine for each branch that nothing happens to."""
+        wanted = {moment.name: moment for moment in moments}
+        for branch in dict.fromkeys(moment.branch for moment in wanted.values()):
+            self._quiet[branch] = self._pool.submit(self._live, branch, None)
+        for name, moment in wanted.items():
+            self._lives[name] = self._pool.submit(self._live, moment.branch, moment)
+
+    def life(self, moment: Moment) -> Life:
+        """The machine that was struck at that moment. Raises what its life raised."""
+        return self._lives[moment.name].result()
+
+    def undisturbed(self, branch: str = "main") -> Life:
+        """The machine of a branch that nothing happened to."""
+        return self._quiet[branch].result()
+
+    def end(self) -> None:
+        """Begin no further ones, and wait for those under way."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _live(self, branch: str, moment: Moment | None) -> Life:
+        name, lab = self._names.get(), self._fleet.lab
+        with self._making:
+            machine = self._fleet.machine(name, disk="ext4", settings=self._fleet.settings(ref=branch))
+        machine.write("/etc/systemd/system/pyinfra-solo.service.d/90-lab.conf", "[Service]\nRestartSec=200ms\n")
+        health = lab.health(machine, interval=INTERVAL)
+        try:
+            machine.power_on()
+            return self._struck(machine, health, moment)
+        finally:
+            with self._making:
+                lab.discard(machine)
+            self._names.put(name)
+
+    def _struck(self, machine: Machine, health: Health, moment: Moment | None) -> Life:
+        where, opened, first = "", False, 0
+        if moment:
+            moment.wait(machine)
+            seen = Seen(machine)
+            where, opened = f"{seen.station} {seen.operation}", seen.open
+            self._blow(machine)
+            first = health.mark()
+        wait_for_exit(machine, 0, LIMIT)
+        health.wait_for_200(LIMIT)
+        early = [check for check in health.timeline[:first] if check.status == 200 and not opened]
+        early += [check for check in before_opening(machine, health, first) if check.status == 200]
+        return Life(
+            where, opened, tuple(early), tree(machine), empty(machine), report(machine), broken_reports(machine)
+        )
+
+
+def tree(machine: Machine) -> dict[str, str]:
+    """What the engine and the roles put on its disk, and the accounts that there are."""
+    accounts = machine.run("cut -d: -f1,2 /etc/shadow /etc/gshadow", check=True).stdout
+    return {"accounts": accounts, **listing(machine, *MANAGED, leave_out=OTHERS)}
+
+
+def empty(machine: Machine) -> frozenset[str]:
+    """Files of 0 bytes: what a power cut makes of contents that never reached the disk."""
+    return frozenset(machine.run(["find", *MANAGED, "-xdev", "-type", "f", "-empty"]).stdout.splitlines())
+
+
+def broken_reports(machine: Machine) -> tuple[str, ...]:
+    """Reports that cannot be read."""
+    found = []
+    for path in sorted(machine.inside(f"{STATE}/reports").glob("*.json")):
+        try:
+            json.loads(path.read_text())
+        except ValueError:
+            found.append(path.name)
+    return tuple(found)
+
+
+def station(name: str) -> Moment:
+    """The run comes to this station."""
+    return Moment(f"at {name}", lambda seen: seen.station == name)
+
+
+def operation(number: int) -> Moment:
+    """The run begins this operation, and has ended the one before."""
+    return Moment(f"at operation {number}", lambda seen: seen.operation >= number)
+
+
+def file(name: str, pattern: str, branch: str = "main") -> Moment:
+    """Something of that name appears."""
+    return Moment(name, lambda seen: seen.there(pattern), branch=branch)
+
+
+def after_opening(seconds: float) -> Moment:
+    """So many seconds after the gate has opened."""
+    return Moment(f"{seconds} s after the gate opened", lambda seen: seen.open, pause=seconds)
+
+
