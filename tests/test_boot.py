@@ -192,11 +192,29 @@ class TestABoot:
         report = line.report
         assert (report["outcome"], report["station"]) == ("running", "converge")
         events = (line.machine.state / "reports" / f"{report['run']}.events").read_text().splitlines()
-        assert json.loads(events[-1]) == {"event": "starting", "number": 1, "name": "site | it takes long"}
+        last = [event for event in map(json.loads, events) if event["event"] == "starting"][-1]
+        assert last == {"event": "starting", "number": 1, "name": "site | it takes long"}
         os.killpg(int((line.target / "pid").read_text()), signal.SIGKILL)
         line.commit(FILE)
         line.machine.solo("boot").must(0)
         assert line.machine.is_in
+
+
+    def test_that_was_killed_holds_the_lock_until_its_operation_has_ended(self, line: Line) -> None:
+        """Otherwise the next run would work on the machine at the same time as an apt that lives on."""
+        line.commit(f"server.shell(name='it takes long', commands='echo $$ > {line.target}/pid; sleep 60')")
+        run = _started(line, "run")
+        run.kill()
+        run.wait()
+        waited = json.loads(line.machine.solo("status", "--json").must(1).out)["running"]
+        assert waited["pid"] == run.pid
+        assert waited["doing"] == "converge"
+        os.killpg(int((line.target / "pid").read_text()), signal.SIGKILL)
+
+        def is_free() -> bool:
+            return json.loads(line.machine.solo("status", "--json").out)["running"] is None
+
+        wait_for("the lock", is_free, timeout=30)
 
 
 def _started(line: Line, *words: str) -> subprocess.Popen[bytes]:

@@ -13,7 +13,7 @@ import pytest
 
 from pyinfra_solo import report
 from pyinfra_solo.checks import Finding
-from pyinfra_solo.report import Operation, Report, ReportFile, Station, encode, last, new_run_id, now, schema
+from pyinfra_solo.report import Operation, Report, ReportFile, Station, encode, last, new_run_id, schema
 from pyinfra_solo.waiting import Wait
 from tests.here import REPOSITORY
 
@@ -21,7 +21,9 @@ PUBLISHED = REPOSITORY / "docs/report.schema.json"
 
 
 def some(run: str = "20261121T000000Z-abcdef", **said: Any) -> Report:
-    return Report(run=run, command="boot", started=now(), boot_id="x", engine="0.1.0", **said)
+    return Report(
+        run=run, command="boot", started="2026-11-21T00:00:00+00:00", boot_id="x", engine="0.1.0", **said
+    )
 
 
 def whole() -> Report:
@@ -202,7 +204,7 @@ def test_a_report_is_replaced_whole(below: Path) -> None:
     file = ReportFile(told)
     file.write()
     with path.open("rb") as reader:
-        told.stations = [Station(name="x" * number % 9, started=0.0) for number in range(50)]
+        told.stations = [Station(name="x" * (number % 9), started=0.0) for number in range(50)]
         file.write()
         assert validated(reader.read())["stations"] == []
     assert len(validated(path.read_bytes())["stations"]) == 50

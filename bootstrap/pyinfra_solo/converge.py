@@ -83,6 +83,7 @@ def converge(
     process = subprocess.Popen(
         [str(engine.python), "-m", "pyinfra_solo.play"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(engine.environment), cwd=root, start_new_session=True,
+        pass_fds=run.lock,
     )  # fmt: skip
     late = threading.Event()
 
@@ -171,6 +172,8 @@ class _Hearing:
                 self._run.voice.starting(event["name"], event["number"], len(self._names))
             case "operation":
                 self._operation(event)
+            case "changing":
+                self._run.changing = True
             case "closed":
                 self._closed = True
                 self._run.say("the gate is closed: something changes")

@@ -34,12 +34,12 @@ class RunLock:
     """The held lock. `at(station)` tells those who wait what its owner does."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._since = time.monotonic()
 
     def at(self, station: str) -> None:
         said = {"pid": os.getpid(), "doing": station[:200], "since": self._since}
-        os.pwrite(self._descriptor, json.dumps(said).encode().ljust(_SIZE), 0)
+        os.pwrite(self.descriptor, json.dumps(said).encode().ljust(_SIZE), 0)
 
 
 def owner(path: Path | None = None) -> Owner | None:

@@ -30,7 +30,7 @@ from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 from pyinfra_solo import checks, deploy
 from pyinfra_solo.data import secrets
 from pyinfra_solo.errors import ConvergeError, DataError, SoloError
-from pyinfra_solo.gate import close_gate
+from pyinfra_solo.gate import close_gate, look
 from pyinfra_solo.local import ThisMachine, state_here
 from pyinfra_solo.would import would
 
@@ -116,11 +116,10 @@ def play(request: Request, tell: Telling) -> None:
 
 def _closing(request: Request, tell: Telling) -> Any:
     def changing() -> None:
-        if (
-            request.mode == "converge"
-            and request.close_on_change
-            and close_gate("a run is changing this machine")
-        ):
+        if request.mode != "converge":
+            return
+        tell.event("changing")
+        if (request.close_on_change or not look().open) and close_gate("a run is changing this machine"):
             tell.event("closed")
 
     return changing

@@ -35,6 +35,11 @@ class Run:
         )
         self._began = time.monotonic()
         self._file = ReportFile(self.report) if keep_report else None
+        self.changing = False
+        """An operation has begun to change the machine."""
+        self.lock: tuple[int, ...] = ()
+        """The run lock's descriptor. The converge's process holds it too: when this one is killed, the
+        machine is not free before the operation at hand has ended."""
         self.at: Callable[[str], None] = lambda _station: None
         """Told of each station; the run lock's file shows it to whoever waits."""
 
@@ -77,8 +82,7 @@ class Run:
 
     def touched(self) -> bool:
         """Something on the machine was changed, or its checks said no: its gate may not stay open."""
-        operations = any(operation.changed or operation.failed for operation in self.report.operations)
-        return operations or self.report.station in ("judge", "open gate")
+        return self.changing or self.report.station in ("judge", "open gate")
 
     def end(self, outcome: str, error: BaseException | None = None, *, keep: int = 30) -> None:
         """Write the last word. A failure without a name of ours is exit status 1."""

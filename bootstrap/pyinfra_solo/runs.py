@@ -47,7 +47,8 @@ def begun(
             run.deadline = Deadline.after(settings.limits.deadline)
             if locked:
                 wait = run.deadline if name == "boot" else run.deadline.sooner(settings.limits.lock)
-                run.at = stack.enter_context(held(name, wait, run.say)).at
+                lock = stack.enter_context(held(name, wait, run.say))
+                run.at, run.lock = lock.at, (lock.descriptor,)
             yield settings, run
     except BaseException as error:
         problem = _named(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
@@ -13,6 +13,7 @@ from tests.lab.image import Image, cache_folder
 from tests.lab.lab import Lab
 
 LAST_OF_CONSOLE = 4000  # characters
+TALLIES = pytest.StashKey[dict[str, list[bool]]]()
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +36,23 @@ def image(lab: Lab) -> Image:
 def fleet(lab: Lab, image: Image) -> Fleet:
     """Our ops repo and our app, in the lab. Its branch `main` is everybody's: commit to your own."""
     return Fleet(lab, image)
+
+
+@pytest.fixture
+def tally(request: pytest.FixtureRequest) -> Callable[[str, bool], None]:
+    """Count something that was done to a machine, and whether its gate was right meanwhile."""
+    tallies = request.config.stash.setdefault(TALLIES, {})
+    return lambda kind, right: tallies.setdefault(kind, []).append(right)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what was counted."""
+    for kind, right in config.stash.get(TALLIES, {}).items():
+        wrong = right.count(False)
+        said = f"{wrong} TIMES a 200" if wrong else "never a 200"
+        terminalreporter.write_line(f"{kind}: {len(right)}, {said} while unconverged")
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,20 +80,41 @@ class Seen:
         return False
 
 
+def cut(machine: Machine) -> None:
+    """The power fails, and comes back."""
+    machine.power_cut()
+    machine.power_on()
+
+
+def kill_run(machine: Machine) -> None:
+    """The boot run gets SIGKILL, as from the kernel when memory is short; its unit starts it again.
+
+    The machine stands still meanwhile, or the run would have gone on by the time it is found.
+    """
+    machine.freeze()
+    try:
+        group = unified() / "pyinfra-solo-lab" / f"{machine.network.name}.{machine.name}"
+        file = next(group.rglob("pyinfra-solo.service/cgroup.procs"))
+        os.kill(min(int(pid) for pid in file.read_text().split()), signal.SIGKILL)
+    finally:
+        machine.thaw()
+
+
 @dataclass(frozen=True)
-class Moment:
-    """When to strike: `pause` seconds after `shows`, in a boot to the tip of `branch`."""
+class Strike:
+    """A blow, and its moment: `pause` seconds after `shows`, in a boot to the tip of `branch`."""
 
     name: str
     shows: Callable[[Seen], bool]
     pause: float = 0.0
     branch: str = "main"
+    blow: Callable[[Machine], None] = cut
 
     def __str__(self) -> str:
         return self.name
 
     def wait(self, machine: Machine) -> None:
-        """Return when it has come. Raises LabError when it does not."""
+        """Return when its moment has come. Raises LabError when it does not."""
         seen, end = Seen(machine), time.monotonic() + LIMIT
         while not self.shows(seen):
             if time.monotonic() > end:
@@ -115,50 +136,25 @@ class Life:
     broken_reports: tuple[str, ...]
 
 
-def cut(machine: Machine) -> None:
-    """The power fails, and comes back."""
-    machine.power_cut()
-    machine.power_on()
-
-
-def kill_run(machine: Machine) -> None:
-    """The boot run gets SIGKILL, as from the kernel when memory is short; its unit starts it again.
-
-    The machine stands still meanwhile, or the run would have gone on by the time it is found.
-    """
-    machine.freeze()
-    try:
-        group = unified() / "pyinfra-solo-lab" / f"{machine.network.name}.{machine.name}"
-        file = next(group.rglob("pyinfra-solo.service/cgroup.procs"))
-        os.kill(min(int(pid) for pid in file.read_text().split()), signal.SIGKILL)
-    finally:
-        machine.thaw()
-
-
 class Strikes:
-    """Strikes machines, some at once. What came of a moment is told by `life`, when it is done."""
+    """Strikes machines, some at once. What came of a strike is told by `life`, when it is over."""
 
-    def __init__(self, fleet: Fleet, blow: Callable[[Machine], None], kind: str) -> None:
-        self._fleet, self._blow, self._kind = fleet, blow, kind
+    def __init__(self, fleet: Fleet, strikes: Iterable[Strike]) -> None:
+        """Begin all of them, and a machine for each branch that nothing happens to."""
+        self._fleet = fleet
         self._names: queue.SimpleQueue[str] = queue.SimpleQueue()
         for number in range(AT_ONCE):
-            self._names.put(f"{kind}{number}")
+            self._names.put(f"struck{number}")
         self._making = threading.Lock()
         self._pool = ThreadPoolExecutor(AT_ONCE)
-        self._lives: dict[str, Future[Life]] = {}
-        self._quiet: dict[str, Future[Life]] = {}
+        wanted = list(dict.fromkeys(strikes))
+        branches = dict.fromkeys(strike.branch for strike in wanted)
+        self._quiet = {branch: self._pool.submit(self._live, branch, None) for branch in branches}
+        self._lives = {one: self._pool.submit(self._live, one.branch, one) for one in wanted}
 
-    def begin(self, moments: Iterable[Moment]) -> None:
-        """Have all of them done, and a machine for each branch that nothing happens to."""
-        wanted = {moment.name: moment for moment in moments}
-        for branch in dict.fromkeys(moment.branch for moment in wanted.values()):
-            self._quiet[branch] = self._pool.submit(self._live, branch, None)
-        for name, moment in wanted.items():
-            self._lives[name] = self._pool.submit(self._live, moment.branch, moment)
-
-    def life(self, moment: Moment) -> Life:
-        """The machine that was struck at that moment. Raises what its life raised."""
-        return self._lives[moment.name].result()
+    def life(self, strike: Strike) -> Life:
+        """The machine that was struck. Raises what its life raised."""
+        return self._lives[strike].result()
 
     def undisturbed(self, branch: str = "main") -> Life:
         """The machine of a branch that nothing happened to."""
@@ -168,7 +164,7 @@ class Strikes:
         """Begin no further ones, and wait for those under way."""
         self._pool.shutdown(cancel_futures=True)
 
-    def _live(self, branch: str, moment: Moment | None) -> Life:
+    def _live(self, branch: str, strike: Strike | None) -> Life:
         name, lab = self._names.get(), self._fleet.lab
         with self._making:
             machine = self._fleet.machine(name, disk="ext4", settings=self._fleet.settings(ref=branch))
@@ -176,19 +172,19 @@ class Strikes:
         health = lab.health(machine, interval=INTERVAL)
         try:
             machine.power_on()
-            return self._struck(machine, health, moment)
+            return self._struck(machine, health, strike)
         finally:
             with self._making:
                 lab.discard(machine)
             self._names.put(name)
 
-    def _struck(self, machine: Machine, health: Health, moment: Moment | None) -> Life:
+    def _struck(self, machine: Machine, health: Health, strike: Strike | None) -> Life:
         where, opened, first = "", False, 0
-        if moment:
-            moment.wait(machine)
+        if strike:
+            strike.wait(machine)
             seen = Seen(machine)
             where, opened = f"{seen.station} {seen.operation}", seen.open
-            self._blow(machine)
+            strike.blow(machine)
             first = health.mark()
         wait_for_exit(machine, 0, LIMIT)
         health.wait_for_200(LIMIT)
@@ -221,23 +217,23 @@ def broken_reports(machine: Machine) -> tuple[str, ...]:
     return tuple(found)
 
 
-def station(name: str) -> Moment:
+def station(name: str) -> Strike:
     """The run comes to this station."""
-    return Moment(f"at {name}", lambda seen: seen.station == name)
+    return Strike(f"at {name}", lambda seen: seen.station == name)
 
 
-def operation(number: int) -> Moment:
+def operation(number: int) -> Strike:
     """The run begins this operation, and has ended the one before."""
-    return Moment(f"at operation {number}", lambda seen: seen.operation >= number)
+    return Strike(f"at operation {number}", lambda seen: seen.operation >= number)
 
 
-def file(name: str, pattern: str, branch: str = "main") -> Moment:
+def file(name: str, pattern: str, branch: str = "main") -> Strike:
     """Something of that name appears."""
-    return Moment(name, lambda seen: seen.there(pattern), branch=branch)
+    return Strike(name, lambda seen: seen.there(pattern), branch=branch)
 
 
-def after_opening(seconds: float) -> Moment:
+def after_opening(seconds: float) -> Strike:
     """So many seconds after the gate has opened."""
-    return Moment(f"{seconds} s after the gate opened", lambda seen: seen.open, pause=seconds)
+    return Strike(f"{seconds} s after the gate opened", lambda seen: seen.open, pause=seconds)
 
 

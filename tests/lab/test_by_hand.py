@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.lab.asking import (
-    SLOW, deploy_with, gate_file, gate_is_open, listing, ops_with, page, statement,
+    SLOW, deploy_with, drop_in, gate_file, gate_is_open, listing, ops_with, page, statement,
 )  # fmt: skip
 from tests.lab.fleet import Fleet, report, solo, status, wait_for_exit
 from tests.lab.health import Health
@@ -28,6 +27,7 @@ def served(lab: Lab, fleet: Fleet) -> Iterator[Health]:
     """A web in service, whose ops repo is a branch of these tests' own."""
     ops_with(fleet, BRANCH, {"note": "made\n"})
     machine = fleet.machine("hand1", settings=fleet.settings(ref=BRANCH))
+    drop_in(machine, "[Service]\nRestartSec=1s\n")
     yield fleet.in_service(machine)
     lab.discard(machine)
 
@@ -121,7 +121,7 @@ def at_the_slow_thing(machine: Machine) -> None:
 
 
 def test_a_second_run_waits_and_names_the_one_that_is_at_work(fleet: Fleet, hand1: Machine) -> None:
-    motd(fleet, "locked", SLOW.format(seconds=4))
+    motd(fleet, "locked", SLOW.format(seconds=3))
     thread, results = in_background(hand1, "run")
     at_the_slow_thing(hand1)
     running = status(hand1)["running"]
@@ -163,7 +163,7 @@ def test_stopping_the_unit_ends_all_that_the_run_had_started(fleet: Fleet, hand1
     hand1.run("systemctl restart --no-block pyinfra-solo", check=True)
     at_the_slow_thing(hand1)
     hand1.run("systemctl stop pyinfra-solo", check=True, timeout=40)
-    assert hand1.run("pgrep -af '[s]low-thing|pyinfra_solo'").stdout == ""
+    assert hand1.run("pgrep -af '[s]low-thing|[p]yinfra_solo'").stdout == ""
     assert not gate_is_open(hand1)
     found = report(hand1)
     assert (found["outcome"], found["exit_code"]) == ("failed", 143)
@@ -173,7 +173,8 @@ def test_stopping_the_unit_ends_all_that_the_run_had_started(fleet: Fleet, hand1
     wait_for_exit(hand1, 0)
 
 
-VOLATILE = r"/\.lock$|\.pyc$|/systemd/system/.*\.wants|/(mtab|machine-id|hostname|adjtime|ld\.so\.cache)$"
+VOLATILE = r"/(machine-id|hostname)$|\.pyc$"
+"""Who a machine is, and python's bytecode, which holds the time of its source."""
 PYINFRA = (
     "cd /root/ops && PYTHONPATH=bootstrap PYTHONDONTWRITEBYTECODE=1"
     " /opt/pyinfra-solo/runtime/bin/pyinfra -y @local deploy.py"
@@ -191,10 +192,8 @@ def test_pyinfras_own_command_makes_the_same_machine_as_ours(fleet: Fleet, lab: 
     code, _, heard = solo(ours, "run")
     assert code == 0, heard
     theirs.run(f"git clone -q {fleet.ops.http_url} /root/ops", check=True)
-    before = time.monotonic()
     said = theirs.run(PYINFRA, timeout=120)
     assert said.ok, said.stdout + said.stderr
-    assert time.monotonic() > before
     left = [listing(machine, "/etc", "/srv", "/home", leave_out=VOLATILE) for machine in (ours, theirs)]
     assert left[0] == left[1]
     vouched = [statement(machine) for machine in (ours, theirs)]

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
 from tests.lab import cuts
-from tests.lab.cuts import Life, Moment, Strikes, after_opening, file, operation, station
+from tests.lab.cuts import Strike, Strikes, after_opening, file, operation, station
 from tests.lab.fleet import Fleet
 from tests.lab.image import Image
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
 
 pytestmark = pytest.mark.lab
+Tally = Callable[[str, bool], None]
 
 STATIONS = ["close gate", "identify", "fetch", "prepare", "resolve", "converge", "judge", "open gate"]
 OPERATIONS = 17
@@ -33,10 +34,10 @@ INSIDE = [
 ]
 AFTERWARDS = [after_opening(seconds) for seconds in (0.1, 1, 2, 4, 6, 8, 10)]
 
-ALL = [*AT_STATIONS, *AT_OPERATIONS, *INSIDE, *AFTERWARDS]
-SPREAD = [*AT_STATIONS, *AT_OPERATIONS[3::5], *INSIDE, AFTERWARDS[0], AFTERWARDS[5]]
-KILLS = [*AT_STATIONS[1:], *AT_OPERATIONS, *INSIDE]
-KILLS_SPREAD = [*AT_STATIONS[2::3], *AT_OPERATIONS[12::4], INSIDE[3]]
+CUTS = [*AT_STATIONS, *AT_OPERATIONS, *INSIDE, *AFTERWARDS]
+CUTS_SPREAD = [*AT_STATIONS, *AT_OPERATIONS[1::5], *INSIDE, AFTERWARDS[0], AFTERWARDS[5]]
+KILLS = [replace(one, blow=cuts.kill_run) for one in [*AT_STATIONS[1:], *AT_OPERATIONS, *INSIDE]]
+KILLS_SPREAD = KILLS[1::6]
 
 
 @pytest.fixture(scope="module")
@@ -50,33 +51,18 @@ def own_fleet(lab: Lab, image: Image) -> Iterator[Fleet]:
         yield fleet
 
 
-def strikes(
-    request: pytest.FixtureRequest, fleet: Fleet, blow: Callable[[Machine], None], kind: str
-) -> Iterator[Strikes]:
-    """Begin all that the tests of this run ask for; each test waits for its own."""
-    wanted = [
-        item.callspec.params["moment"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and request.fixturename in item.fixturenames and hasattr(item, "callspec")
-    ]
-    made = Strikes(fleet, blow, kind)
-    made.begin(wanted)
+@pytest.fixture(scope="module")
+def strikes(request: pytest.FixtureRequest, own_fleet: Fleet) -> Iterator[Strikes]:
+    """Begins all that the tests of this run ask for; each test waits for its own."""
+    asked = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
+    made = Strikes(own_fleet, [spec.params["strike"] for spec in asked if "strike" in spec.params])
     yield made
     made.end()
 
 
-@pytest.fixture(scope="module")
-def power_cuts(request: pytest.FixtureRequest, own_fleet: Fleet) -> Iterator[Strikes]:
-    yield from strikes(request, own_fleet, cuts.cut, "cut")
-
-
-@pytest.fixture(scope="module")
-def kills(request: pytest.FixtureRequest, own_fleet: Fleet) -> Iterator[Strikes]:
-    yield from strikes(request, own_fleet, cuts.kill_run, "kill")
-
-
-def holds(life: Life, quiet: Life) -> None:
+def holds(strikes: Strikes, strike: Strike) -> None:
     """It came back by itself, as if nothing had been; and it never said 200 on the way."""
+    life, quiet = strikes.life(strike), strikes.undisturbed(strike.branch)
     assert not life.early
     assert life.run["outcome"] == "ready"
     assert life.empty <= quiet.empty
@@ -84,40 +70,36 @@ def holds(life: Life, quiet: Life) -> None:
     assert not life.broken_reports
 
 
-@pytest.mark.parametrize("moment", SPREAD, ids=str)
-def test_a_machine_whose_power_failed_comes_back_right(
-    power_cuts: Strikes, moment: Moment, tally: Callable[[str, bool], None]
-) -> None:
-    life = power_cuts.life(moment)
-    tally("power cuts", not life.early)
-    holds(life, power_cuts.undisturbed(moment.branch))
+@pytest.mark.parametrize("strike", CUTS_SPREAD, ids=str)
+def test_a_machine_whose_power_failed_comes_back_right(strikes: Strikes, strike: Strike, tally: Tally) -> None:
+    tally("power cuts", not strikes.life(strike).early)
+    holds(strikes, strike)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("moment", ALL, ids=str)
-def test_there_is_no_moment_at_which_the_power_may_not_fail(
-    power_cuts: Strikes, moment: Moment, tally: Callable[[str, bool], None]
+@pytest.mark.parametrize("strike", CUTS, ids=str)
+def test_there_is_no_moment_at_which_the_power_must_not_fail(
+    strikes: Strikes, strike: Strike, tally: Tally
 ) -> None:
-    test_a_machine_whose_power_failed_comes_back_right(power_cuts, moment, tally)
+    test_a_machine_whose_power_failed_comes_back_right(strikes, strike, tally)
 
 
-@pytest.mark.parametrize("moment", KILLS_SPREAD, ids=str)
+@pytest.mark.parametrize("strike", KILLS_SPREAD, ids=str)
 def test_a_run_that_was_killed_is_started_again_and_ends_right(
-    kills: Strikes, moment: Moment, tally: Callable[[str, bool], None]
+    strikes: Strikes, strike: Strike, tally: Tally
 ) -> None:
-    life = kills.life(moment)
-    tally("kills", not life.early)
-    holds(life, kills.undisturbed(moment.branch))
+    tally("kills", not strikes.life(strike).early)
+    holds(strikes, strike)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("moment", KILLS, ids=str)
-def test_there_is_no_moment_at_which_a_run_may_not_be_killed(
-    kills: Strikes, moment: Moment, tally: Callable[[str, bool], None]
+@pytest.mark.parametrize("strike", KILLS, ids=str)
+def test_there_is_no_moment_at_which_a_run_must_not_be_killed(
+    strikes: Strikes, strike: Strike, tally: Tally
 ) -> None:
-    test_a_run_that_was_killed_is_started_again_and_ends_right(kills, moment, tally)
+    test_a_run_that_was_killed_is_started_again_and_ends_right(strikes, strike, tally)
 
 
-@pytest.mark.parametrize("moment", AT_OPERATIONS[-1:], ids=str)
-def test_the_moments_cover_every_operation(power_cuts: Strikes, moment: Moment) -> None:
-    assert len(power_cuts.undisturbed(moment.branch).run["operations"]) == OPERATIONS
+@pytest.mark.parametrize("strike", AT_OPERATIONS[-1:], ids=str)
+def test_the_moments_cover_every_operation(strikes: Strikes, strike: Strike) -> None:
+    assert len(strikes.undisturbed(strike.branch).run["operations"]) == OPERATIONS

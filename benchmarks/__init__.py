@@ -1,0 +1,1 @@
+"""What a boot costs, beside what it would cost without us."""
