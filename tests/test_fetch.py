@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from pyinfra_solo.bare import head
 from pyinfra_solo.errors import DataError, SoloError, SourceError, TrustError
-from pyinfra_solo.fetch import Checkout, fetch, head
+from pyinfra_solo.fetch import Checkout, fetch
 from pyinfra_solo.settings import Ops
 from tests.git_here import free_port, http_server, ssh_server
 from tests.here import ENGINE, new_run

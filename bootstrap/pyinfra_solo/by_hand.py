@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 from pyinfra import context
 from pyinfra.operations import python
 
-from pyinfra_solo import checks, deploy, runs
+from pyinfra_solo import checks, runs
+from pyinfra_solo.bare import head
 from pyinfra_solo.boot import Wishes, identify_machine
 from pyinfra_solo.errors import JudgedError, SoloError
-from pyinfra_solo.fetch import head
 from pyinfra_solo.gate import Statement, boot_id, close_gate, look, open_gate
 from pyinfra_solo.identify import Instance
 from pyinfra_solo.judge import judge_here
+from pyinfra_solo.part import Bound, Part, bind
 from pyinfra_solo.resolve import Choice, resolve, stage_of
 from pyinfra_solo.run import Run
 from pyinfra_solo.settings import Settings
@@ -37,7 +38,7 @@ class _Work:
             close_gate("a run by hand changed this machine and did not end well")
 
 
-def begin(data: Any) -> deploy.Part:
+def begin(data: Any) -> Part:
     """What deploy.py is to do on this machine. data: pyinfra's host data: `--data role=web`.
 
     Ends the process with the error's exit status when there is no answer.
@@ -58,7 +59,7 @@ def _end(error: SoloError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any, work: _Work) -> deploy.Part:
+def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any, work: _Work) -> Part:
     root = Path(context.state.cwd or ".").resolve()
     wishes = Wishes(role=data.get("role"), stage=data.get("stage"))
     with run.station("identify"):
@@ -69,7 +70,7 @@ def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any, work: 
         choice = resolve(root, wishes.role, settings.machine.role, stage, instance)
         run.say(f"{choice.role}, {choice.stage}")
     values = {key: _text(value) for key, value in flags.items() if key not in ("role", "stage")}
-    bound = deploy.bind(root, choice.role.name, choice.stage.name, values)
+    bound = bind(root, choice.role.name, choice.stage.name, values)
 
     if settings.limits.drain == "always":
         # An operation, because a dry run comes here too.
@@ -90,11 +91,11 @@ def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any, work: 
             choice=choice, instance=instance, bound=bound, root=root, run=run, work=work,
         )  # fmt: skip
 
-    return deploy.Part(bound, changing, last)
+    return Part(bound, changing, last)
 
 
 def _judge_and_open(
-    choice: Choice, instance: Instance, bound: list[deploy.Bound], root: Path, run: Run, work: _Work
+    choice: Choice, instance: Instance, bound: list[Bound], root: Path, run: Run, work: _Work
 ) -> None:
     """The last operation: pyinfra comes to it only when every other one has succeeded."""
     declared = [check for one in bound for check in one.checks()]

@@ -5,56 +5,17 @@ operator's `pyinfra @local deploy.py` (then the choice and the gate are made her
 stations), and a push over SSH (the role is the host's data; the gate of a machine is its own affair).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyinfra import context
 
-from pyinfra_solo import data as role_data
-from pyinfra_solo import role as declared
-from pyinfra_solo.checks import Check
+from pyinfra_solo.data import stages
 from pyinfra_solo.errors import RoleError
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A role with its values: calling `converge` declares its operations to pyinfra."""
-
-    role: declared.Role
-    data: Any
-
-    def converge(self) -> None:
-        with context.host.deploy(name=self.role.name, kwargs=None, data=None):
-            self.role.operations(self.data)
-
-    def checks(self) -> list[Check]:
-        return list(self.role.healthy(self.data))
-
-
-@dataclass(frozen=True)
-class Part:
-    """What the process that runs deploy.py has been told.
-
-    changing: called once, before the first command that changes anything. last: called when all
-    operations are declared.
-    """
-
-    roles: Sequence[Bound]
-    changing: Callable[[], None] = lambda: None
-    last: Callable[[], None] = lambda: None
-
+from pyinfra_solo.part import Bound, Part, bind
 
 _part: Part | None = None
-
-
-def bind(root: Path, role: str, stage: str, flags: Mapping[str, str]) -> list[Bound]:
-    """The role and all that it needs, with their values. Raises SoloErrors of every kind of mistake."""
-    all_roles = declared.load(root)
-    role_data.check_unique(list(all_roles.values()))
-    values = role_data.layered(root, stage, flags, all_roles)
-    return [Bound(one, role_data.bind(one, values)) for one in declared.with_needs(role, all_roles)]
 
 
 def play(part: Part) -> None:
@@ -121,4 +82,4 @@ def _by_hand() -> Part:
 
 def _stage_group(root: Path, groups: Sequence[str]) -> str | None:
     """A stage's inventory file makes a group of its name (pyinfra, Inventory & Data)."""
-    return next((group for group in groups if group in role_data.stages(root)), None)
+    return next((group for group in groups if group in stages(root)), None)

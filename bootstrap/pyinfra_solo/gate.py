@@ -97,7 +97,8 @@ def look(instance_id: str | None = None, *, gate: Path | None = None) -> Gate:
     """The gate as it is. An open one that is not of this boot, or of another instance when
     `instance_id` is given, is closed here and now, if this process may."""
     gate = gate or paths.GATE
-    if not (gate / _PING).exists():
+    page = _page(gate)
+    if page is None:
         said = _said(_closed(gate))
         return Gate(
             open=False, reason=said.get("reason", "never opened"), since=said.get("at"), statement=None
@@ -106,11 +107,20 @@ def look(instance_id: str | None = None, *, gate: Path | None = None) -> Gate:
     problem = _problem(statement, instance_id)
     if problem is None and statement is not None:
         return Gate(open=True, reason="converged and judged", since=statement.at, statement=statement)
-    if not (gate / _PING).exists():
+    if _page(gate) != page:
         return look(instance_id, gate=gate)  # closed meanwhile, by who had a reason of their own
     if os.access(gate, os.W_OK):
         close_gate(problem or "no statement", gate=gate)
     return Gate(open=False, reason=problem or "no statement", since=time.time(), statement=None)
+
+
+def _page(gate: Path) -> tuple[int, int] | None:
+    """This very ping.html; another one's is another."""
+    try:
+        about = (gate / _PING).stat()
+    except FileNotFoundError:
+        return None
+    return about.st_ino, about.st_ctime_ns
 
 
 def _problem(statement: Statement | None, instance_id: str | None) -> str | None:

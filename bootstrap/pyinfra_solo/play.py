@@ -32,6 +32,7 @@ from pyinfra_solo.data import secrets
 from pyinfra_solo.errors import ConvergeError, DataError, SoloError
 from pyinfra_solo.gate import close_gate, look
 from pyinfra_solo.local import ThisMachine, state_here
+from pyinfra_solo.part import Part, bind
 from pyinfra_solo.would import would
 
 PROTOCOL = 1
@@ -97,14 +98,14 @@ def play(request: Request, tell: Telling) -> None:
         )
     root = Path(request.root)
     ThisMachine.seconds = request.operation_seconds
-    bound = deploy.bind(root, request.role, request.stage, request.flags)
+    bound = bind(root, request.role, request.stage, request.flags)
     tell.hidden = sorted(
         {text for one in bound for text in secrets(one.role, one.data)}, key=len, reverse=True
     )
     declared = [check for one in bound for check in one.checks()]
     tell.event("declared", roles=[one.role.name for one in bound], checks=checks.to_json(declared))
     state = state_here(root, {}, BlankMachine if request.mode == "blank" else Host)
-    deploy.play(deploy.Part(bound, changing=_closing(request, tell)))
+    deploy.play(Part(bound, changing=_closing(request, tell)))
     with _context(state) as host:
         _declare_operations(root / "deploy.py", state)
         order = list(host.op_hash_order)

@@ -1,0 +1,127 @@
+"""The documents tell the truth: every command exists, every example runs, every table is the code's."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from pyinfra_solo import errors
+from pyinfra_solo.cli import command
+
+HERE = Path(__file__).parents[1]
+README = HERE / "README.md"
+DOCUMENTS = [README, *sorted((HERE / "docs").glob("*.md"))]
+KNOWN = {"apt-get", "cd", "git", "journalctl", "systemctl", "pyinfra", "$EDITOR", "python", "uv"}
+"""Commands of others, which are taken at their word."""
+
+KINDS = [
+    one
+    for one in vars(errors).values()
+    if isinstance(one, type) and issubclass(one, errors.SoloError) and one is not errors.SoloError
+]
+
+
+def fences(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def words_of(document: Path) -> list[list[str]]:
+    """The commands in the `sh` fences, one by one."""
+    lines = [line for fence in fences(document, "sh") for line in fence.replace("\\\n", " ").splitlines()]
+    return [
+        shlex.split(part, comments=True)
+        for line in lines
+        for part in line.split("&&")
+        if shlex.split(part, comments=True)
+    ]
+
+
+COMMANDS = [
+    pytest.param(words, id=f"{document.stem}: {' '.join(words)}")
+    for document in DOCUMENTS
+    for words in words_of(document)
+]
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_exists_with_its_options(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(HERE)
+    name, *rest = words
+    if name == "pyinfra-solo":
+        _parse(command, rest)
+    elif name == "make":
+        assert set(rest) <= set(re.findall(r"^([a-z]+):", (HERE / "Makefile").read_text(), re.MULTILINE))
+    elif "/" in name:
+        script = (HERE / re.sub(r"^(\./|ops/|/opt/pyinfra-solo/)", "", name)).read_text()
+        assert all(f"{word})" in script for word in rest if word.startswith("--"))
+    else:
+        assert name in KNOWN
+        files = [word for word in rest if name == "pyinfra" and word.endswith(".py")]
+        assert all((HERE / file).exists() for file in files)
+
+
+def _parse(group: click.Group, words: list[str]) -> None:
+    """As the command line would be, to its last option; nothing is run."""
+    name, *rest = words
+    found = group.commands[name]
+    if isinstance(found, click.Group):
+        _parse(found, rest)
+    else:
+        found.make_context(name, rest).close()
+
+
+def test_the_readme_shows_a_role_as_it_is() -> None:
+    text = README.read_text()
+    shown = re.search(r'<!-- role: (\S+), from "(.+)" -->\n```python\n(.*?)```', text, re.DOTALL)
+    assert shown
+    path, begin, block = shown.groups()
+    whole = (HERE / path).read_text()
+    assert block == whole[whole.index(begin) :]
+
+
+def test_the_exit_statuses_are_those_of_errors() -> None:
+    engine = "".join(path.read_text() for path in (HERE / "bootstrap/pyinfra_solo").glob("*.py"))
+    raised = [one for one in KINDS if re.search(rf"(?<!class )\b{one.__name__}\b", engine)]
+    rows = re.findall(r"^\| (\d+) \|[^|]+\|\s*([^|]*?)\s*\|[^|]*\|$", README.read_text(), re.MULTILINE)
+    does = {int(code): what for code, what in rows}
+    assert set(does) == {one.exit_code for one in raised}
+    again = {code for code, what in does.items() if what.startswith("tries again")}
+    assert again == {one.exit_code for one in raised if one.retry}
+
+
+def test_the_unit_does_not_try_again_what_cannot_help() -> None:
+    unit = (HERE / "bootstrap/pyinfra_solo/units/pyinfra-solo.service").read_text()
+    listed = re.search(r"^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
+    hopeless = {one.exit_code for one in KINDS if not one.retry}
+    assert listed
+    assert set(map(int, listed.group(1).split())) == hopeless
+
+
+def test_every_link_leads_somewhere() -> None:
+    for document in DOCUMENTS:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+@pytest.mark.parametrize("stage", ["staging", "production"])
+def test_the_role_of_the_documents_can_be_planned(stage: str, tmp_path: Path) -> None:
+    example = next(text for text in fences(HERE / "docs/roles.md", "python") if "@role" in text)
+    for name in ("bootstrap", "roles", "inventories"):
+        shutil.copytree(HERE / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("deploy.py", "requirements.lock"):
+        shutil.copy(HERE / name, tmp_path)
+    (tmp_path / "roles/cache/templates").mkdir(parents=True)
+    (tmp_path / "roles/cache/__init__.py").write_text(example)
+    (tmp_path / "roles/cache/templates/redis.conf.j2").write_text("maxmemory {{ cache_mib }}mb\n")
+    words = ["plan", "--dir", str(tmp_path), "--role", "cache", "--stage", stage, "--blank"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pyinfra_solo", *words], capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HERE / "bootstrap")},
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "+maxmemory 256mb" in done.stdout
