@@ -30,8 +30,12 @@ stamp git
 
 # shellcheck disable=SC2154,SC2086 # a list of names, from there
 if ! dpkg -s $packages >/dev/null 2>&1; then
+    # Or nginx's package starts it, unconfigured, and reloads it after a second.
+    printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+    chmod +x /usr/sbin/policy-rc.d
     apt-get -qq update
     apt-get -qq -y --no-install-recommends -o Dpkg::Options::=--force-confold install $packages >/dev/null
+    rm /usr/sbin/policy-rc.d
 fi
 stamp apt
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pytest
 
-from pyinfra_solo.data import Secret, bind, check_unique, layered, provenance, secrets, stages
+from pyinfra_solo.data import Secret, bind, check_declared, layered, provenance, secrets, stages
 from pyinfra_solo.errors import DataError, RoleError
 from pyinfra_solo.role import Role, keys, role
 from tests.here import write
@@ -249,7 +249,7 @@ def test_two_roles_may_share_a_value_of_one_type() -> None:
     class Same:
         port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8080
 
-    check_unique([WEB, role(data=Same)(nothing)])
+    check_declared([WEB, role(data=Same)(nothing)])
 
 
 def test_two_roles_must_not_mean_different_things_by_one_name() -> None:
@@ -258,7 +258,7 @@ def test_two_roles_must_not_mean_different_things_by_one_name() -> None:
         port: str = "http"
 
     with pytest.raises(DataError, match="both have a value 'port', of different types"):
-        check_unique([WEB, role(data=Other)(nothing)])
+        check_declared([WEB, role(data=Other)(nothing)])
 
 
 def test_a_value_of_another_role_is_no_mistake_and_is_not_handed_over(tmp_path: Path) -> None:

@@ -127,7 +127,9 @@ def test_a_doubted_folder_keeps_its_files_and_is_not_believed(tmp_path: Path) ->
     assert not durable.is_complete(tmp_path)
 
 
-def test_a_publisher_killed_at_any_moment_leaves_all_of_it_or_nothing_that_is_believed(tmp_path: Path) -> None:
+def test_a_publisher_killed_at_any_moment_leaves_all_of_it_or_nothing_that_is_believed(
+    tmp_path: Path,
+) -> None:
     for _ in range(15):
         killed_at_random(PUBLISHER, tmp_path, 0.1)
         if durable.is_complete(tmp_path / "one"):

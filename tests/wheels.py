@@ -38,5 +38,7 @@ def wheel(folder: Path, name: str, version: str = "1.0", body: str = "") -> str:
 
 def lock(path: Path, *pins: tuple[str, str, str]) -> Path:
     """A lock file at `path` of (name, version, sha256)."""
-    path.write_text("".join(f"{name}=={version} \\\n    --hash=sha256:{sha}\n" for name, version, sha in pins))
+    path.write_text(
+        "".join(f"{name}=={version} \\\n    --hash=sha256:{sha}\n" for name, version, sha in pins)
+    )
     return path

@@ -13,8 +13,6 @@ class ApiUnavailableError(IdentityError):
 class ApiRefusedError(IdentityError):
     """The API answered that this machine may not ask."""
 
-    retry = False
-
 
 _REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "OptInRequired")
 
@@ -24,6 +22,10 @@ def client(service: str, region: str) -> Any:
 
     `AWS_ENDPOINT_URL` moves it (AWS SDKs and Tools Reference Guide, service-specific endpoints).
     """
+    # botocore asks the metadata service for credentials through the proxy of the environment, too.
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
+        filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "169.254.169.254"))
+    )
     os.environ.setdefault("AWS_EC2_METADATA_V1_DISABLED", "true")
     os.environ.setdefault("AWS_METADATA_SERVICE_TIMEOUT", "2")
     os.environ.setdefault("AWS_METADATA_SERVICE_NUM_ATTEMPTS", "3")

@@ -25,8 +25,8 @@ class Check:
     """One thing that must hold.
 
     kind: http, tcp, command or unit. target: a URL, host:port, a shell command, a unit's name.
-    within: seconds in which it must come true. stable: seconds for which a unit must have been up,
-    or a check must go on holding. timeout: seconds for one try. status: HTTP statuses that are well.
+    within: seconds in which it must come true. stable: seconds for which a systemd unit must have been
+    up. timeout: seconds for one try. status: HTTP statuses that are well.
     """
 
     kind: str
@@ -131,7 +131,6 @@ def _http(check: Check) -> str | None:
     try:
         connection.request("GET", path, headers={"User-Agent": "pyinfra-solo"})
         answer = connection.getresponse()
-        answer.read(65536)
     except (OSError, HTTPException) as error:
         return f"no answer: {str(error) or type(error).__name__}"
     finally:

@@ -182,7 +182,7 @@ def plan(
         changes = planning.plan(
             settings, wishes, going, folder=folder, python=Path(sys.executable), blank=blank
         )
-        going.end("planned")
+        going.end("planned", exit_code=2 if changes.changed else 0)
         if not as_json:
             click.echo("\n".join(planning.lines(changes)))
     return 2 if changes.changed else 0
@@ -283,8 +283,9 @@ def _line(config: Path | None, name: str, wishes: Any, *, detailed: bool, as_jso
 
     with _run(config, name, as_json) as (settings, going):
         changes = go(settings, wishes, going)
-        going.end("ready" if wishes.gate else "done")
-    return 2 if detailed and changes.changed else 0
+        status = 2 if detailed and changes.changed else 0
+        going.end("ready" if wishes.gate else "done", exit_code=status)
+    return status
 
 
 @contextmanager

@@ -150,13 +150,23 @@ def provenance(role: Role, values: Mapping[str, Value]) -> dict[str, str]:
     return {key: values[key].source if key in values else "the role's default" for key in _hints(role)}
 
 
-def check_unique(roles: Sequence[Role]) -> None:
-    """Raises DataError when two roles declare a value of the same name with different types."""
+def check_declared(roles: Sequence[Role]) -> None:
+    """Raises DataError for a default of another type than its field's, and when two roles declare a
+    value of the same name with different types."""
     seen: dict[str, tuple[Any, str]] = {}
     for role in roles:
-        for key, kind in _hints(role).items():
-            other = seen.setdefault(key, (kind, role.name))
+        hints = _hints(role)
+        for field in fields(role.data):
+            kind, other = hints[field.name], seen.setdefault(field.name, (hints[field.name], role.name))
             if other[0] != kind:
                 raise DataError(
-                    f"The roles {other[1]!r} and {role.name!r} both have a value {key!r}, of different types. Rename one."
+                    f"The roles {other[1]!r} and {role.name!r} both have a value {field.name!r}, of different types. Rename one."
+                )
+            if field.default is not MISSING:
+                _typed(
+                    field.name,
+                    field.default,
+                    f"roles/{role.name}",
+                    {field.name: (kind, role.name)},
+                    strict=True,
                 )

@@ -59,13 +59,6 @@ class LockedError(SoloError):
     exit_code = 20
 
 
-class PausedError(SoloError):
-    """An operator has paused this machine."""
-
-    exit_code = 21
-    retry = False
-
-
 class DeadlineError(SoloError):
     """Out of time."""
 

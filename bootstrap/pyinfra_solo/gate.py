@@ -81,6 +81,9 @@ def open_gate(statement: Statement, *, gate: Path | None = None) -> None:
     _make(gate)
     kept = _read(gate)
     if kept and (gate / _PING).exists() and _same(kept, statement):
+        # In service as it was: the page is not touched, and it is open since then.
+        if (kept.checks, kept.python) != (statement.checks, statement.python):
+            _replace(_statement(gate), json.dumps(asdict(replace(statement, at=kept.at))))
         return
     _replace(_statement(gate), json.dumps(asdict(statement)))
     _replace(gate / _PING, "ok", via=gate.parent)

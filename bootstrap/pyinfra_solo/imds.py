@@ -23,8 +23,6 @@ class MetadataUnavailableError(IdentityError):
 class V1OnlyError(IdentityError):
     """It answers, but gives no token."""
 
-    retry = False
-
 
 class Metadata:
     """A connection to the service. Not shared between threads.

@@ -43,11 +43,12 @@ class RunLock:
 
 
 def owner(path: Path | None = None) -> Owner | None:
-    """Who holds the lock, or None when it is free."""
+    """Who holds the lock, or None when it is free, or not to be seen: only root may read the file,
+    because who can open a file can also lock it, and hold up every run (flock(2))."""
     path = path or paths.RUN / "lock"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -75,7 +76,7 @@ def held(
     """Hold the run lock. Raises LockedError, naming the owner, when it is not free by the deadline."""
     path = path or paths.RUN / "lock"
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(descriptor, deadline, say)
         lock = RunLock(descriptor)
@@ -87,13 +88,14 @@ def held(
 
 
 def _take(descriptor: int, deadline: Deadline, say: Callable[[str], None]) -> None:
+    """The lock is tried twice at least: `owner` holds it for a moment to see whether it is free."""
     told = False
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = _said(os.pread(descriptor, _SIZE, 0))
-            if deadline.left() <= 0:
+            if told and deadline.left() <= 0:
                 raise LockedError(f"Another run is at work: {who}. Wait for it, or end it.") from None
             if not told:
                 say(f"waiting for {who}")

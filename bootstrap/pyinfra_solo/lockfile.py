@@ -37,11 +37,11 @@ def pins(content: bytes, path: Path) -> list[Pin]:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8 at byte {error.start}. Make it again with `make lock`."
+            f"{path} is not UTF-8 at byte {error.start}. Make it again with `uv pip compile --generate-hashes`."
         ) from error
     found = [_pin(words, number, path) for number, words in _logical(text, path)]
     if not found:
-        raise DataError(f"{path} names no package. Make it again with `make lock`.")
+        raise DataError(f"{path} names no package. Make it again with `uv pip compile --generate-hashes`.")
     return found
 
 

@@ -43,6 +43,6 @@ class Part:
 def bind(root: Path, role: str, stage: str, flags: Mapping[str, str]) -> list[Bound]:
     """The role and all that it needs, with their values. Raises SoloErrors of every kind of mistake."""
     all_roles = declared.load(root)
-    role_data.check_unique(list(all_roles.values()))
+    role_data.check_declared(list(all_roles.values()))
     values = role_data.layered(root, stage, flags, all_roles)
     return [Bound(one, role_data.bind(one, values)) for one in declared.with_needs(role, all_roles)]

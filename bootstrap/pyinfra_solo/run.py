@@ -35,6 +35,8 @@ class Run:
         )
         self._began = time.monotonic()
         self._file = ReportFile(self.report) if keep_report else None
+        self.keep = 30
+        """How many reports stay on disk."""
         self.changing = False
         """An operation has begun to change the machine."""
         self.lock: tuple[int, ...] = ()
@@ -49,7 +51,7 @@ class Run:
 
     @contextmanager
     def station(self, name: str) -> Iterator[Station]:
-        """Time the station, and write its beginning and its end into the report."""
+        """Time the station. Its beginning is written down at once, its end with what comes next."""
         station = Station(name=name, started=self._since())
         self.report.stations.append(station)
         self.report.station = name
@@ -84,17 +86,17 @@ class Run:
         """Something on the machine was changed, or its checks said no: its gate may not stay open."""
         return self.changing or self.report.station in ("judge", "open gate")
 
-    def end(self, outcome: str, error: BaseException | None = None, *, keep: int = 30) -> None:
+    def end(self, outcome: str, error: BaseException | None = None, *, exit_code: int = 0) -> None:
         """Write the last word. A failure without a name of ours is exit status 1."""
         self.report.outcome = outcome  # type: ignore[assignment]
         self.report.seconds = self._since()
-        self.report.exit_code = 0
+        self.report.exit_code = exit_code
         if error is not None:
             self.report.exit_code = error.exit_code if isinstance(error, SoloError) else 1
             self.report.error = str(error) or type(error).__name__
         self.save()
         if self._file:
-            self._file.prune(keep)
+            self._file.prune(self.keep)
 
     def gives_way(self) -> None:
         """It never had the lock: the machine's last run is the one that has."""

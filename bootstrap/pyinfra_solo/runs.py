@@ -40,10 +40,10 @@ def begun(
     run = Run(name, Deadline.after(Settings().limits.deadline), voice(), keep_report=keep_report)
     if name == "boot":
         close_gate("booting")
-    settings = Settings()
     try:
         with ExitStack() as stack:
             settings = settings_file.load(config)
+            run.keep = settings.limits.reports
             run.deadline = Deadline.after(settings.limits.deadline)
             if locked:
                 wait = run.deadline if name == "boot" else run.deadline.sooner(settings.limits.lock)
@@ -56,7 +56,7 @@ def begun(
             run.gives_way()
         if name == "boot":
             close_gate(str(problem))
-        run.end("failed", problem, keep=settings.limits.reports)
+        run.end("failed", problem)
         if problem is error:
             raise
         raise problem from error

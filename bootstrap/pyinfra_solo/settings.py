@@ -127,8 +127,9 @@ def check_remote(remote: str, source: str) -> None:
     rest = r"[^\s\x00-\x1f\x7f]*"
     url = rf"(https?|ssh|file)://(?!-|[^\s/]*@-)\S{rest}|(?!-)[\w.-]+@(?!-)[\w.-]+:(?![:-])\S{rest}|/\S{rest}"
     if not re.fullmatch(url, remote):
+        shown = re.sub(r"://[^/]*@", "://…@", remote)
         raise DataError(
-            f"{source}: {remote!r} is not a remote. Use https://, ssh://, user@host:path or a folder."
+            f"{source}: {shown!r} is not a remote. Use https://, ssh://, user@host:path or a folder."
         )
 
 

@@ -128,7 +128,9 @@ def _refuse(said: str, lock: Path) -> None:
             "or lock anew."
         )
     if "Couldn't parse requirement" in said or "In `--require-hashes` mode" in said:
-        raise DataError(f"{lock.name} is not understood: {_brief(said)}. Make it again with `make lock`.")
+        raise DataError(
+            f"{lock.name} is not understood: {_brief(said)}. Make it again with `uv pip compile --generate-hashes`."
+        )
 
 
 def _brief(said: str) -> str:

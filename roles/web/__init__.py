@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from pyinfra.operations import files
@@ -45,7 +45,7 @@ class Web:
     app_workers: Positive = 2
     web_port: Port = 80
     web_ipv6: bool = False
-    web_workers: Positive | str = "auto"
+    web_workers: Positive | Literal["auto"] = "auto"
     web_connections: Positive = 4096
     web_keepalive: Positive = 75
     web_timeout: Positive = 60

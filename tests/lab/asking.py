@@ -75,9 +75,7 @@ def listing(machine: Machine, *folders: str, leave_out: str = "/\\.git/") -> dic
     sums = machine.run(["find", *folders, "-xdev", "-type", "f", "-exec", "sha256sum", "{}", "+"], check=True)
     digests = {line[66:]: line[:64] for line in sums.stdout.splitlines()}
     pairs = (line.split("\t", 1) for line in made.splitlines())
-    return {
-        path: f"{what}{digests.get(path, '')}" for path, what in pairs if not re.search(leave_out, path)
-    }
+    return {path: f"{what}{digests.get(path, '')}" for path, what in pairs if not re.search(leave_out, path)}
 
 
 def ordering_problems(machine: Machine) -> list[str]:
@@ -92,7 +90,9 @@ def drop_in(machine: Machine, text: str, unit: str = "pyinfra-solo.service") -> 
     machine.write(f"/etc/systemd/system/{unit}.d/90-lab.conf", text)
 
 
-def ops_with(fleet: Fleet, branch: str, files: dict[str, str | bytes | None], message: str = "a change") -> str:
+def ops_with(
+    fleet: Fleet, branch: str, files: dict[str, str | bytes | None], message: str = "a change"
+) -> str:
     """A commit on a branch of its own, made from main when it is new; the new commit's id."""
     parent = fleet.ops.tip(branch) or fleet.sha
     return fleet.ops.commit(files, message, branch=branch, parent=parent)

@@ -45,9 +45,7 @@ def tally(request: pytest.FixtureRequest) -> Callable[[str, bool], None]:
     return lambda kind, right: tallies.setdefault(kind, []).append(right)
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was counted."""
     for kind, right in config.stash.get(TALLIES, {}).items():
         wrong = right.count(False)

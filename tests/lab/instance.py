@@ -49,7 +49,8 @@ def tree(instance: Instance, address: str, mac: str) -> dict[str, bytes]:
         "dynamic/instance-identity/document": _document(instance, address),
         **instance.extra,
     }
-    for path in [path for path, value in text.items() if not value]:
+    absent = [path for path, value in text.items() if not value and "/tags/instance/" not in path]
+    for path in absent:
         del text[path]
     answers = {path: value.encode() for path, value in text.items()}
     data = instance.user_data

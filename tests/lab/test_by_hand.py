@@ -8,8 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.asking import (
-    SLOW, deploy_with, drop_in, gate_file, gate_is_open, listing, ops_with, page, statement,
-)  # fmt: skip
+    SLOW,
+    deploy_with,
+    drop_in,
+    gate_file,
+    gate_is_open,
+    listing,
+    ops_with,
+    page,
+    statement,
+)
 from tests.lab.fleet import Fleet, report, solo, status, wait_for_exit
 from tests.lab.health import Health
 from tests.lab.host import Result, wait_for

@@ -60,7 +60,9 @@ def test_a_refusing_ec2_api_is_named_and_tried_again(fleet: Fleet, lab: Lab, ref
     machine.power_on()
     found = wait_for_exit(machine, 10)
     assert found["station"] == "identify"
-    assert found["error"].startswith("The EC2 API refuses ec2:DescribeTags (UnauthorizedOperation). Allow it, or")
+    assert found["error"].startswith(
+        "The EC2 API refuses ec2:DescribeTags (UnauthorizedOperation). Allow it, or"
+    )
     assert not gate_is_open(machine)
     assert status(machine)["gate"]["reason"] == found["error"]
     lab.instances["api2"].tags = {"Role": "web", "Stage": "production"}

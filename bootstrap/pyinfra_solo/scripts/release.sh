@@ -215,7 +215,15 @@ prune() {
     rm -rf "$base"/releases/.tmp-old-*
 }
 
+# Tools tell of a full disk in words of their own, few of them clear. pyinfra_solo shows the last line.
+full() {
+    status=$?
+    free=$(df -Pk "$base" 2>/dev/null | awk 'NR == 2 { print $4 }')
+    [ "$status" = 0 ] || [ "${free:-1024}" -ge 1024 ] || say "the disk is full at $base. Make room there." >&2
+}
+
 apply() {
+    trap full EXIT
     sha=$1 keep=$2 requirements=$3 user=$4 python=$5 wheels=$6 offline=$7 build=$8
     id=$(printf '%.12s' "$sha")
     release=$base/releases/$id
