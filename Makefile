@@ -19,7 +19,7 @@ lint: .venv/ready
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy --explicit-package-bases bootstrap tests benchmarks roles inventories deploy.py
 
-unit: .venv/ready
+unit: .venv/ready .venv/servers
 	$(PYTHON) -m pytest tests --ignore tests/lab
 
 lab: .venv/ready
@@ -27,9 +27,14 @@ lab: .venv/ready
 
 bench: .venv/ready         ## PID 1 to 200, beside a shell script that does the same
 	$(PYTHON) -m benchmarks.boot
+	$(PYTHON) -m benchmarks.starts
 
 schema: .venv/ready        ## docs/report.schema.json, from the classes
 	PYTHONPATH=bootstrap $(PYTHON) -c 'import json; from pyinfra_solo.report import schema; print(json.dumps(schema(), indent=2))' > docs/report.schema.json
+
+.venv/servers: .venv/ready tests/lab/prepare.sh
+	@tests/lab/prepare.sh openssh-server gnupg
+	@touch $@
 
 .venv/ready: requirements-dev.lock bootstrap/uv.txt tests/prepare.sh
 	@tests/prepare.sh

@@ -66,7 +66,7 @@ class Sshd:
         program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin")
         if not program or os.geteuid() != 0:
             pytest.fail(
-                "a real sshd needs root, and openssh-server: tests/prepare.sh installs it", pytrace=False
+                "a real sshd needs root, and openssh-server: `make unit` installs it", pytrace=False
             )
         for old in self.folder.glob("host_key*"):
             old.unlink()

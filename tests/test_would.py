@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pyinfra.api.command import FileUploadCommand, StringCommand
 
-from pyinfra_solo import script, verified
+from pyinfra_solo.operations import script, verified
 from pyinfra_solo.would import would
 
 

@@ -1,14 +1,20 @@
-"""Wheels small enough to write by hand, and lock files that name them: what tests of runtimes share."""
+"""Wheels small enough to write by hand, and runtimes made of them: what the tests of runtimes share."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+from pyinfra_solo.prepare import Runtime, prepare
+
 ZERO = "0" * 64
+PYTHON = "/usr/bin/python3"
+NOBODY = "http://127.0.0.1:9/simple"
+"""Where no index is: the port is discard's."""
 
 
 def uv() -> Path:
@@ -41,4 +47,61 @@ def lock(path: Path, *pins: tuple[str, str, str]) -> Path:
     path.write_text(
         "".join(f"{name}=={version} \\\n    --hash=sha256:{sha}\n" for name, version, sha in pins)
     )
+    return path
+
+
+class House:
+    """A folder of wheels, a lock file, and where runtimes are built from them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.wheels = folder / "wheels"
+        self.lock = folder / "requirements.lock"
+        self.into = folder / "state/runtimes"
+        self.said: list[str] = []
+        alpha, beta = wheel(self.wheels, "alpha"), wheel(self.wheels, "beta", "2.0")
+        self.ask(("alpha", "1.0", alpha), ("beta", "2.0", beta))
+
+    def ask(self, *pins: tuple[str, str, str]) -> None:
+        """The lock file has these pins."""
+        lock(self.lock, *pins)
+
+    def prepare(
+        self,
+        *homes: Path,
+        tool: Path | None = None,
+        index: str = NOBODY,
+        timeout: float = 60,
+        urls: tuple[str, ...] = (),
+    ) -> Runtime:
+        return prepare(
+            self.lock, homes=[*homes, self.into], into=self.into, uv=tool or uv(), wheels=[self.wheels, *urls],
+            index=index, python=PYTHON, timeout=timeout, log=self.said.append,
+        )  # fmt: skip
+
+    def names(self) -> set[str]:
+        """What is in the folder of runtimes."""
+        return {path.name for path in self.into.iterdir() if path.name != ".lock"}
+
+
+def prints(runtime: Runtime, code: str) -> str:
+    """What Python code prints in a runtime."""
+    done = subprocess.run(
+        [runtime.python, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    return done.stdout.strip()
+
+
+SLOW = """\
+#!/bin/sh
+case $1 in venv) exec {uv} "$@" ;; esac
+sleep 300 & echo $! >{folder}/child
+wait
+"""
+
+
+def slow_uv(folder: Path) -> Path:
+    """A uv whose installations never end, and have a child."""
+    path = folder / "slow-uv"
+    path.write_text(SLOW.format(uv=uv(), folder=folder))
+    path.chmod(0o755)
     return path

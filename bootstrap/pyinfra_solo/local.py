@@ -208,9 +208,12 @@ def _environment(given: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def _replace(target: Path, data: bytes) -> None:
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    """One run at a time writes here, so the name beside is always the same: what a power cut leaves of it
+    is taken away by the next run, and does not stay for ever."""
+    beside = target.with_name(f".{target.name}.pyinfra-solo-new")
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        beside.unlink(missing_ok=True)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(data)
             if target.exists():

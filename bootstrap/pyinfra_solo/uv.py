@@ -16,7 +16,7 @@ from pyinfra_solo.errors import DataError, DeadlineError, SourceError, TrustErro
 from pyinfra_solo.processes import end_group
 
 _PASSED = (
-    "PATH", "HOME", "LANG", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR",
+    "PATH", "LANG", "TMPDIR", "NETRC", "SSL_CERT_FILE", "SSL_CERT_DIR",
     "http_proxy", "https_proxy", "no_proxy", "all_proxy",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
 )  # fmt: skip
@@ -109,8 +109,9 @@ class Uv:
         passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
         return {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": "/nonexistent",
             **passed,
+            # uv writes below it, also where a boot unit has none; and it must not differ by who runs us.
+            "HOME": str(self.cache),
             "UV_CACHE_DIR": str(self.cache),
             "UV_NO_CONFIG": "1",
             "UV_NO_PROGRESS": "1",

@@ -7,7 +7,7 @@ from typing import Any
 from pyinfra.api.command import FileUploadCommand, QuoteString, StringCommand
 from pyinfra.api.util import get_file_io
 
-from pyinfra_solo import verified
+from pyinfra_solo.operations import verified
 
 
 def would(command: Any, *, blank: bool) -> list[str]:

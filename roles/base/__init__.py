@@ -13,7 +13,7 @@ from pyinfra.facts.files import Directory
 from pyinfra.operations import files, systemd
 from pyinfra.operations.util import any_changed
 
-from pyinfra_solo import accounts, packages, service
+from pyinfra_solo.operations import accounts, packages, service
 from pyinfra_solo.role import role
 
 JOURNALD = "/etc/systemd/journald.conf.d/50-pyinfra-solo.conf"

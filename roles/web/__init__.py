@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 import msgspec
 from pyinfra.operations import files
 
-from pyinfra_solo import accounts, app, packages, paths, verified
+from pyinfra_solo import paths
 from pyinfra_solo.checks import Check, http, tcp, unit
+from pyinfra_solo.operations import accounts, app, packages, verified
+from pyinfra_solo.operations.service import Service, runs, up
 from pyinfra_solo.role import role
-from pyinfra_solo.service import Service, runs, up
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -90,7 +91,7 @@ def application(data: Web) -> Service:
 def web(data: Web) -> None:
     packages.installed(name="nginx is installed", packages=["nginx-light"])
     accounts.system(data.app_name, name=f"{data.app_name} has an account of its own")
-    app.release(
+    release = app.release(
         name=f"{data.app_name} is at its release",
         app=data.app_name,
         repo=data.app_repo,
@@ -102,8 +103,8 @@ def web(data: Web) -> None:
         user=data.app_name,
         root=str(paths.APPS),
     )
-    runs(application(data), name=f"gunicorn serves {data.app_name}")
-    verified.template(
+    runs(application(data), name=f"gunicorn serves {data.app_name}", changed=[release])
+    site = verified.template(
         name="nginx knows our site",
         src="roles/web/templates/nginx.conf.j2",
         dest=NGINX,
@@ -111,5 +112,5 @@ def web(data: Web) -> None:
         gate=str(paths.GATE),
         **asdict(data),
     )
-    files.link(name="nginx has no stock site", path="/etc/nginx/sites-enabled/default", present=False)
-    up("nginx", name="nginx serves our site", rereads=["/etc/nginx"])
+    stock = files.link(name="nginx has no stock site", path="/etc/nginx/sites-enabled/default", present=False)
+    up("nginx", name="nginx serves our site", rereads=["/etc/nginx"], reload_on=[site, stock])

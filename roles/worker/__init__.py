@@ -6,10 +6,11 @@ from typing import Annotated
 
 import msgspec
 
-from pyinfra_solo import accounts, app, paths
+from pyinfra_solo import paths
 from pyinfra_solo.checks import Check, unit
+from pyinfra_solo.operations import accounts, app
+from pyinfra_solo.operations.service import Service, runs
 from pyinfra_solo.role import role
-from pyinfra_solo.service import Service, runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +62,7 @@ def process(data: Worker) -> Service:
 @role(data=Worker, needs=["base"], healthy=healthy)
 def worker(data: Worker) -> None:
     accounts.system(data.app_name, name=f"{data.app_name} has an account of its own")
-    app.release(
+    release = app.release(
         name=f"{data.app_name} is at its release",
         app=data.app_name,
         repo=data.app_repo,
@@ -73,4 +74,4 @@ def worker(data: Worker) -> None:
         user=data.app_name,
         root=str(paths.APPS),
     )
-    runs(process(data), name=f"{data.app_name} works in the background")
+    runs(process(data), name=f"{data.app_name} works in the background", changed=[release])

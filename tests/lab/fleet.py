@@ -160,7 +160,7 @@ def wait_for_exit(machine: Machine, code: int, timeout: float = READY) -> dict[s
         if not machine.exists("/var/lib/pyinfra-solo/last-run.json"):
             return False
         found = report(machine)
-        return found["boot_id"] == boot_id and found["exit_code"] == code
+        return bool(found["boot_id"] == boot_id and found["exit_code"] == code)
 
     try:
         wait_for(f"exit status {code} on {machine.name}", ended, timeout, every=0.2)

@@ -117,7 +117,7 @@ def write_script(path: str, mode: int) -> str:
     """A shell line that writes its standard input to `path`, as a whole or not at all."""
     name = shlex.quote(path)
     return (
-        f"mkdir -p \"$(dirname {name})\" && cat > {name}.lab-new"
+        f'mkdir -p "$(dirname {name})" && cat > {name}.lab-new'
         f" && chmod {mode:o} {name}.lab-new && mv {name}.lab-new {name}"
     )
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from tests.lab import host
 
 BRIDGE = "br0"
+BRIDGE_MAC = "02:00:0a:4d:01:01"
 ROUTER = "10.77.0.1"
 DNS = "10.77.0.2"
 IMDS = "169.254.169.254"
@@ -66,7 +67,9 @@ class Network:
         host.run(["ip", "netns", "add", self.name])
         commands = [
             "link set lo up",
-            f"link add {BRIDGE} type bridge forward_delay 0 stp_state 0",
+            # A bridge without an address of its own takes the lowest of its ports', and so changes it when
+            # a machine comes or goes: then the others talk to nobody until their ARP has noticed.
+            f"link add {BRIDGE} address {BRIDGE_MAC} type bridge forward_delay 0 stp_state 0",
             f"link set {BRIDGE} up",
             f"addr add {ROUTER}/24 dev {BRIDGE}",
             *(f"addr add {ip}/32 dev {BRIDGE}" for ip in (DNS, IMDS, *SERVICES.values())),

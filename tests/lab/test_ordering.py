@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from tests.lab.asking import before_opening, ordering_problems, web
-from tests.lab.fleet import Fleet, baked, report, wait_for_exit
+from tests.lab.asking import before_opening, gate_is_open, ordering_problems, web
+from tests.lab.fleet import HERE, Fleet, baked, changed, report, wait_for_exit, wheel_house
 from tests.lab.host import wait_for
 from tests.lab.image import Image
+from tests.lab.instance import Instance
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.roots import root
@@ -71,6 +72,29 @@ def test_user_data_that_fails_does_not_keep_a_machine_out(fleet: Fleet, with_clo
     wait_for("cloud-final", lambda: show(machine, FINAL, "ActiveState") == "failed", timeout=30)
     must_be_in_order(machine)
     assert health.timeline[-1].status == 200
+
+
+PIP = "[global]\nno-index = true\nfind-links = http://pypi.lab/house/\ntrusted-host = pypi.lab\n"
+
+
+def test_user_data_makes_one_of_ours_of_a_stock_image(fleet: Fleet, lab: Lab) -> None:
+    """As a `base`: the app's wheels, which an image brings, are in no index here."""
+    text = (HERE / "bootstrap/user-data.yaml").read_text()
+    text = text.replace("https://git.example.com/acme/ops.git", fleet.ops.http_url)
+    instance = Instance(
+        tags={"Role": "base", "Stage": "production"}, user_data=text.replace("0" * 40, fleet.sha)
+    )
+    lab.packages.wheels["house"] = wheel_house()
+    machine = fleet.machine("stock1", image=root("cloud-init"), instance=instance)
+    machine.write("/etc/pip.conf", PIP)
+    machine.power_on()
+    wait_for_exit(machine, 0, timeout=240)
+    assert gate_is_open(machine)
+    assert ordering_problems(machine) == []
+    machine.reboot()
+    wait_for_exit(machine, 0)
+    assert changed(machine) == []
+    must_be_in_order(machine)
 
 
 SITE = "server {{ listen 80 default_server; root {root}; }}\n"

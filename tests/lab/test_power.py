@@ -18,13 +18,12 @@ from tests.lab.lab import Lab
 pytestmark = pytest.mark.lab
 Tally = Callable[[str, bool], None]
 
-STATIONS = ["close gate", "identify", "fetch", "prepare", "resolve", "converge", "judge", "open gate"]
 OPERATIONS = 17
 """Of the role web, with base; a test holds that there are no more."""
 HEAVY = "heavy"
 """A branch with a large file, and with a lock file for which no image has a runtime."""
 
-AT_STATIONS = [station(name) for name in STATIONS]
+AT_STATIONS = [station(name) for name in cuts.LINE]
 AT_OPERATIONS = [operation(number) for number in range(1, OPERATIONS + 1)]
 INSIDE = [
     file("in the middle of a fetch", "var/lib/pyinfra-solo/repo.git/objects/pack/tmp_pack_*", HEAVY),
@@ -64,6 +63,7 @@ def holds(strikes: Strikes, strike: Strike) -> None:
     """It came back by itself, as if nothing had been; and it never said 200 on the way."""
     life, quiet = strikes.life(strike), strikes.undisturbed(strike.branch)
     assert not life.early
+    print(strike.name, "|", life.where, life.opened)
     assert life.run["outcome"] == "ready"
     assert life.empty <= quiet.empty
     assert life.tree == quiet.tree

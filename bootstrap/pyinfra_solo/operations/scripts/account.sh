@@ -31,12 +31,24 @@ look() {
     keys_right || echo keys
 }
 
+# useradd does not sync: after a power cut the files of a new home are there, and empty.
+make_home() {
+    new=${home%/*}/.${home##*/}.new
+    rm -rf "$new"
+    mkdir -m 0750 "$new"
+    [ ! -d /etc/skel ] || cp -rT /etc/skel "$new"
+    chown -R "$name:$(id -g -- "$name")" "$new"
+    chmod 0750 "$new"
+    sync -f "$new" 2>/dev/null || sync # before coreutils 8.24 it takes no argument
+    mv -T "$new" "$home"
+}
+
 apply() {
     if ! getent passwd "$name" >/dev/null; then
         if [ "$system" = yes ]; then
             useradd --system --user-group --home-dir "$home" --no-create-home --shell "$shell" -- "$name"
         else
-            useradd --create-home --user-group --home-dir "$home" --shell "$shell" --password '*' -- "$name"
+            useradd --no-create-home --user-group --home-dir "$home" --shell "$shell" --password '*' -- "$name"
         fi
         echo "$name: created"
     fi
@@ -45,9 +57,7 @@ apply() {
         getent group "$group" >/dev/null || groupadd -- "$group"
         usermod --append --groups "$group" -- "$name"
     done
-    if [ "$system" = no ] && [ ! -d "$home" ]; then
-        install -d -m 0750 -o "$name" -g "$(id -g -- "$name")" "$home"
-    fi
+    [ "$system" = yes ] || [ -d "$home" ] || make_home
     keys_right || printf '%s\n' "$keys" | as_account sh -c '
         umask 077
         mkdir -p "$1/.ssh"

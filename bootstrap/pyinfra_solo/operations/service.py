@@ -17,7 +17,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 from pyinfra.operations import files
 
-from pyinfra_solo import script, unit_files
+from pyinfra_solo.operations import script, unit_files
 
 RECORDS = "/run/pyinfra-solo/loaded"
 """What each running service has read, as digests. On tmpfs: it speaks of processes of this boot."""

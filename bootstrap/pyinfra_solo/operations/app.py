@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 from pyinfra import host, logger
 from pyinfra.api import FactBase, StringCommand, operation
 
-from pyinfra_solo import gitenv, script
+from pyinfra_solo import gitenv
 from pyinfra_solo.errors import DataError
+from pyinfra_solo.operations import script
 
 WHEELS = "/opt/pyinfra-solo/wheels"
 """Wheels that the image brings: what is there needs no index."""

@@ -11,8 +11,8 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 
-from pyinfra_solo import script
 from pyinfra_solo.errors import DataError
+from pyinfra_solo.operations import script
 
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)  # useradd(8), CAVEATS
 _KEY = re.compile(r"[ -~]*\b(ssh|ecdsa|sk)-[ -~]+ [A-Za-z0-9+/=]{16,}( [ -~]*)?", re.ASCII)

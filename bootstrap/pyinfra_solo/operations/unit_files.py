@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra_solo.errors import DataError
 
 if TYPE_CHECKING:  # service.py imports this module
-    from pyinfra_solo.service import Init, Service
+    from pyinfra_solo.operations.service import Init, Service
 
 _PATHS = {
     "systemd": "/etc/systemd/system/{}.service",

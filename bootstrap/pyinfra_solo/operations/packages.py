@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 
-from pyinfra_solo import script
+from pyinfra_solo.operations import script
 
 LOCK_TIMEOUT = 300
 """Seconds to wait for whoever holds dpkg's lock; unattended-upgrades takes minutes."""

@@ -1,0 +1,134 @@
+"""The same machine under SysV init and OpenRC: boots, supervises, tries again, and stops when told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.asking import SLOW, before_opening, deploy_with, gate_is_open, ops_with, page, web
+from tests.lab.fleet import Fleet, baked, changed, report, solo, status, wait_for_exit
+from tests.lab.health import Health
+from tests.lab.host import wait_for
+from tests.lab.image import Image
+from tests.lab.lab import Lab
+from tests.lab.machine import Machine
+from tests.lab.roots import root
+
+pytestmark = pytest.mark.lab
+
+OURS = "service pyinfra-solo"
+BRANCH = "other-inits"
+RETRY = "pgrep -f '[p]yinfra-solo-retry'"
+
+
+@pytest.fixture(scope="module", params=["sysv", "openrc"])
+def init(request: pytest.FixtureRequest) -> str:
+    """The init system."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def old(lab: Lab, init: str) -> Image:
+    """An image of it, with our engine in it."""
+    return baked(root(init), lab.folder)
+
+
+@pytest.fixture(scope="module")
+def served(lab: Lab, fleet: Fleet, old: Image, init: str) -> Iterator[Health]:
+    """A web in service under it, with its first boot's polls; its ops repo is these tests' own branch."""
+    ops_with(fleet, BRANCH, {"deploy.py": deploy_with(fleet)})
+    machine = fleet.machine(init, image=old, init=init, settings=fleet.settings(ref=BRANCH))
+    machine.write("/var/www/html/ping.html", "stale\n")
+    health = lab.health(machine)
+    machine.power_on()
+    wait_for_exit(machine, 0)
+    health.wait_for_200()
+    yield health
+    lab.discard(machine)
+
+
+@pytest.fixture
+def machine(served: Health) -> Machine:
+    """The machine, in service."""
+    served.wait_for_200()
+    return served.machine
+
+
+def test_it_boots_to_200_and_not_before_its_gate_is_open(served: Health, machine: Machine, init: str) -> None:
+    assert machine.read("/proc/1/comm") == "init\n"
+    assert machine.run("command -v openrc").ok == (init == "openrc")
+    before = before_opening(machine, served)
+    assert {check.status for check in before} <= {0, 404, 503}, served.story()
+    assert report(machine)["outcome"] == "ready"
+    assert "pyinfra-solo: open gate: ok" in machine.console()
+    assert machine.run(f"{OURS} status").ok
+    assert machine.run(f"{OURS}-fence status").ok
+
+
+def test_a_second_boot_changes_nothing(served: Health, machine: Machine) -> None:
+    machine.reboot()
+    since = served.mark()
+    wait_for_exit(machine, 0)
+    served.wait_for_200()
+    assert changed(machine) == []
+    before = before_opening(machine, served, since)
+    assert {check.status for check in before} <= {0, 503}, served.story(since)
+
+
+def test_an_app_that_is_killed_comes_back(served: Health, machine: Machine) -> None:
+    first = process(machine)
+    machine.run("pkill -9 -o -f '[g]unicorn'", check=True)
+    wait_for("another gunicorn", lambda: process(machine) not in (0, first), timeout=30)
+    assert solo(machine, "run", "--detailed-exitcodes")[0] == 0
+    served.wait_for_200()
+
+
+def process(machine: Machine) -> int:
+    """The process of the app that answers; 0 when none does."""
+    answer = page(machine, "/")
+    return int(json.loads(answer.body)["pid"]) if answer.status == 200 else 0
+
+
+def test_stopping_ends_a_run_and_closes_the_gate_and_starting_opens_it(
+    fleet: Fleet, machine: Machine
+) -> None:
+    slow = deploy_with(fleet, SLOW.format(seconds=600))
+    tip = fleet.ops.tip(BRANCH)
+    ops_with(fleet, BRANCH, {"deploy.py": slow})
+    machine.run(f"{OURS} restart", check=True)
+    wait_for("the slow thing", lambda: machine.run("pgrep -f '[s]low-thing'").ok, timeout=30)
+    assert "the boot run is going on" in machine.run(f"{OURS} status", check=True).stdout
+    machine.run(f"{OURS} stop", check=True, timeout=60)
+    assert machine.run("pgrep -af '[s]low-thing|[p]yinfra_solo|[p]yinfra-solo-retry'").stdout == ""
+    assert not gate_is_open(machine)
+    assert page(machine, "/ping.html").status == 503
+    told = machine.run(f"{OURS} status")
+    assert (told.code, told.stdout) == (3, "pyinfra-solo: the boot run ended with status 143\n")
+    fleet.ops.branch(BRANCH, tip)
+    machine.run(f"{OURS} start", check=True)
+    wait_for_exit(machine, 0)
+    assert page(machine, "/ping.html").status == 200
+
+
+def test_a_first_boot_that_failed_is_tried_again_and_a_wrong_role_is_not(
+    fleet: Fleet, lab: Lab, old: Image, init: str
+) -> None:
+    lab.git.stop()
+    waiting = fleet.machine("waiting", image=old, init=init, instance=web())
+    wrong = fleet.machine("wrong", image=old, init=init, tags={"Role": "wbe", "Stage": "production"})
+    waiting.power_on()
+    wait_for_exit(waiting, 10)
+    wait_for("a next try", lambda: "the next try is in 10 s" in waiting.console(), timeout=10)
+    assert not gate_is_open(waiting)
+    lab.git.start()
+    wrong.power_on()
+    found = wait_for_exit(wrong, 12)
+    assert "Did you mean 'web'?" in found["error"]
+    fleet.in_service(waiting)
+    wait_for("an end of trying", lambda: not wrong.run(RETRY).ok, timeout=10)
+    assert status(wrong)["last_run"]["run"] == found["run"]
+    told = wrong.run(f"{OURS} status")
+    assert (told.code, told.stdout) == (3, "pyinfra-solo: the boot run ended with status 12\n")
+    assert not gate_is_open(wrong)
