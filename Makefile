@@ -17,7 +17,7 @@ soak: .venv/ready          ## Every power cut there is: hours
 lint: .venv/ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy --explicit-package-bases bootstrap tests benchmarks roles inventories deploy.py
+	.venv/bin/mypy
 
 unit: .venv/ready .venv/servers
 	$(PYTHON) -m pytest tests --ignore tests/lab
@@ -31,6 +31,13 @@ bench: .venv/ready         ## PID 1 to 200, beside a shell script that does the 
 
 schema: .venv/ready        ## docs/report.schema.json, from the classes
 	PYTHONPATH=bootstrap $(PYTHON) -c 'import json; from pyinfra_solo.report import schema; print(json.dumps(schema(), indent=2))' > docs/report.schema.json
+
+COMPILE = .venv/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-emit-index-url --no-emit-find-links --no-config pyproject.toml
+
+lock: .venv/ready          ## Newer dependencies: both lock files, anew
+	$(COMPILE) --upgrade --output-file requirements.lock
+	$(COMPILE) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 
 .venv/servers: .venv/ready tests/lab/prepare.sh
 	@tests/lab/prepare.sh openssh-server gnupg

@@ -119,22 +119,26 @@ wheel_house() {
     rm -rf $baked/wheels/.new
 }
 
+# A folder named by its contents, and a link that names the folder: there is an engine at every moment.
 engine() {
-    rm -rf $baked/.engine
-    mkdir -p $baked/.engine
-    cp -R "$here/pyinfra_solo" $baked/.engine/
-    find $baked/.engine -name __pycache__ -prune -exec rm -rf {} +
-    if [ -d $baked/engine ] && diff -qr -x __pycache__ $baked/.engine $baked/engine >/dev/null; then
-        rm -rf $baked/.engine
+    rm -rf $baked/engines/.new
+    mkdir -p $baked/engines/.new
+    cp -R "$here/pyinfra_solo" $baked/engines/.new/
+    find $baked/engines/.new -name __pycache__ -prune -exec rm -rf {} +
+    name=$(cd $baked/engines/.new && find . -type f -exec sha256sum {} + | LC_ALL=C sort | sha256sum | cut -c1-16)
+    if [ "$(readlink $baked/engine 2>/dev/null)" = engines/"$name" ]; then
+        rm -rf $baked/engines/.new
         return
     fi
-    did "the engine"
-    "$python" -m compileall -q $baked/.engine
+    did "engine $name"
+    "$python" -m compileall -q $baked/engines/.new
     sync
-    rm -rf $baked/.engine-old
-    [ ! -d $baked/engine ] || mv $baked/engine $baked/.engine-old
-    mv $baked/.engine $baked/engine
-    rm -rf $baked/.engine-old
+    rm -rf $baked/engines/"$name"
+    mv -T $baked/engines/.new $baked/engines/"$name"
+    ln -sfn engines/"$name" $baked/.engine
+    sync
+    mv -T $baked/.engine $baked/engine
+    find $baked/engines -mindepth 1 -maxdepth 1 ! -name "$name" -exec rm -rf {} +
 }
 
 runtime() {

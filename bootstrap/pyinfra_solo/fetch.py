@@ -119,4 +119,4 @@ def _prune(checkouts: Path, used: str, keep: int) -> None:
     found = [path for path in checkouts.iterdir() if COMMIT.fullmatch(path.name) and path.name != used]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found[max(0, keep - 1) :]:
-        shutil.rmtree(path, ignore_errors=True)
+        durable.discard(path)
