@@ -26,6 +26,7 @@ from pyinfra.api.operations import run_host_op
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
+from pyinfra.facts.files import Directory
 
 from pyinfra_solo import checks, deploy
 from pyinfra_solo.data import secrets
@@ -55,13 +56,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class BlankMachine(Host):
-    """A machine on which nothing is: every fact is its own default, or what its `blank` makes of the
-    question, where the default does not say it."""
+    """A machine with systemd and nothing else on it: every fact is its own default, or what its
+    `blank` makes of the question, where the default does not say it."""
 
     def get_fact(self, name_or_cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         fact = name_or_cls()
         if hasattr(fact, "blank"):
             return fact.blank(**kwargs)
+        if name_or_cls is Directory and kwargs.get("path") == "/run/systemd/system":
+            return {"mode": 755}
         if isinstance(fact, ShortFactBase):
             return fact.process_data(self.get_fact(fact.fact))
         return fact.default()

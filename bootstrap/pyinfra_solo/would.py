@@ -23,8 +23,12 @@ def would(command: Any, *, blank: bool) -> list[str]:
 
 
 def _brief(command: StringCommand) -> StringCommand:
-    """The command without the text of our own programs: their names and words say what they do."""
-    bits = ["..." if isinstance(bit, QuoteString) and "\n" in str(bit.obj) else bit for bit in command.bits]
+    """The command without its environment and without the text of our own programs: their names and
+    words say what they do."""
+    bits = list(command.bits)
+    if bits[:1] == ["env"] and "sh" in bits:
+        bits = bits[bits.index("sh") :]
+    bits = ["..." if isinstance(bit, QuoteString) and "\n" in str(bit.obj) else bit for bit in bits]
     return StringCommand(*bits, _separator=command.separator)
 
 

@@ -23,6 +23,11 @@ class AccountGaps(FactBase[list[str]]):
 
     default = list
 
+    @staticmethod
+    def blank(words: Sequence[str]) -> list[str]:  # noqa: ARG004 - asked as `command` is
+        """On a machine with nothing on it, for a plan without a machine."""
+        return ["account"]
+
     def command(self, words: Sequence[str]) -> StringCommand:
         return script.run("account", "look", *words)
 

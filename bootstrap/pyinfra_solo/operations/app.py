@@ -35,6 +35,11 @@ class ReleaseState(FactBase[dict[str, str]]):
 
     default = dict
 
+    @staticmethod
+    def blank(ref: str = "", **_asked: Any) -> dict[str, str]:
+        """On a machine with nothing on it, for a plan that asks no remote either."""
+        return {"wanted": f"<the commit of {ref}>"}
+
     def command(
         self,
         base: str,

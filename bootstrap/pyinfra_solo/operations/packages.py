@@ -20,6 +20,11 @@ class MissingPackages(FactBase[list[str]]):
 
     default = list
 
+    @staticmethod
+    def blank(packages: Sequence[str]) -> list[str]:
+        """On a machine with nothing on it, for a plan without a machine."""
+        return list(packages)
+
     def command(self, packages: Sequence[str]) -> StringCommand:
         return script.run("packages", "look", "0", *packages)
 
