@@ -69,7 +69,7 @@ def test_the_next_boot_is_converged_by_the_engine_that_a_commit_changes(fleet: F
     health = fleet.in_service(machine)
     assert {one["name"].split(" | ")[0] for one in report(machine)["operations"]} == {"base", "web"}
     baked = listing(machine, "/opt/pyinfra-solo/engine")
-    engine = "bootstrap/pyinfra_solo/deploy.py"
+    engine = "bootstrap/pyinfra_solo/part.py"
     text = (fleet.tree / engine).read_text()
     naming = "name=self.role.name, kwargs"
     assert text.count(naming) == 1
