@@ -11,7 +11,7 @@ demo: .venv/ready          ## Boot one machine, and watch it become what its tag
 
 test: lint unit lab        ## Everything that CI runs
 
-soak: .venv/ready          ## Every power cut there is: hours
+soak: .venv/ready          ## Every power cut there is: minutes
 	$(PYTHON) -m pytest tests/lab -m soak
 
 lint: .venv/ready

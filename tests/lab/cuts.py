@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tests.lab.asking import before_opening, listing
@@ -169,7 +168,10 @@ class Strikes:
         name, lab = self._names.get(), self._fleet.lab
         with self._making:
             machine = self._fleet.machine(name, disk="ext4", settings=self._fleet.settings(ref=branch))
-        machine.write("/etc/systemd/system/pyinfra-solo.service.d/90-lab.conf", "[Service]\nRestartSec=200ms\n")
+        machine.write(
+            "/etc/systemd/system/pyinfra-solo.service.d/90-lab.conf",
+            "[Service]\nRestartSec=200ms\nExecStartPre=\n",
+        )
         machine.run("sync", check=True)  # what an image brings has long been on its disk
         health = lab.health(machine, interval=INTERVAL)
         try:
@@ -193,14 +195,23 @@ class Strikes:
         early = [check for check in health.timeline[:first] if check.status == 200 and not opened]
         early += [check for check in before_opening(machine, health, first) if check.status == 200]
         return Life(
-            where, opened, tuple(early), tree(machine), empty(machine), report(machine), broken_reports(machine)
+            where,
+            opened,
+            tuple(early),
+            tree(machine),
+            empty(machine),
+            report(machine),
+            broken_reports(machine),
         )
 
 
 def tree(machine: Machine) -> dict[str, str]:
-    """What the engine and the roles put on its disk, and the accounts that there are."""
-    accounts = machine.run("cut -d: -f1,2 /etc/shadow /etc/gshadow", check=True).stdout
-    return {"accounts": accounts, **listing(machine, *managed(machine), leave_out=OTHERS)}
+    """What the engine and the roles put on its disk, and who has a line in shadow and in gshadow."""
+    accounts = {
+        name: machine.run(f"cut -d: -f1 /etc/{name} | sort", check=True).stdout
+        for name in ("shadow", "gshadow")
+    }
+    return {**accounts, **listing(machine, *managed(machine), leave_out=OTHERS)}
 
 
 def managed(machine: Machine) -> list[str]:
@@ -210,7 +221,9 @@ def managed(machine: Machine) -> list[str]:
 
 def empty(machine: Machine) -> frozenset[str]:
     """Files of 0 bytes: what a power cut makes of contents that never reached the disk."""
-    return frozenset(machine.run(["find", *managed(machine), "-xdev", "-type", "f", "-empty"]).stdout.splitlines())
+    return frozenset(
+        machine.run(["find", *managed(machine), "-xdev", "-type", "f", "-empty"]).stdout.splitlines()
+    )
 
 
 def broken_reports(machine: Machine) -> tuple[str, ...]:
@@ -243,5 +256,3 @@ def file(name: str, pattern: str, branch: str = "main") -> Strike:
 def after_opening(seconds: float) -> Strike:
     """So many seconds after the gate has opened."""
     return Strike(f"{seconds} s after the gate opened", lambda seen: seen.open, pause=seconds)
-
-

@@ -220,9 +220,7 @@ def bring_back(machine: Machine, how: str) -> None:
         assert report(machine)["command"] == "boot"
 
 
-@pytest.mark.parametrize(
-    "kind", ["a syntax error in deploy.py", "a syntax error in a role", "a misspelt value"]
-)
+@pytest.mark.parametrize("kind", ["a syntax error in deploy.py", "a misspelt value"])
 def test_a_run_that_finds_the_commit_broken_before_any_change_leaves_the_machine_in_service(
     fleet: Fleet, served: Health, broken1: Machine, kind: str
 ) -> None:

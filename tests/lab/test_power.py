@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab import cuts
 from tests.lab.cuts import Strike, Strikes, after_opening, file, operation, station
-from tests.lab.fleet import Fleet
+from tests.lab.fleet import Fleet, changed, solo
 from tests.lab.image import Image
 from tests.lab.lab import Lab
 
@@ -28,7 +28,9 @@ AT_OPERATIONS = [operation(number) for number in range(1, OPERATIONS + 1)]
 INSIDE = [
     file("in the middle of a fetch", "var/lib/pyinfra-solo/repo.git/objects/pack/tmp_pack_*", HEAVY),
     file("in the middle of a checkout", "var/lib/pyinfra-solo/checkouts/.building-*", HEAVY),
-    file("in the middle of a runtime", "var/lib/pyinfra-solo/runtimes/.building-*/lib/*/site-packages/*", HEAVY),
+    file(
+        "in the middle of a runtime", "var/lib/pyinfra-solo/runtimes/.building-*/lib/*/site-packages/*", HEAVY
+    ),
     file("in the middle of a release", "srv/shop/releases/.tmp-*/.venv/lib/*/site-packages/*"),
 ]
 AFTERWARDS = [after_opening(seconds) for seconds in (0.1, 1, 2, 4, 6, 8, 10)]
@@ -45,7 +47,10 @@ def own_fleet(lab: Lab, image: Image) -> Iterator[Fleet]:
     with Lab(lab.folder.with_name(f"{lab.folder.name}-power")) as own:
         fleet = Fleet(own, image)
         lock = (fleet.tree / "requirements.lock").read_text()
-        large = {"requirements.lock": f"# another lock\n{lock}", "roles/large": os.urandom(24 << 20)}
+        large: dict[str, str | bytes | None] = {
+            "requirements.lock": f"# another lock\n{lock}",
+            "roles/large": os.urandom(12 << 20),
+        }
         fleet.ops.commit(large, "A large file, and another lock", branch=HEAVY, parent=fleet.sha)
         yield fleet
 
@@ -63,7 +68,6 @@ def holds(strikes: Strikes, strike: Strike) -> None:
     """It came back by itself, as if nothing had been; and it never said 200 on the way."""
     life, quiet = strikes.life(strike), strikes.undisturbed(strike.branch)
     assert not life.early
-    print(strike.name, "|", life.where, life.opened)
     assert life.run["outcome"] == "ready"
     assert life.empty <= quiet.empty
     assert life.tree == quiet.tree
@@ -71,7 +75,9 @@ def holds(strikes: Strikes, strike: Strike) -> None:
 
 
 @pytest.mark.parametrize("strike", CUTS_SPREAD, ids=str)
-def test_a_machine_whose_power_failed_comes_back_right(strikes: Strikes, strike: Strike, tally: Tally) -> None:
+def test_a_machine_whose_power_failed_comes_back_right(
+    strikes: Strikes, strike: Strike, tally: Tally
+) -> None:
     tally("power cuts", not strikes.life(strike).early)
     holds(strikes, strike)
 
@@ -103,3 +109,19 @@ def test_there_is_no_moment_at_which_a_run_must_not_be_killed(
 @pytest.mark.parametrize("strike", AT_OPERATIONS[-1:], ids=str)
 def test_the_moments_cover_every_operation(strikes: Strikes, strike: Strike) -> None:
     assert len(strikes.undisturbed(strike.branch).run["operations"]) == OPERATIONS
+
+
+def test_an_account_that_was_half_made_is_made_whole(fleet: Fleet) -> None:
+    """useradd writes several files one after the other, and the power may fail in between."""
+    machine = fleet.machine("torn1")
+    fleet.in_service(machine)
+    right = cuts.tree(machine)
+    machine.run(
+        "sed -i /^deploy:/d /etc/shadow /etc/gshadow; sed -i /^shop:/d /etc/shadow /etc/group", check=True
+    )
+    assert solo(machine, "run")[0] == 0
+    mended = cuts.tree(machine)
+    assert all(mended[name] == right[name] for name in ("shadow", "gshadow"))
+    assert machine.run("id -gn shop").stdout == "shop\n"
+    assert solo(machine, "run")[0] == 0
+    assert not changed(machine)

@@ -23,8 +23,23 @@ keys_right() {
     [ "$(as_account cat "$home/.ssh/authorized_keys" 2>/dev/null)" = "$keys" ]
 }
 
+# useradd writes passwd, shadow, group and gshadow one after the other, and a run may end in between.
+in_shadow() { [ ! -f "/etc/$1" ] || grep -q "^$2:" "/etc/$1"; }
+torn() {
+    grep -q "^$name:" /etc/passwd || return 1 # a directory service's
+    group=$(id -gn -- "$name" 2>/dev/null) || return 0
+    ! in_shadow shadow "$name" || { grep -q "^$group:" /etc/group && ! in_shadow gshadow "$group"; }
+}
+mend() {
+    gid=$(id -g -- "$name")
+    getent group "$gid" >/dev/null || groupadd --gid "$gid" -- "$name"
+    grpconv
+    in_shadow shadow "$name" || { pwconv && usermod --password '*' -- "$name"; }
+}
+
 look() {
     entry=$(getent passwd "$name") || { echo account; return 0; }
+    ! torn || echo half
     [ "${entry##*:}" = "$shell" ] || echo shell
     [ -z "$(groups_missing)" ] || echo groups
     [ "$system" = yes ] || [ -d "$home" ] || echo home
@@ -39,24 +54,28 @@ make_home() {
     [ ! -d /etc/skel ] || cp -rT /etc/skel "$new"
     chown -R "$name:$(id -g -- "$name")" "$new"
     chmod 0750 "$new"
-    sync -f "$new" 2>/dev/null || sync # before coreutils 8.24 it takes no argument
+    sync -f "$new" 2>/dev/null || sync
     mv -T "$new" "$home"
 }
 
 apply() {
     if ! getent passwd "$name" >/dev/null; then
         if [ "$system" = yes ]; then
-            useradd --system --user-group --home-dir "$home" --no-create-home --shell "$shell" -- "$name"
+            useradd --system --user-group --home-dir "$home" --no-create-home --shell "$shell" --password '*' -- "$name"
         else
             useradd --no-create-home --user-group --home-dir "$home" --shell "$shell" --password '*' -- "$name"
         fi
         echo "$name: created"
+    elif torn; then
+        mend
+        echo "$name: was half made"
     fi
     [ "$(getent passwd "$name" | cut -d : -f 7)" = "$shell" ] || usermod --shell "$shell" -- "$name"
     for group in $(groups_missing); do
         getent group "$group" >/dev/null || groupadd -- "$group"
         usermod --append --groups "$group" -- "$name"
     done
+    sync /etc 2>/dev/null || sync # before coreutils 8.24 it takes no argument
     [ "$system" = yes ] || [ -d "$home" ] || make_home
     keys_right || printf '%s\n' "$keys" | as_account sh -c '
         umask 077

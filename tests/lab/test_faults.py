@@ -1,0 +1,287 @@
+"""What a machine needs is slow, late, broken or away: it waits with reason, and comes back by itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.lab import roots
+from tests.lab.asking import deploy_with, drop_in, gate_is_open, ops_with
+from tests.lab.fleet import Fleet, baked, report, solo, wait_for_exit
+from tests.lab.health import Health
+from tests.lab.host import wait_for
+from tests.lab.imds import Imds
+from tests.lab.lab import Lab
+from tests.lab.machine import Machine
+from tests.lab.reasons import why
+
+pytestmark = pytest.mark.lab
+
+SOON = "[Service]\nRestartSec=1s\nExecStartPre=\n"
+"""A unit that tries again at once: how long it waits is not what is tested here."""
+AWAY = "http://git.lab:9/ops.git"
+"""A remote at which nobody listens."""
+FAILS = 'server.shell(name="the leaf is raked", commands=["exit 3"])'
+
+
+@pytest.fixture(scope="module")
+def web(lab: Lab, fleet: Fleet) -> Iterator[Machine]:
+    """A web that has been in service once, off: its disk holds a checkout, and its next boot is short."""
+    machine = fleet.machine("faulty1")
+    drop_in(machine, SOON)
+    fleet.in_service(machine)
+    machine.kill()
+    yield machine
+    lab.discard(machine)
+
+
+@pytest.fixture
+def off(web: Machine) -> Iterator[Machine]:
+    """The same, off before a test and after it."""
+    yield web
+    web.kill()
+
+
+def fresh(fleet: Fleet, name: str, settings: str | None = None) -> Machine:
+    """A machine that has never been on, with a unit that tries again at once."""
+    machine = fleet.machine(name, settings=settings)
+    drop_in(machine, SOON)
+    return machine
+
+
+def ready(fleet: Fleet, machine: Machine) -> Any:
+    """The report of the run that brought it into service."""
+    fleet.in_service(machine)
+    return wait_for_exit(machine, 0)
+
+
+def station(run: Any, name: str) -> Any:
+    return next(one for one in run["stations"] if one["name"] == name)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with the metadata service from power-on, when that ends, and what its waits say."""
+
+    begin: Callable[[Imds], object]
+    said: str
+    waits: int = 1
+    end: Callable[[Imds], object] | None = None
+    seconds: float = 6.0
+
+
+FAULTS = {
+    "late": Fault(Imds.stop, "Connection refused", end=Imds.start),
+    "failing": Fault(lambda imds: imds.faults.fail.extend([503] * 3), "answered 503", waits=3),
+    "refusing tokens": Fault(lambda imds: setattr(imds, "refuse_tokens", 2), "answered 403", waits=2),
+    "dropping connections": Fault(lambda imds: setattr(imds.faults, "drop", 3), "", waits=3),
+    "hung": Fault(Imds.hang, "timed out", end=lambda imds: imds.hang(False)),
+    "out of reach": Fault(Imds.unreachable, "timed out", end=lambda imds: imds.unreachable(False)),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_metadata_service_in_trouble_is_waited_for(lab: Lab, fleet: Fleet, off: Machine, kind: str) -> None:
+    fault = FAULTS[kind]
+    fault.begin(lab.imds)
+    mending = threading.Timer(fault.seconds, fault.end or (lambda _imds: None), [lab.imds])
+    off.power_on()
+    mending.start()
+    run = ready(fleet, off)
+    mending.join()
+    waits = station(run, "identify")["waits"]
+    assert len(waits) >= fault.waits
+    assert all(fault.said in wait["why"] for wait in waits)
+    assert all(wait["seconds"] > 0 and wait["what"] for wait in waits)
+
+
+def test_a_slow_metadata_service_is_heard_out(lab: Lab, fleet: Fleet, off: Machine) -> None:
+    lab.imds.faults.delay = 3.0
+    asked = len(lab.imds.requests(off.address))
+    off.power_on()
+    wait_for("the second question", lambda: len(lab.imds.requests(off.address)) >= asked + 2, 30)
+    lab.imds.faults.delay = 0.0
+    run = ready(fleet, off)
+    assert not station(run, "identify")["waits"]
+
+
+def test_a_token_that_is_lost_in_between_is_asked_for_anew(lab: Lab, fleet: Fleet, off: Machine) -> None:
+    lab.imds.faults.delay = 0.3
+    asked = len(lab.imds.requests(off.address))
+    off.power_on()
+    wait_for("the third question", lambda: len(lab.imds.requests(off.address)) >= asked + 3, 30)
+    lab.imds.tokens.clear()
+    lab.imds.faults.delay = 0.0
+    ready(fleet, off)
+    requests = lab.imds.requests(off.address)[asked:]
+    assert [request.status for request in requests].count(401) == 1
+    assert [request.method for request in requests].count("PUT") == 2
+
+
+def test_a_metadata_service_without_tokens_is_refused_until_it_has_them(
+    lab: Lab, fleet: Fleet, off: Machine
+) -> None:
+    lab.imds.version_1_only = True
+    off.power_on()
+    run = why(off)
+    assert run["exit_code"] == 10
+    assert run["station"] == "identify"
+    assert "it is IMDSv1 only, which is refused" in run["error"]
+    lab.imds.version_1_only = False
+    ready(fleet, off)
+
+
+def test_without_a_metadata_service_no_machine_takes_traffic(lab: Lab, fleet: Fleet) -> None:
+    settings = fleet.settings().replace("metadata = 60.0", "metadata = 2.0")
+    machine = fresh(fleet, "nobody1", settings)
+    health = lab.health(machine)
+    lab.imds.stop()
+    try:
+        machine.power_on()
+        run = why(machine)
+        assert run["exit_code"] == 10
+        assert run["station"] == "identify"
+        assert "The metadata service did not say who this machine is" in run["error"]
+        assert station(run, "identify")["waits"]
+        assert health.first_200() is None
+    finally:
+        lab.imds.start()
+    ready(fleet, machine)
+
+
+def test_without_git_a_machine_goes_on_from_its_disk_and_says_so(fleet: Fleet, off: Machine) -> None:
+    fleet.lab.git.stop()
+    run = ready(fleet, off)
+    assert run["source"] == "disk"
+    assert any(line.startswith("NO REMOTE ANSWERED") for line in station(run, "fetch")["detail"])
+    assert "fetch: NO REMOTE ANSWERED: going on with" in off.journal("pyinfra-solo", boot=True)
+    assert "from disk" in solo(off, "status")[1]
+
+
+def test_a_git_that_never_answers_is_given_its_time_and_no_more(fleet: Fleet, off: Machine) -> None:
+    off.write("/etc/pyinfra-solo/config.toml", fleet.settings(within=2.0), 0o600)
+    fleet.lab.git.hang()
+    run = ready(fleet, off)
+    off.write("/etc/pyinfra-solo/config.toml", fleet.settings(), 0o600)
+    assert run["source"] == "disk"
+    assert "no answer in time" in station(run, "fetch")["detail"][0]
+
+
+def test_without_git_and_without_a_checkout_the_gate_stays_closed_until_git_is_back(
+    lab: Lab, fleet: Fleet
+) -> None:
+    machine = fresh(fleet, "first1")
+    health = lab.health(machine)
+    fleet.lab.git.stop()
+    machine.power_on()
+    run = why(machine)
+    assert run["exit_code"] == 10
+    assert run["station"] == "fetch"
+    assert "no newest commit of 'main' is on disk" in run["error"]
+    assert health.first_200() is None
+    fleet.lab.git.heal()
+    assert ready(fleet, machine)["source"] == fleet.ops.http_url
+
+
+def test_a_transfer_that_breaks_off_is_made_again(fleet: Fleet) -> None:
+    machine = fresh(fleet, "broken1")
+    fleet.lab.git.faults.drop_after = 3000
+    machine.power_on()
+    assert why(machine)["exit_code"] == 10
+    fleet.lab.git.faults.clear()
+    assert ready(fleet, machine)["sha"] == fleet.sha
+
+
+def test_the_second_remote_is_used_when_the_first_is_down(fleet: Fleet) -> None:
+    machine = fresh(fleet, "second1", fleet.settings(remotes=[AWAY, fleet.ops.http_url]))
+    run = ready(fleet, machine)
+    assert run["source"] == fleet.ops.http_url
+    assert station(run, "fetch")["detail"][0].startswith(f"{AWAY} gives nothing: ")
+
+
+def test_a_remote_over_ssh_is_read_with_its_deploy_key_from_its_pinned_host(fleet: Fleet) -> None:
+    paths = {"deploy_key": "/etc/pyinfra-solo/deploy_key", "known_hosts": "/etc/pyinfra-solo/known_hosts"}
+    machine = fresh(fleet, "ssh1", fleet.settings(remotes=[fleet.ops.ssh_url], **paths))
+    machine.write(paths["deploy_key"], fleet.lab.git.deploy_key.read_text(), 0o600)
+    machine.write(paths["known_hosts"], fleet.lab.git.known_hosts)
+    run = ready(fleet, machine)
+    assert run["source"].startswith("ssh://")
+    assert run["sha"] == fleet.sha
+
+
+def test_what_on_disk_says_is_what_a_machine_without_git_does(fleet: Fleet, off: Machine) -> None:
+    """The newest commit that was fetched fails; the last good one is an older one."""
+
+    def run(policy: str) -> tuple[int, Any]:
+        settings = fleet.settings(ref="disk", on_disk=policy)
+        off.write("/etc/pyinfra-solo/config.toml", settings, 0o600)
+        code, _, _ = solo(off, "run")
+        return code, report(off)
+
+    good = ops_with(fleet, "disk", {"README.md": "good\n"})
+    off.write("/etc/pyinfra-solo/config.toml", fleet.settings(ref="disk"), 0o600)
+    ready(fleet, off)
+    newest = ops_with(fleet, "disk", {"deploy.py": deploy_with(fleet, FAILS)})
+    try:
+        assert run("newest")[0] == 1
+        fleet.lab.git.stop()
+        code, found = run("newest")
+        assert (code, found["sha"], found["source"]) == (1, newest, "disk")
+        code, found = run("never")
+        assert (code, found["sha"]) == (10, None)
+        assert "ops.on_disk is 'never'" in found["error"]
+        code, found = run("good")
+        assert (code, found["sha"], found["source"]) == (0, good, "disk")
+        assert gate_is_open(off)
+    finally:
+        off.write("/etc/pyinfra-solo/config.toml", fleet.settings(), 0o600)
+
+
+HOLD = """\
+import fcntl, pathlib, sys, time
+lock = open("/var/lib/dpkg/lock-frontend", "w")
+fcntl.lockf(lock, fcntl.LOCK_EX)
+pathlib.Path("/run/held").touch()
+while not pathlib.Path("/run/let-go").exists():
+    time.sleep(0.1)
+"""
+HOLDER = """\
+[Unit]
+DefaultDependencies=no
+Before=pyinfra-solo.service
+[Service]
+ExecStart=/usr/bin/python3 /usr/local/sbin/hold
+[Install]
+WantedBy=sysinit.target
+"""
+
+
+def test_who_else_installs_packages_is_waited_for(lab: Lab, fleet: Fleet) -> None:
+    image = baked(roots.root("bare"), lab.folder)
+    machine = fleet.machine("bare1", image=image)
+    drop_in(machine, SOON)
+    machine.write("/etc/apt/sources.list", lab.packages.add_debs(["nginx-light"], image))
+    machine.write("/usr/local/sbin/hold", HOLD)
+    machine.write("/etc/systemd/system/hold.service", HOLDER)
+    machine.run("systemctl enable hold.service", check=True)
+    health: Health = lab.health(machine)
+    machine.power_on()
+    wait_for("apt to wait", lambda: machine.run("pgrep -x apt-get").ok, 60)
+    time.sleep(3)
+    assert machine.run("pgrep -x apt-get").ok
+    assert machine.exists("/run/held")
+    assert health.first_200() is None
+    machine.run("touch /run/let-go")
+    run = ready(fleet, machine)
+    assert [one["name"] for one in run["operations"] if "nginx is installed" in one["name"]]
+    assert len(list(reports(machine))) == 1
+
+
+def reports(machine: Machine) -> list[str]:
+    """The runs that there have been."""
+    return machine.run("ls /var/lib/pyinfra-solo/reports | grep json$").stdout.split()
