@@ -65,9 +65,7 @@ class Sshd:
     def start(self) -> None:
         program = shutil.which("sshd", path=os.environ["PATH"] + ":/usr/sbin")
         if not program or os.geteuid() != 0:
-            pytest.fail(
-                "a real sshd needs root, and openssh-server: `make unit` installs it", pytrace=False
-            )
+            pytest.fail("a real sshd needs root, and openssh-server: `make unit` installs it", pytrace=False)
         for old in self.folder.glob("host_key*"):
             old.unlink()
         make_key(self.folder / "host_key", "host")

@@ -301,7 +301,9 @@ def test_its_environment_works_where_it_is_and_needs_no_index(
     )
     assert said.stdout == "1.0\n"
     assert list(with_wheels.current.glob(".venv/lib/*/site-packages/alpha/__pycache__/*.pyc"))
-    scripts = [path.read_bytes() for path in (with_wheels.current / ".venv/bin").iterdir() if not path.is_symlink()]
+    scripts = [
+        path.read_bytes() for path in (with_wheels.current / ".venv/bin").iterdir() if not path.is_symlink()
+    ]
     assert not any(b".tmp-" in text for text in scripts)
 
 

@@ -199,7 +199,6 @@ class TestABoot:
         line.machine.solo("boot").must(0)
         assert line.machine.is_in
 
-
     def test_that_was_killed_holds_the_lock_until_its_operation_has_ended(self, line: Line) -> None:
         """Otherwise the next run would work on the machine at the same time as an apt that lives on."""
         line.commit(f"server.shell(name='it takes long', commands='echo $$ > {line.target}/pid; sleep 60')")

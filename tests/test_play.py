@@ -228,7 +228,7 @@ class TestAFailure:
     @pytest.mark.parametrize(
         ("name", "text", "says"),
         [
-            ("deploy.py", "def (\n", "deploy.py failed (deploy.py:1)"),
+            ("deploy.py", "def (\n", "deploy.py failed: invalid syntax (deploy.py:1)"),
             ("deploy.py", "from pyinfra_solo.deploy import roles\nraise ValueError('a bug')\n", "deploy.py failed: ValueError: a bug"),
             ("deploy.py", "import nothing_of_that_name\n", "deploy.py failed: ModuleNotFoundError"),
             ("roles/site/__init__.py", "def site(:\n", "roles/site/__init__.py cannot be loaded"),

@@ -138,14 +138,20 @@ def showing(**more: Any) -> Service:
 
 def test_upstart_hands_every_value_over_as_it_is(tmp_path: Path) -> None:
     """Upstart runs the lines between `script` and `end script` with `sh -e` (init(5))."""
-    (tmp_path / "env").write_text("# a comment\nVFILE=from a file\nVQUOTED=\"two words\"\nnot a line\nVX=$(id)\n")
+    (tmp_path / "env").write_text(
+        '# a comment\nVFILE=from a file\nVQUOTED="two words"\nnot a line\nVX=$(id)\n'
+    )
     text = render(showing(environment_file=str(tmp_path / "env")), "upstart")
     script = text.split("\nscript\n")[1].split("\nend script\n")[0]
     done = subprocess.run(["sh", "-e", "-c", script], capture_output=True, text=True, check=True)
     words, variables = json.loads(done.stdout)
     assert words == list(NASTY)
     assert [variables[f"V{number}"] for number in range(len(NASTY))] == list(NASTY)
-    assert (variables["VFILE"], variables["VQUOTED"], variables["VX"]) == ("from a file", "two words", "$(id)")
+    assert (variables["VFILE"], variables["VQUOTED"], variables["VX"]) == (
+        "from a file",
+        "two words",
+        "$(id)",
+    )
 
 
 def test_an_upstart_job_has_the_form_of_one() -> None:
@@ -204,7 +210,14 @@ def test_the_lsb_script_has_no_error_and_all_headers(declare: Start) -> None:
     script = declare()
     subprocess.run(["dash", "-n", script.path], check=True)
     headers = script.path.read_text().split("### BEGIN INIT INFO")[1].split("### END INIT INFO")[0]
-    for key in ("Provides", "Required-Start", "Required-Stop", "Default-Start", "Default-Stop", "Short-Description"):
+    for key in (
+        "Provides",
+        "Required-Start",
+        "Required-Stop",
+        "Default-Start",
+        "Default-Stop",
+        "Short-Description",
+    ):
         assert f"# {key}:" in headers
 
 
@@ -314,7 +327,12 @@ def test_an_unknown_verb_is_answered_with_the_known_ones(declare: Start) -> None
 def test_the_script_hands_every_value_over_as_it_is(declare: Start, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("VFILE=from a file\n")
     shown = showing(environment_file=str(tmp_path / "env"), restart_delay=60)
-    script = declare(**{key: getattr(shown, key) for key in ("command", "environment", "environment_file", "restart_delay")})
+    script = declare(
+        **{
+            key: getattr(shown, key)
+            for key in ("command", "environment", "environment_file", "restart_delay")
+        }
+    )
     script("start")
     wait_for("it has shown them", lambda: script.log.exists() and "]" in script.log.read_text(), 10)
     words, variables = json.loads(script.log.read_text().splitlines()[0])

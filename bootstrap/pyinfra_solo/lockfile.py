@@ -37,11 +37,13 @@ def pins(content: bytes, path: Path) -> list[Pin]:
         text = content.decode()
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path} is not UTF-8 at byte {error.start}. Make it again with `uv pip compile --generate-hashes`."
+            f"{path.name} is not UTF-8 at byte {error.start}. Make it again with `uv pip compile --generate-hashes`."
         ) from error
     found = [_pin(words, number, path) for number, words in _logical(text, path)]
     if not found:
-        raise DataError(f"{path} names no package. Make it again with `uv pip compile --generate-hashes`.")
+        raise DataError(
+            f"{path.name} names no package. Make it again with `uv pip compile --generate-hashes`."
+        )
     return found
 
 
@@ -51,12 +53,12 @@ def _pin(words: str, number: int, path: Path) -> Pin:
     found = _PIN.fullmatch(requirement)
     if not found or "--" in _HASH.sub("", words):
         raise DataError(
-            f"{path}, line {number}: {requirement[:60]!r} is not `name==version --hash=sha256:…`. "
+            f"{path.name}, line {number}: {requirement[:60]!r} is not `name==version --hash=sha256:…`. "
             "Make the file again with `uv pip compile --generate-hashes`."
         )
     if not hashes:
         raise DataError(
-            f"{path}, line {number}: {found['name']} has no hash. "
+            f"{path.name}, line {number}: {found['name']} has no hash. "
             "Make the file again with `uv pip compile --generate-hashes`."
         )
     return Pin(found["name"], found["version"], hashes, number)
@@ -77,4 +79,4 @@ def _logical(text: str, path: Path) -> Iterator[tuple[int, str]]:
             yield first, words.strip()
         words = ""
     if words.strip():
-        raise DataError(f"{path}, line {first}: the file ends within a line. Write it again, whole.")
+        raise DataError(f"{path.name}, line {first}: the file ends within a line. Write it again, whole.")

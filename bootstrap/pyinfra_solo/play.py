@@ -34,6 +34,7 @@ from pyinfra_solo.errors import ConvergeError, DataError, SoloError
 from pyinfra_solo.gate import close_gate, look
 from pyinfra_solo.local import ThisMachine, state_here
 from pyinfra_solo.part import Part, bind
+from pyinfra_solo.role import in_words
 from pyinfra_solo.would import would
 
 PROTOCOL = 1
@@ -221,17 +222,12 @@ def _named(error: Exception, where: str) -> SoloError:
         if isinstance(cause, TemplateError) or "Error in template" in str(cause):
             return DataError(f"A template of {where} is invalid: {_short(error)}. Correct it and commit.")
         cause = cause.__cause__ or cause.__context__
-    place = (
-        f" ({Path(error.filename).name}:{error.lineno})"
-        if isinstance(error, SyntaxError) and error.filename
-        else ""
-    )
     kind = "" if isinstance(error, (PyinfraError, SyntaxError)) else f"{type(error).__name__}: "
-    return ConvergeError(f"{where} failed{place}: {kind}{_short(error)}")
+    return ConvergeError(f"{where} failed: {kind}{_short(error)}")
 
 
 def _short(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", str(error) or type(error).__name__)[:300]
+    return re.sub(r"\s+", " ", in_words(error))[:300]
 
 
 class _Heard(logging.Handler):

@@ -92,10 +92,10 @@ def _read(lock: Path) -> bytes:
         return lock.read_bytes()
     except FileNotFoundError as error:
         raise DataError(
-            f"There is no {lock}. Commit one, made with `uv pip compile --generate-hashes`."
+            f"There is no {lock.name} in the ops repo. Commit one, made with `uv pip compile --generate-hashes`."
         ) from error
     except OSError as error:
-        raise DataError(f"{lock} cannot be read: {error.strerror}.") from error
+        raise DataError(f"{lock.name} cannot be read: {error.strerror}.") from error
 
 
 def _find(key: str, homes: Sequence[Path]) -> Path | None:

@@ -107,9 +107,8 @@ def _load_one(name: str) -> Role:
     try:
         module = importlib.import_module(f"roles.{name}")
     except (Exception, SystemExit) as error:
-        where = f" ({error.filename}:{error.lineno})" if isinstance(error, SyntaxError) else ""
         raise ConvergeError(
-            f"roles/{name}/__init__.py cannot be loaded: {error}{where}. Correct it and commit."
+            f"roles/{name}/__init__.py cannot be loaded: {in_words(error)}. Correct it and commit."
         ) from error
     found = getattr(module, name.replace("-", "_"), None)
     if not isinstance(found, Role):
@@ -117,6 +116,13 @@ def _load_one(name: str) -> Role:
             f"roles/{name}/__init__.py declares no role {name!r}. Write `@role()` above `def {name}(data)`."
         )
     return replace(found, name=name)
+
+
+def in_words(error: BaseException) -> str:
+    """The error in a line; a syntax error with its place, which may be in another file."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.msg} ({Path(error.filename).name}:{error.lineno})"
+    return str(error) or type(error).__name__
 
 
 def with_needs(name: str, roles: dict[str, Role]) -> list[Role]:

@@ -98,7 +98,10 @@ class Broken:
 FAILING = 'server.shell(name="the leaf is raked", commands=["echo there is no rake >&2; exit 3"])'
 TABLE = {
     "a syntax error in deploy.py": Broken(
-        1, "converge", "deploy.py failed (deploy.py:", {DEPLOY: GOOD[DEPLOY] + "for role in:\n"}
+        1,
+        "converge",
+        "deploy.py failed: invalid syntax (deploy.py:",
+        {DEPLOY: GOOD[DEPLOY] + "for role in:\n"},
     ),
     "a syntax error in a role": Broken(
         1, "converge", "roles/small/__init__.py cannot be loaded: ", {INIT: GOOD[INIT] + "def (:\n"}

@@ -58,4 +58,6 @@ def rendered(path: Path, values: dict[str, Any]) -> str:
     try:
         return str(get_template(str(path)).render(values))
     except (OSError, TemplateError) as error:
-        raise DataError(f"The template {path} cannot be filled: {error}.") from error
+        raise DataError(
+            f"The template {path.name} cannot be filled: {str(error).rstrip('.')}. Correct it and commit."
+        ) from error
