@@ -12,7 +12,7 @@ demo: .venv/ready          ## Boot one machine, and watch it become what its tag
 test: lint unit lab        ## Everything that CI runs
 
 soak: .venv/ready          ## Every power cut there is: minutes
-	$(PYTHON) -m pytest tests/lab -m soak
+	$(PYTHON) -m pytest tests -m soak
 
 lint: .venv/ready
 	.venv/bin/ruff check .
@@ -20,7 +20,7 @@ lint: .venv/ready
 	.venv/bin/mypy
 
 unit: .venv/ready .venv/servers
-	$(PYTHON) -m pytest tests --ignore tests/lab
+	$(PYTHON) -m pytest tests --ignore tests/lab -m "not soak"
 
 lab: .venv/ready
 	$(PYTHON) -m pytest $(LAB) -m "not soak"

@@ -33,7 +33,7 @@ class Init:
         (folder / "bin").mkdir()
         program = folder / "bin/service"
         program.write_text(
-            f"#!/bin/sh\n[ \"$2\" != status ] || {{ [ -e {self.up} ]; exit; }}\necho $2 >>{self.log}\n: >{self.up}\n"
+            f'#!/bin/sh\n[ "$2" != status ] || {{ [ -e {self.up} ]; exit; }}\necho $2 >>{self.log}\n: >{self.up}\n'
         )
         program.chmod(0o755)
 
@@ -93,7 +93,7 @@ def test_a_second_time_changes_nothing(running: Init) -> None:
 
 @pytest.mark.parametrize(("paths", "verb"), [("rereads", "reload"), ("reads", "restart")])
 def test_a_changed_file_is_read_again(init: Init, paths: str, verb: str) -> None:
-    options = {paths: [str(init.config)]}
+    options: dict[str, Any] = {paths: [str(init.config)]}
     init.converge(**options)
     init.verbs()
     assert init.converge(lambda: change(init), **options).made == ("demo is configured", "demo is up")
@@ -159,7 +159,7 @@ def test_a_folder_stands_for_all_files_in_it(init: Init, what: str) -> None:
 @pytest.mark.parametrize(("key", "verb"), [("changed", "restart"), ("reload_on", "reload")])
 def test_an_operation_may_ask_for_it(running: Init, key: str, verb: str) -> None:
     other = running.folder / "other"
-    options = {"rereads": [str(running.config)], "on": [key]}
+    options: dict[str, Any] = {"rereads": [str(running.config)], "on": [key]}
     running.converge(lambda: files.put(name="other", src=_source(running, "x"), dest=str(other)), **options)
     assert running.verbs() == [verb]
     options = {"rereads": [str(running.config)], "on": [key]}
@@ -168,7 +168,7 @@ def test_an_operation_may_ask_for_it(running: Init, key: str, verb: str) -> None
 
 
 def test_a_restart_is_enough_where_a_reload_is_asked_for_too(init: Init) -> None:
-    options = {"reads": [str(init.config)], "rereads": [str(init.config)]}
+    options: dict[str, Any] = {"reads": [str(init.config)], "rereads": [str(init.config)]}
     init.converge(**options)
     init.verbs()
     init.config.write_text("two\n")

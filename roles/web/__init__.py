@@ -25,6 +25,7 @@ NGINX = "/etc/nginx/nginx.conf"
 @dataclass(frozen=True, kw_only=True)
 class Web:
     """app_repo, app_ref: what `app.release` takes. app_module: gunicorn's module:callable.
+    app_gunicorn: more of gunicorn's options; the default one is known since gunicorn 25.1.
     app_health: the path that answers 200 when the app is well. app_port: on the loopback.
     web_workers, web_connections: nginx's processes ("auto": one a core), and connections of each.
     web_keepalive: seconds; longer than the balancer's idle time, which is 60 s on an ALB.
@@ -44,6 +45,7 @@ class Web:
     app_health: str = "/healthz"
     app_port: Port = 8000
     app_workers: Positive = 2
+    app_gunicorn: Sequence[str] = ("--no-control-socket",)
     web_port: Port = 80
     web_ipv6: bool = False
     web_workers: Positive | Literal["auto"] = "auto"
@@ -74,7 +76,7 @@ def application(data: Web) -> Service:
             "--bind", f"127.0.0.1:{data.app_port}",
             "--workers", str(data.app_workers),
             "--worker-tmp-dir", "/dev/shm",  # noqa: S108 - its heartbeat files; a disk may stall (gunicorn's FAQ)
-            "--no-control-socket",
+            *data.app_gunicorn,
             "--chdir", current,
             data.app_module,
         ],

@@ -128,8 +128,8 @@ class Clean:
         yield f"cd {where}; pivot_root . mnt; umount -l /mnt; cd /"
 
     def _binds(self) -> Iterator[tuple[Path, str, str]]:
-        if Path(BUNDLE).exists():
-            yield Path(BUNDLE), HOST_BUNDLE, "ro"
+        if bundle().exists():
+            yield bundle(), HOST_BUNDLE, "ro"
         for path in (Path("/etc/resolv.conf"), *registry_files()):
             yield path.resolve(), str(path), "ro"
         if self.cache:
@@ -165,11 +165,17 @@ class Running:
             self.process.wait()
 
 
+def bundle() -> Path:
+    """The certificates that this process is told to believe, else the host's."""
+    named = (os.environ.get(name, "") for name in CERTIFICATES)
+    return Path(next(filter(os.path.isfile, named), BUNDLE))
+
+
 def registry_variables() -> dict[str, str]:
     """What this process's environment says about where packages come from."""
     told = {key: value for key, value in os.environ.items() if VARIABLES.fullmatch(key)}
-    bundle = CERTIFICATES if Path(BUNDLE).exists() else ()
-    return {**told, **dict.fromkeys(bundle, HOST_BUNDLE)}
+    names = CERTIFICATES if bundle().exists() else ()
+    return {**told, **dict.fromkeys(names, HOST_BUNDLE)}
 
 
 def registry_files() -> list[Path]:
