@@ -22,12 +22,16 @@ def busy() -> float:
     return (user + nice + system + irq + softirq + steal) / TICKS
 
 
-def own(machine: Machine) -> float:
-    """CPU seconds of a machine, and of this process with its children, who serve and ask it."""
+def of(machine: Machine) -> float:
+    """CPU seconds of a machine since its power-on."""
     stat = cgroup.unified() / cgroup.PARENT / f"{machine.network.name}.{machine.name}" / "cpu.stat"
     used = dict(line.split() for line in stat.read_text().splitlines()) if stat.exists() else {}
-    times = os.times()
-    return int(used.get("usage_usec", 0)) / 1e6 + sum(times[:4])
+    return int(used.get("usage_usec", 0)) / 1e6
+
+
+def own(machine: Machine) -> float:
+    """CPU seconds of a machine, and of this process with its children, who serve and ask it."""
+    return of(machine) + sum(os.times()[:4])
 
 
 def wait(seconds: float) -> None:
