@@ -10,6 +10,9 @@
 #   --now          start the boot run, too
 set -eu
 umask 022
+# Modules come from where this script says, never from the caller's folder.
+export PYTHONSAFEPATH=1
+unset CDPATH
 
 here=$(cd "$(dirname "$0")" && pwd)
 baked=/opt/pyinfra-solo
@@ -39,6 +42,9 @@ lock=$here/../requirements.lock
 [ -f "$lock" ] || die "there is no requirements.lock beside bootstrap/" 13
 [ -z "$config" ] || [ -f "$config" ] || die "there is no $config" 64
 [ -z "$wheels" ] || [ -d "$wheels" ] || die "there is no folder $wheels" 64
+[ -z "$config" ] || config=$(cd -- "$(dirname -- "$config")" && pwd)/${config##*/}
+[ -z "$wheels" ] || wheels=$(cd -- "$wheels" && pwd)
+cd /
 
 find_python() {
     for python in /usr/bin/python3 /usr/bin/python3.13 /usr/bin/python3.12 /usr/bin/python3.11; do
@@ -153,17 +159,22 @@ runtime() {
 
 commands() {
     mkdir -p $baked/bin
-    for name in pyinfra-solo pyinfra-solo-fence pyinfra-solo-retry; do
+    for name in pyinfra-solo pyinfra-solo-fence pyinfra-solo-retry pyinfra; do
         cmp -s "$here/pyinfra_solo/units/$name" $baked/bin/$name && [ -x $baked/bin/$name ] && continue
         did "$baked/bin/$name"
         install -m 755 "$here/pyinfra_solo/units/$name" $baked/bin/.$name
         sync
         mv $baked/bin/.$name $baked/bin/$name
     done
-    [ "$(readlink /usr/local/bin/pyinfra-solo 2>/dev/null)" = $baked/bin/pyinfra-solo ] && return
-    did "/usr/local/bin/pyinfra-solo"
     mkdir -p /usr/local/bin
-    ln -sfn $baked/bin/pyinfra-solo /usr/local/bin/pyinfra-solo
+    for name in pyinfra-solo pyinfra; do
+        link=/usr/local/bin/$name
+        [ "$(readlink $link 2>/dev/null)" = $baked/bin/$name ] && continue
+        # A pyinfra that somebody else has installed stays theirs.
+        if [ $name = pyinfra ] && { command -v pyinfra >/dev/null || [ -e $link ]; }; then continue; fi
+        did "$link"
+        ln -sfn $baked/bin/$name $link
+    done
 }
 
 settings() {
@@ -172,6 +183,8 @@ settings() {
     if [ -n "$config" ]; then
         install -m 600 "$config" /etc/pyinfra-solo/.config.toml
         did "/etc/pyinfra-solo/config.toml, from $config"
+        [ "$python" = /usr/bin/python3 ] || grep -q "^python *= *\"$python\"" "$config" ||
+            say "/usr/bin/python3 here is older than 3.11: set python = \"$python\" below [prepare] in /etc/pyinfra-solo/config.toml"
     else
         install -m 600 "$here/config.example.toml" /etc/pyinfra-solo/.config.toml
         sed -i "s|^python = .*|python = \"$python\"|" /etc/pyinfra-solo/.config.toml

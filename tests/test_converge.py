@@ -103,6 +103,7 @@ def test_the_environment_of_python_does_not_leak_into_a_converge(
         "PYTHONDONTWRITEBYTECODE",
         "PYTHONUTF8",
         "PYTHONPATH",
+        "PYTHONSAFEPATH",
     }
     assert {"PATH", "LANG", "HOME"} <= names
 

@@ -20,6 +20,7 @@ OWN = {
     "RoleError": (12, False),
     "DataError": (13, False),
     "LockedError": (20, True),
+    "PausedError": (21, False),
     "DeadlineError": (22, True),
     "JudgedError": (30, True),
     "UsageError": (64, False),

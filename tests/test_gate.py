@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from pyinfra_solo.errors import PausedError
 from pyinfra_solo.gate import Statement, boot_id, close_gate, kept_statement, look, open_gate
 from tests.here import ENGINE
 
@@ -139,6 +141,20 @@ def test_an_operator_s_close_keeps_what_the_gate_vouched_for(gate: Path) -> None
 
     assert not look(gate=gate).open
     assert kept_statement(gate=gate) == statement()
+
+
+def test_a_run_does_not_open_what_an_operator_closed_while_it_was_at_work(gate: Path) -> None:
+    """Also when the run itself has closed it again since, before its first change."""
+    began = time.monotonic()
+    close_gate("a core dump is being read", reopenable=True, gate=gate)
+    close_gate("a run is changing this machine", gate=gate)
+    with pytest.raises(PausedError, match="gate open"):
+        open_gate(statement(), began=began, gate=gate)
+
+    assert not ping(gate).exists()
+    assert kept_statement(gate=gate) == statement()
+    open_gate(statement(), began=time.monotonic(), gate=gate)
+    assert ping(gate).exists()
 
 
 def test_any_other_close_forgets_it(gate: Path) -> None:

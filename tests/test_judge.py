@@ -128,3 +128,12 @@ def test_a_judge_that_leaves_a_check_out_is_not_ready(tmp_path: Path) -> None:
 def test_a_url_that_is_none_is_refused_when_it_is_declared() -> None:
     with pytest.raises(DataError, match="is not an http"):
         http("ftp://127.0.0.1/")
+
+
+def test_of_two_checks_of_one_target_the_one_that_fails_is_heard(url: str) -> None:
+    """They are called the same: two roles may expect different things of one address."""
+    well, wrong = http(f"{url}/200", within=1), http(f"{url}/200", within=1, status=(404,))
+
+    assert judged(well, well).ready
+    assert not judged(well, wrong).ready
+    assert not judged(wrong, well).ready

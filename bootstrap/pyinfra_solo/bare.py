@@ -4,6 +4,7 @@ Its one writer is whoever holds the run lock, so a lock file of git's in it is a
 GitPython starts git, and is imported here alone.
 """
 
+import hashlib
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ _UNTRUSTED_HOST = re.compile(
 _TORN = re.compile(
     r"object file .* is empty|loose object .* corrupt|bad object|unable to read|not our ref .* shallow|missing blob"
     r"|inflate|index-pack failed|packfile .* (cannot be accessed|is truncated|claims)|not a git repository|bad config"
-    r"|fatal: bad tree|invalid sha1 pointer|does not point to a valid object|reference broken",
+    r"|fatal: bad tree|invalid sha1 pointer|does not point to a valid object|reference broken|cannot lock ref",
     re.IGNORECASE,
 )
 
@@ -82,6 +83,12 @@ class Bare:
         return sha
 
     def _brought(self, remote: str, ref: str, deadline: Deadline) -> str:
+        """The password of a URL goes by the environment: arguments are for all to see."""
+        bare_remote, credentials = gitenv.without_password(remote)
+        with self._repo.git.custom_environment(**credentials):
+            return self._brought_by(bare_remote, ref, deadline)
+
+    def _brought_by(self, remote: str, ref: str, deadline: Deadline) -> str:
         name, sha = self._wanted(remote, ref, deadline)
         if sha is None or not self.has(sha):
             self._fetched(remote, name, deadline)
@@ -194,6 +201,7 @@ class Bare:
                 lock.unlink(missing_ok=True)
             repo.git.update_environment(**gitenv.environment(self._ops.deploy_key, self._ops.known_hosts))
             repo.git.rev_parse("--git-dir")
+            self._bare.chmod(0o700)
         except (git.InvalidGitRepositoryError, git.NoSuchPathError, git.GitCommandError):
             return self._anew()
         return repo
@@ -203,6 +211,7 @@ class Bare:
         small fetches stay packs, which are written as a whole."""
         shutil.rmtree(self._bare, ignore_errors=True)
         repo = git.Repo.init(self._bare, bare=True)
+        self._bare.chmod(0o700)
         with repo.config_writer() as config:
             config.set_value("core", "fsync", "all")
             config.set_value("fetch", "unpackLimit", "1")
@@ -220,7 +229,8 @@ class Bare:
 
 
 def _kept(ref: str) -> str:
-    return f"refs/solo/{ref}"
+    """By digest: git has no room for `release/2` beside `release`."""
+    return f"refs/solo/{hashlib.sha256(ref.encode()).hexdigest()}"
 
 
 def reason(error: git.GitCommandError) -> str:

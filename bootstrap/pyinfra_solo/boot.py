@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from pyinfra_solo import paths
 from pyinfra_solo.converge import Changes, Engine, converge, engine_of
+from pyinfra_solo.errors import PausedError
 from pyinfra_solo.fetch import Checkout, fetch
 from pyinfra_solo.gate import Statement, boot_id, close_gate, look, open_gate
 from pyinfra_solo.good import last_good, remember_good
@@ -68,6 +69,8 @@ def boot(settings: Settings, wishes: Wishes, run: Run) -> Changes:
             with run.station("open gate"):
                 _open(choice, checkout, instance, changes, engine, run)
         # join: the balancers and the launch hook have their place here.
+    except PausedError:
+        raise
     except BaseException as error:
         if wishes.at_boot or run.touched():
             close_gate(str(error) or type(error).__name__)
@@ -116,5 +119,6 @@ def _open(
         Statement(
             role=choice.role.name, stage=choice.stage.name, sha=checkout.sha, boot_id=boot_id(), instance_id=instance.id,
             checks=changes.checks, python=str(engine.python), run=run.id, at=time.time(),
-        )
+        ),
+        began=run.began,
     )  # fmt: skip

@@ -46,7 +46,9 @@ def begin(data: Any) -> Part:
     stack = ExitStack()
     atexit.register(stack.close)
     try:
-        settings, run = stack.enter_context(runs.begun(None, "pyinfra @local deploy.py", keep_report=False))
+        settings, run = stack.enter_context(
+            runs.begun(None, "pyinfra @local deploy.py", keep_report=False, bounded=False)
+        )
         work = _Work()
         stack.callback(work.close_if_half_done)
         return _part(settings, run, dict(context.inventory.get_override_data()), data, work)

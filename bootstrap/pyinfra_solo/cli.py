@@ -35,7 +35,8 @@ class InterruptedRunError(SoloError):
 def main() -> NoReturn:
     """Every failure ends here, as one line on stderr and the exit status of its kind."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, _stop)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(number, _stop)
     try:
         sys.exit(command.main(prog_name="pyinfra-solo", standalone_mode=False) or 0)
     except click.exceptions.Exit as ended:
@@ -43,17 +44,29 @@ def main() -> NoReturn:
     except click.ClickException as error:
         with suppress(OSError):
             error.show()
+        _json_if_asked(error.format_message(), UsageError.exit_code)
         sys.exit(UsageError.exit_code)
     except PermissionError as error:
         if os.geteuid() == 0:
             raise
         _say(f"pyinfra-solo: {error.filename}: {error.strerror}. Run it as root.")
+        _json_if_asked(f"{error.filename}: {error.strerror}. Run it as root.", UsageError.exit_code)
         sys.exit(UsageError.exit_code)
     except SoloError as error:
         _say(f"pyinfra-solo: {error}")
+        _json_if_asked(str(error), error.exit_code)
         sys.exit(error.exit_code)
     finally:
         _drop_unheard()
+
+
+_printed: list[Any] = []
+"""What went to stdout as JSON: one value, whole, also when there was no run to report."""
+
+
+def _json_if_asked(error: str, exit_code: int) -> None:
+    if "--json" in sys.argv[1:] and not _printed and "'--json'" not in error:
+        _print_json({"error": error, "exit_code": exit_code})
 
 
 def _drop_unheard() -> None:
@@ -322,4 +335,5 @@ def _ref(ref: str | None) -> str | None:
 
 
 def _print_json(value: Any) -> None:
+    _printed.append(value)
     click.echo(json.dumps(value, indent=2))

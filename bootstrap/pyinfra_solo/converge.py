@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pyinfra_solo import errors, paths, processes
 from pyinfra_solo.errors import ConvergeError, DataError, DeadlineError, SoloError
@@ -49,11 +49,7 @@ class Engine:
 
 def engine_of(root: Path, python: Path) -> Engine:
     """The checkout's own engine, else the one its lock file names. Raises DataError without either."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    environment |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "DEBIAN_FRONTEND": "noninteractive"}
-    environment.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-    environment.setdefault("LANG", "C.UTF-8")
-    environment.setdefault("HOME", "/root")
+    environment = _environment()
     if (root / ENGINE / "__init__.py").exists():
         environment["PYTHONPATH"] = str((root / ENGINE).parent)
     elif not next(python.parent.parent.glob("lib/python3*/site-packages/pyinfra_solo/__init__.py"), None):
@@ -61,6 +57,23 @@ def engine_of(root: Path, python: Path) -> Engine:
             f"The ops repo has no engine: neither {ENGINE} nor pyinfra-solo in requirements.lock. Add one."
         )
     return Engine(python=python, environment=environment)
+
+
+def engine_here(python: Path) -> Engine:
+    """The engine that runs now, for when the checkout that converged is no longer there."""
+    return Engine(python=python, environment=_environment() | {"PYTHONPATH": str(Path(__file__).parents[1])})
+
+
+def _environment() -> dict[str, str]:
+    """This process's, less what changes a Python. PYTHONSAFEPATH: `-m` would else take modules from the
+    folder in which root stands."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    kept |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
+    kept.setdefault("DEBIAN_FRONTEND", "noninteractive")
+    kept.setdefault("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    kept.setdefault("LANG", "C.UTF-8")
+    kept.setdefault("HOME", "/root")
+    return kept
 
 
 def converge(
@@ -95,7 +108,7 @@ def converge(
     timer.start()
     try:
         heard = _Hearing(run, aloud=mode == "converge")
-        for event in _events(process, request, run.id):
+        for event in _events(process, request, run):
             heard.take(event)
         process.wait()
     finally:
@@ -111,19 +124,15 @@ def converge(
     return heard.result(process.returncode)
 
 
-def _events(
-    process: subprocess.Popen[bytes], request: dict[str, Any], run_id: str
-) -> Iterator[dict[str, Any]]:
+def _events(process: subprocess.Popen[bytes], request: dict[str, Any], run: Run) -> Iterator[dict[str, Any]]:
     """Each event, written down as it comes: a killed run's file says which operation it was at."""
     assert process.stdin and process.stdout  # noqa: S101, PT018 - pipes were asked for
     with process.stdin:
         process.stdin.write(json.dumps(request).encode())
-    kept = paths.STATE / "reports" / f"{run_id}.events"
-    with _open_if_possible(kept) as log:
+    with _log_of(run) as log:
         for line in process.stdout:
-            if log:
-                log.write(line)
-                log.flush()
+            log.write(line)
+            log.flush()
             try:
                 event = json.loads(line)
             except ValueError:
@@ -132,20 +141,14 @@ def _events(
                 yield event
 
 
-class _NoLog:
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-def _open_if_possible(path: Path) -> Any:
-    """A full disk must not stop a run here; the report says so."""
+def _log_of(run: Run) -> BinaryIO:
+    """Only root may read it: the output of what failed may hold anything. A full disk must not stop a
+    run here; the report says so."""
+    path = paths.STATE / "reports" / f"{run.id}.events" if run.keeps_report else Path(os.devnull)
     try:
-        return path.open("ab")
+        return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
     except OSError:
-        return _NoLog()
+        return Path(os.devnull).open("ab")
 
 
 class _Hearing:

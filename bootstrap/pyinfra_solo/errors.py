@@ -59,6 +59,13 @@ class LockedError(SoloError):
     exit_code = 20
 
 
+class PausedError(SoloError):
+    """An operator has closed the gate, and the run is not to open it."""
+
+    exit_code = 21
+    retry = False
+
+
 class DeadlineError(SoloError):
     """Out of time."""
 

@@ -27,12 +27,19 @@ class Checkout:
 
 
 def fetch(
-    ops: Ops, stage: str, flag: str | None, state: Path, run: Run, *, good: str | None = None
+    ops: Ops,
+    stage: str,
+    flag: str | None,
+    state: Path,
+    run: Run,
+    *,
+    good: str | None = None,
+    tidy: bool = True,
 ) -> Checkout:
     """The commit that the stage wants now, on disk and whole.
 
     flag: a ref that beats the settings'. state: holds repo.git and checkouts/. good: the sha that was
-    last judged ready here. Raises SourceError, TrustError, DataError.
+    last judged ready here. tidy: old checkouts go. Raises SourceError, TrustError, DataError.
     """
     ref = flag or ops.refs.get(stage, ops.ref)
     if not ops.remotes:
@@ -42,8 +49,9 @@ def fetch(
     bare = Bare(state, ops, run.say)
     sha, source = _ladder(bare, ops, ref, good, run)
     checkout = Checkout(root=_materialised(bare, sha, checkouts), sha=sha, ref=ref, source=source)
-    _prune(checkouts, sha, ops.keep)
-    bare.tidy()
+    if tidy:
+        _prune(checkouts, sha, ops.keep)
+        bare.tidy()
     run.say(f"ops at {sha[:12]}, {ref} from {source}")
     return checkout
 
@@ -87,11 +95,16 @@ def _materialised(bare: Bare, sha: str, checkouts: Path) -> Path:
     building.mkdir(mode=0o700)
     try:
         bare.write_tree(sha, building, index)
+        _refuse_escapes(building)
     except GitError as error:
+        shutil.rmtree(building, ignore_errors=True)
         raise SourceError(
             f"Commit {sha[:12]} cannot be written to {building}: {reason(error)}. "
             f"{shutil.disk_usage(checkouts).free >> 20} MiB are free there."
         ) from error
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
     finally:
         index.unlink(missing_ok=True)
     compileall.compile_dir(building, quiet=2, maxlevels=12)
@@ -112,6 +125,17 @@ def _refuse_hostile(bare: Bare, sha: str) -> None:
 
 def _leads_out(path: str, target: str) -> bool:
     return target.startswith("/") or os.path.normpath(Path(path).parent / target).split("/")[0] == ".."
+
+
+def _refuse_escapes(tree: Path) -> None:
+    """Links of links: only the files show where a chain of them ends."""
+    root = tree.resolve()
+    for folder, folders, files in os.walk(tree):
+        for path in (Path(folder, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise TrustError(
+                    f"The ops repo's link {str(path.relative_to(tree))!r} leads out of its tree. Remove it."
+                )
 
 
 def _prune(checkouts: Path, used: str, keep: int) -> None:

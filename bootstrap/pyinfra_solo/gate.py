@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra_solo import paths
+from pyinfra_solo.errors import PausedError
 
 _PING = "ping.html"
 
@@ -67,18 +68,30 @@ def close_gate(reason: str, *, reopenable: bool = False, gate: Path | None = Non
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    since = time.time() if was_open else _said(_closed(gate)).get("at", time.time())
+    said = _said(_closed(gate))
+    since = time.time() if was_open else said.get("at", time.time())
     if not reopenable:
         _statement(gate).unlink(missing_ok=True)
     with suppress(OSError):  # a full tmpfs: it is closed all the same
-        _replace(_closed(gate), json.dumps({"reason": reason, "at": since}))
+        by_hand = time.monotonic() if reopenable else said.get("by_hand")
+        _replace(_closed(gate), json.dumps({"reason": reason, "at": since, "by_hand": by_hand}))
     return was_open
 
 
-def open_gate(statement: Statement, *, gate: Path | None = None) -> None:
-    """Open it: the statement first, so that an open gate always has one, and ping.html by rename."""
+def open_gate(statement: Statement, *, began: float | None = None, gate: Path | None = None) -> None:
+    """Open it: the statement first, so that an open gate always has one, and ping.html by rename.
+
+    began: of the run that opens it, on the monotonic clock. Raises PausedError when an operator has
+    closed the gate since; the statement is written, so that `gate open` can open it.
+    """
     gate = gate or paths.GATE
     _make(gate)
+    said = _said(_closed(gate))
+    if began is not None and (said.get("by_hand") or 0) > began:
+        _replace(_statement(gate), json.dumps(asdict(statement)))
+        raise PausedError(
+            f"The gate was closed by hand while this run was at work ({said.get('reason')}). `pyinfra-solo gate open` opens it."
+        )
     kept = _read(gate)
     if kept and (gate / _PING).exists() and _same(kept, statement):
         # In service as it was: the page is not touched, and it is open since then.

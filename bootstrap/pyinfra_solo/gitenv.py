@@ -1,7 +1,9 @@
 """The environment in which git may run here: it never asks, never hangs, and trusts pinned keys only."""
 
+import base64
 import shlex
 from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 
 def environment(deploy_key: Path | None = None, known_hosts: Path | None = None) -> dict[str, str]:
@@ -35,4 +37,21 @@ def environment(deploy_key: Path | None = None, known_hosts: Path | None = None)
         "GIT_ALLOW_PROTOCOL": "file:http:https:ssh",
         "GIT_HTTP_LOW_SPEED_LIMIT": "1000",
         "GIT_HTTP_LOW_SPEED_TIME": "10",
+    }
+
+
+def without_password(remote: str) -> tuple[str, dict[str, str]]:
+    """A http or https URL without its user and password, and variables that send them all the same
+    (git-config(1), http.<url>.extraHeader; git(1), GIT_CONFIG_COUNT). Other remotes as they are."""
+    parts = urlsplit(remote) if remote.startswith(("http://", "https://")) else None
+    if parts is None or parts.username is None:
+        return remote, {}
+    clean = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    header = f"Authorization: Basic {base64.b64encode(pair.encode()).decode()}"
+    root = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "/", "", ""))
+    return clean, {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"http.{root}.extraHeader",
+        "GIT_CONFIG_VALUE_0": header,
     }

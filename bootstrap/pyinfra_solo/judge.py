@@ -51,7 +51,7 @@ def judge(
     asked = json.dumps({"checks": list(checks), "seconds": deadline.left()})
     process = subprocess.Popen(
         [str(python), "-m", "pyinfra_solo.judge"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, cwd="/", start_new_session=True,
     )  # fmt: skip
     try:
         answer, _ = process.communicate(asked, timeout=deadline.left() + 10)
@@ -63,9 +63,8 @@ def judge(
     finally:
         processes.end_session(process.pid)
         process.wait()
-    said = {finding.check for finding in findings if finding.passed}
-    wanted = {f"{check.get('kind')} {check.get('target')}" for check in checks}
-    return Verdict(ready=wanted <= said and process.returncode == 0, findings=findings)
+    well = len(findings) == len(checks) and all(finding.passed for finding in findings)
+    return Verdict(ready=well and process.returncode == 0, findings=findings)
 
 
 def main() -> int:

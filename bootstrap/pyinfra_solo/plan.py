@@ -12,6 +12,7 @@ from pyinfra_solo.identify import Instance
 from pyinfra_solo.resolve import resolve, stage_of
 from pyinfra_solo.run import Run
 from pyinfra_solo.settings import Settings
+from pyinfra_solo.talk import printable
 
 
 def plan(
@@ -41,7 +42,7 @@ def plan(
 
 def _fetched(settings: Settings, wishes: Wishes, stage: str, run: Run) -> tuple[Path, Engine]:
     with run.station("fetch"):
-        checkout = fetch(settings.ops, stage, wishes.ref, paths.STATE, run, good=last_good())
+        checkout = fetch(settings.ops, stage, wishes.ref, paths.STATE, run, good=last_good(), tidy=False)
         run.report.sha, run.report.source = checkout.sha, checkout.source
     with run.station("prepare"):
         return checkout.root, engine_of(checkout.root, prepare_runtime(settings, checkout, run).python)
@@ -51,7 +52,7 @@ def lines(changes: Changes) -> Iterator[str]:
     """The plan as text: operations that would change something, with what they would do."""
     for operation in changes.operations:
         if operation.changed:
-            yield f"~ {operation.name}"
-            yield from (f"    {line}" for line in operation.diff)
+            yield printable(f"~ {operation.name}")
+            yield from (printable(f"    {line}") for line in operation.diff)
     same = len(changes.operations) - changes.changed
     yield f"{changes.changed} operations would change this machine, {same} would not."

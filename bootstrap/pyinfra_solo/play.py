@@ -39,6 +39,8 @@ from pyinfra_solo.would import would
 
 PROTOCOL = 1
 _TAIL = 40
+_MOST_TEXT = 2000
+"""Characters of a message or a line; cut after secrets are taken out, so that no part of one is left."""
 _REDACTED = "[redacted]"
 
 
@@ -78,6 +80,12 @@ class Telling:
     out: TextIO
     hidden: Sequence[str] = ()
 
+    def hide(self, secrets: Sequence[str]) -> None:
+        """From now on. A secret of several lines is hidden line by line, as output and diffs are lines;
+        what is shorter than four characters is no secret, and is part of every other word."""
+        parts = {part for secret in secrets for part in (secret, *secret.splitlines())}
+        self.hidden = sorted((part for part in parts if len(part.strip()) >= 4), key=len, reverse=True)
+
     def event(self, event: str, **values: Any) -> None:
         self.out.write(json.dumps({"event": event, **self._clean(values)}) + "\n")
         self.out.flush()
@@ -86,7 +94,7 @@ class Telling:
         if isinstance(value, str):
             for secret in self.hidden:
                 value = value.replace(secret, _REDACTED)
-            return value
+            return value[:_MOST_TEXT]
         if isinstance(value, dict):
             return {key: self._clean(inner) for key, inner in value.items()}
         if isinstance(value, (list, tuple)):
@@ -103,11 +111,9 @@ def play(request: Request, tell: Telling) -> None:
     root = Path(request.root)
     ThisMachine.seconds = request.operation_seconds
     bound = bind(root, request.role, request.stage, request.flags)
-    tell.hidden = sorted(
-        {text for one in bound for text in secrets(one.role, one.data)}, key=len, reverse=True
-    )
     declared = [check for one in bound for check in one.checks()]
     tell.event("declared", roles=[one.role.name for one in bound], checks=checks.to_json(declared))
+    tell.hide([text for one in bound for text in secrets(one.role, one.data)])
     state = state_here(root, {}, BlankMachine if request.mode == "blank" else Host)
     deploy.play(Part(bound, changing=_closing(request, tell)))
     with _context(state) as host:
@@ -163,6 +169,7 @@ def _one(request: Request, state: State, host: Host, one: str, number: int, tell
     name = _name(state, one)
     tell.event("starting", number=number, name=name)
     started = time.monotonic()
+    _heard.lines.clear()
     state.is_executing = True
     state.current_stage = StateStage.Execute
     meta = state.get_op_data_for_host(host, one).operation_meta
@@ -185,7 +192,7 @@ def _one(request: Request, state: State, host: Host, one: str, number: int, tell
         changed=complete and meta.did_change(),
         failed=problem is not None,
         seconds=round(time.monotonic() - started, 3),
-        output=_output(meta)[-_TAIL:] if problem else [],
+        output=_output(meta)[-_TAIL:] if problem else list(_heard.lines),
         diff=diff,
     )
     if problem:
@@ -212,7 +219,7 @@ def _output(meta: Any) -> list[str]:
 
 def _last_words(meta: Any) -> str:
     lines = [line for line in _output(meta) if line.strip()]
-    return (lines[-1] if lines else "; ".join(_heard.lines[-2:]) or "it gave no reason")[:300]
+    return lines[-1] if lines else "; ".join(_heard.lines[-2:]) or "it gave no reason"
 
 
 def _named(error: Exception, where: str) -> SoloError:
@@ -227,7 +234,7 @@ def _named(error: Exception, where: str) -> SoloError:
 
 
 def _short(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", in_words(error))[:300]
+    return re.sub(r"\s+", " ", in_words(error))
 
 
 class _Heard(logging.Handler):
@@ -239,7 +246,7 @@ class _Heard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = re.sub(r"\x1b\[[0-9;]*m|^\s*\[@local\]\s*", "", record.getMessage())
-        self.lines = [*self.lines[-9:], _short(Exception(text))]
+        self.lines = [*self.lines[-9:], re.sub(r"\s+", " ", text)]
 
 
 _heard = _Heard()

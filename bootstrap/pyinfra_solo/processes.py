@@ -32,7 +32,9 @@ def end_session(session: int, grace: float = _GRACE) -> None:
     until = time.monotonic() + grace
     while (left := members(session)) and time.monotonic() < until:
         time.sleep(0.05)
-    while left := members(session):
+    # Not for ever: a process in uninterruptible sleep (a dead network disk) cannot be ended.
+    until = time.monotonic() + grace
+    while (left := members(session)) and time.monotonic() < until:
         _signal(left, signal.SIGKILL)
         time.sleep(0.02)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pyinfra_solo import paths
-from pyinfra_solo.converge import engine_of
+from pyinfra_solo.converge import engine_here, engine_of
 from pyinfra_solo.errors import JudgedError
 from pyinfra_solo.gate import kept_statement, open_gate
 from pyinfra_solo.judge import judge
@@ -21,7 +21,8 @@ def reopen(run: Run) -> None:
         )
     run.report.role, run.report.stage, run.report.sha = statement.role, statement.stage, statement.sha
     with run.station("judge"):
-        engine = engine_of(paths.STATE / "checkouts" / statement.sha, Path(statement.python))
+        root, python = paths.STATE / "checkouts" / statement.sha, Path(statement.python)
+        engine = engine_of(root, python) if root.is_dir() else engine_here(python)
         verdict = judge(
             [dict(check) for check in statement.checks], engine.python, dict(engine.environment), run.deadline
         )

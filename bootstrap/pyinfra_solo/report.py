@@ -20,11 +20,11 @@ from pyinfra_solo.waiting import Wait
 SCHEMA_VERSION = 1
 
 
-class Part(msgspec.Struct, kw_only=True, omit_defaults=False):
+class Record(msgspec.Struct, kw_only=True, omit_defaults=False):
     """A part of a report."""
 
 
-class Operation(Part, kw_only=True):
+class Operation(Record, kw_only=True):
     """One operation. changed: for a plan, would change. output: the last lines of what failed."""
 
     name: str
@@ -35,7 +35,7 @@ class Operation(Part, kw_only=True):
     diff: list[str] = []
 
 
-class Station(Part, kw_only=True):
+class Station(Record, kw_only=True):
     """One station of the line. started: seconds after the run's start."""
 
     name: str
@@ -46,7 +46,7 @@ class Station(Part, kw_only=True):
     waits: list[Wait] = []
 
 
-class Report(Part, kw_only=True):
+class Report(Record, kw_only=True):
     """A run. outcome: running (or killed), ready, done (without the gate), failed, or planned."""
 
     schema: int = SCHEMA_VERSION
@@ -125,12 +125,12 @@ class ReportFile:
     def write(self) -> None:
         text = encode(self.report)
         try:
-            (self._state / "reports").mkdir(mode=0o755, parents=True, exist_ok=True)
-            durable.write(self._state / "reports" / f"{self.report.run}.json", text)
+            (self._state / "reports").mkdir(mode=0o700, parents=True, exist_ok=True)
+            durable.write(self._state / "reports" / f"{self.report.run}.json", text, 0o600)
             self.problem = None
             if not self.is_last:
                 return
-            durable.write(self._state / "last-run.json", text)
+            durable.write(self._state / "last-run.json", text, 0o600)
             (self._run / "last-run.json").unlink(missing_ok=True)
         except OSError as error:
             self.problem = f"{self._state}: {errno.errorcode.get(error.errno or 0, '')} {error.strerror}"
@@ -140,7 +140,7 @@ class ReportFile:
     def _write_beside(self, text: bytes) -> None:
         try:
             self._run.mkdir(mode=0o755, parents=True, exist_ok=True)
-            durable.write(self._run / "last-run.json", text)
+            durable.write(self._run / "last-run.json", text, 0o600)
         except OSError as error:
             self.problem = f"{self.problem}; {self._run}: {error.strerror}"
 

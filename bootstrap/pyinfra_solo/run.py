@@ -46,6 +46,15 @@ class Run:
         """Told of each station; the run lock's file shows it to whoever waits."""
 
     @property
+    def keeps_report(self) -> bool:
+        return self._file is not None
+
+    @property
+    def began(self) -> float:
+        """Seconds on the monotonic clock."""
+        return self._began
+
+    @property
     def id(self) -> str:
         return self.report.run
 
@@ -72,8 +81,9 @@ class Run:
 
     def say(self, text: str) -> None:
         """A line in the log and in the report, under the station that the run is at."""
-        if self.report.stations:
-            self.report.stations[-1].detail.append(text)
+        if not self.report.stations:
+            self.report.stations.append(Station(name="start", started=0.0, seconds=0.0, outcome="ok"))
+        self.report.stations[-1].detail.append(text)
         self.voice.say(self.report.station or "run", text)
 
     def waited(self, wait: Wait) -> None:

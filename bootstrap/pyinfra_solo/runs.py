@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pyinfra_solo import settings as settings_file
-from pyinfra_solo.errors import LockedError, SoloError, UsageError
+from pyinfra_solo.errors import DeadlineError, LockedError, PausedError, SoloError, UsageError
 from pyinfra_solo.gate import close_gate, look
 from pyinfra_solo.lock import held
 from pyinfra_solo.report import encode
@@ -18,6 +19,9 @@ from pyinfra_solo.run import Run
 from pyinfra_solo.settings import Settings
 from pyinfra_solo.talk import voice
 from pyinfra_solo.waiting import Deadline
+
+_GRACE = 60.0
+"""Seconds after the deadline in which a station may still end by its own bound."""
 
 
 class DiskError(SoloError):
@@ -31,10 +35,12 @@ def begun(
     *,
     keep_report: bool = True,
     locked: bool = True,
+    bounded: bool = True,
     then: Callable[[Any], None] | None = None,
 ) -> Iterator[tuple[Settings, Run]]:
     """A run under way. Whatever goes wrong ends its report and leaves here as a SoloError.
 
+    bounded: this process is ours alone: an alarm ends what no station's own bound has ended.
     then: given the report as JSON values at the end, also of a failed run.
     """
     run = Run(name, Deadline.after(Settings().limits.deadline), voice(), keep_report=keep_report)
@@ -45,6 +51,8 @@ def begun(
             settings = settings_file.load(config)
             run.keep = settings.limits.reports
             run.deadline = Deadline.after(settings.limits.deadline)
+            if bounded:
+                stack.enter_context(_alarm(settings.limits.deadline + _GRACE))
             if locked:
                 wait = run.deadline if name == "boot" else run.deadline.sooner(settings.limits.lock)
                 lock = stack.enter_context(held(name, wait, run.say))
@@ -54,7 +62,7 @@ def begun(
         problem = _named(error)
         if isinstance(problem, LockedError):
             run.gives_way()
-        if name == "boot":
+        if name == "boot" and not isinstance(problem, PausedError):
             close_gate(str(problem))
         run.end("failed", problem)
         if problem is error:
@@ -68,6 +76,22 @@ def begun(
 
 
 _DISK = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)}
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    """DeadlineError out of whatever call this process is in, `seconds` from now (setitimer(2))."""
+
+    def late(_number: int, _frame: object) -> None:
+        raise DeadlineError("Out of time: a station did not end by itself. See the report for which.")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _named(error: BaseException) -> BaseException:

@@ -108,6 +108,11 @@ def load(path: Path | None = None) -> Settings:
         raise DataError(f"{path}: {error}. bootstrap/config.example.toml lists every key.") from error
     for remote in settings.ops.remotes:
         check_remote(remote, str(path))
+    for place in (settings.prepare.index or "", *settings.prepare.wheels):
+        if re.match(r"https?://[^/]*@", place):
+            raise DataError(
+                f"{path}: a package index with a password in its URL would show in `ps`. Use a netrc file."
+            )
     for ref in (settings.ops.ref, *settings.ops.refs.values()):
         check_ref(ref, str(path))
     return settings

@@ -74,12 +74,12 @@ class Terminal(Plain):
     def operation(self, operation: Operation, number: int, of: int) -> None:  # noqa: ARG002
         if operation.failed:
             self._line(f"    {self._paint('31', 'failed')}  {printable(operation.name)}")
-            for line in operation.output:
-                self._line(f"            {printable(line)}")
         elif operation.changed:
             self._line(
                 f"    {self._paint('33', 'changed')} {printable(operation.name)} {self._paint('2', f'{operation.seconds:.1f} s')}"
             )
+        for line in operation.output:
+            self._line(f"            {printable(line)}")
 
     def _line(self, text: str) -> None:
         self._write(f"\r\x1b[K{text}\n")

@@ -23,7 +23,8 @@ JOURNALD = "/etc/systemd/journald.conf.d/50-pyinfra-solo.conf"
 class Base:
     """journal_mib: the most that logs may take on disk. deploy_keys: lines of authorized_keys;
     exactly these keys may log in. time_sync: the daemon that keeps the clock, under systemd.
-    automatic_upgrades: unattended-upgrades may work, once the machine has converged.
+    automatic_upgrades: unattended-upgrades may work, once the machine has converged; under systemd it is
+    installed for that.
     """
 
     time_sync: Literal["systemd-timesyncd", "chrony"] = "systemd-timesyncd"
@@ -57,7 +58,11 @@ def base(data: Base) -> None:
 
 
 def _under_systemd(data: Base) -> None:
-    packages.installed(name=f"{data.time_sync} is installed", packages=[data.time_sync])
+    upgrading = ["unattended-upgrades"] if data.automatic_upgrades else []
+    wanted = [data.time_sync, *upgrading]
+    packages.installed(
+        name=f"{' and '.join(wanted)} {'are' if upgrading else 'is'} installed", packages=wanted
+    )
     journal = files.put(
         name=f"the journal takes {data.journal_mib} MiB at most",
         src=StringIO(f"[Journal]\nSystemMaxUse={data.journal_mib}M\n"),

@@ -138,9 +138,10 @@ def _check(app: str, repo: str, ref: str, keep: int, requirements: str | None, o
         raise DataError(f"The app {app[:40]!r} is not a name: use a-z, then a-z, 0-9, _ or -, 63 at most.")
     if not repo or repo.startswith("-") or not repo.isprintable():
         raise DataError(f"The app {app!r} has no usable repository. Give a URL or a path.")
-    if "://" in repo and urlsplit(repo).password:
+    parts = urlsplit(repo) if "://" in repo else None
+    if parts and (parts.password or (parts.username and parts.scheme in ("http", "https"))):
         raise DataError(
-            f"The repository of {app!r} has a password in its URL, which `ps` shows. Use deploy_key."
+            f"The repository of {app!r} has a password or a token in its URL, which `ps` shows. Use deploy_key."
         )
     if not _REF.fullmatch(ref) or ".." in ref:
         raise DataError(f"The ref {ref[:40]!r} of {app!r} is not a branch, a tag or a commit id.")

@@ -31,12 +31,15 @@ get() {
         -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold "$@"
 }
 
+# Not the wall clock, which may be set while a first boot is under way.
+uptime() { cut -d. -f1 /proc/uptime; }
+
 # The lock of the lists is none that DPkg::Lock::Timeout waits for (apt.conf(5)).
 update() {
-    until=$(($(date +%s) + timeout))
+    until=$(($(uptime) + timeout))
     while ! said=$(get update 2>&1); do
         case $said in *'Could not get lock'*) ;; *) break ;; esac
-        [ "$(date +%s)" -lt "$until" ] || break
+        [ "$(uptime)" -lt "$until" ] || break
         sleep 2
     done
     printf '%s\n' "$said" | tail -n 3

@@ -14,7 +14,9 @@ shift 5
 app=${base##*/}
 marker=.pyinfra-solo-release
 git_dir=$base/repo.git
-deadline=$(($(date +%s) + timeout))
+# Not the wall clock, which may be set while a first boot is under way.
+uptime() { cut -d. -f1 /proc/uptime; }
+deadline=$(($(uptime) + timeout))
 
 say() { printf '%s: %s\n' "$app" "$*"; }
 fail() {
@@ -26,7 +28,7 @@ plain() { tr -cd '\11\12\40-\176'; }
 
 # --foreground: in a process group of its own, `timeout` would outlive the kill of the run's group.
 bounded() {
-    left=$((deadline - $(date +%s)))
+    left=$((deadline - $(uptime)))
     [ "$left" -gt 0 ] || left=1
     timeout --foreground -k 5 "$left" "$@"
 }
