@@ -40,7 +40,7 @@ lock: .venv/ready          ## Newer dependencies: both lock files, anew
 	$(COMPILE) --upgrade --extra dev --constraint requirements.lock --output-file requirements-dev.lock
 
 .venv/servers: .venv/ready tests/lab/prepare.sh
-	@tests/lab/prepare.sh openssh-server gnupg
+	@tests/lab/prepare.sh openssh-server gnupg nginx-light
 	@touch $@
 
 .venv/ready: requirements-dev.lock bootstrap/uv.txt tests/prepare.sh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from tests.here import put_below
 from tests.lab.instance import Instance
 from tests.loopback import Metadata, metadata_service
+
+# nohup(1), and whoever starts a job as it does, ignores it, and all that tests start would inherit that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -109,9 +109,9 @@ def put_below(folder: Path, patch: pytest.MonkeyPatch) -> None:
     (paths.STATE / "reports").mkdir(parents=True)
 
 
-def new_run(seconds: float = 60, heard: io.StringIO | None = None) -> Run:
-    """A run that leaves no report, and says what it says into `heard`."""
-    return Run("test", Deadline.after(seconds), Plain(heard or io.StringIO()), keep_report=False)
+def new_run(seconds: float = 60, heard: io.StringIO | None = None, *, keep_report: bool = True) -> Run:
+    """A run that says what it says into `heard`; its report is below the folder of `put_below`."""
+    return Run("test", Deadline.after(seconds), Plain(heard or io.StringIO()), keep_report=keep_report)
 
 
 def converged(root: Path, *, run: Run | None = None, **options: Any) -> Changes:

@@ -13,7 +13,7 @@ from tests.lab.image import Image, cache_folder
 from tests.lab.lab import Lab
 
 LAST_OF_CONSOLE = 4000  # characters
-TALLIES = pytest.StashKey[dict[str, list[bool]]]()
+TALLIES = pytest.StashKey[dict[str, dict[str, bool]]]()
 
 
 @pytest.fixture(scope="session")
@@ -39,16 +39,16 @@ def fleet(lab: Lab, image: Image) -> Fleet:
 
 
 @pytest.fixture
-def tally(request: pytest.FixtureRequest) -> Callable[[str, bool], None]:
-    """Count something that was done to a machine, and whether its gate was right meanwhile."""
+def tally(request: pytest.FixtureRequest) -> Callable[[str, str, bool], None]:
+    """Count what was done to machines: its kind, its name, and whether the gate was right meanwhile."""
     tallies = request.config.stash.setdefault(TALLIES, {})
-    return lambda kind, right: tallies.setdefault(kind, []).append(right)
+    return lambda kind, name, right: tallies.setdefault(kind, {}).update({name: right})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Say what was counted."""
     for kind, right in config.stash.get(TALLIES, {}).items():
-        wrong = right.count(False)
+        wrong = list(right.values()).count(False)
         said = f"{wrong} TIMES a 200" if wrong else "never a 200"
         terminalreporter.write_line(f"{kind}: {len(right)}, {said} while unconverged")
 

@@ -49,15 +49,21 @@ class Disk:
         if self.root.is_mount():
             return
         if self.kind == "ext4" and not self._store.is_mount():
-            host.run(["mount", "-o", "loop", self._file, self._store])
-            # Still mounted in some namespace, it would be the same dead file system again.
-            if "shutdown" in host.mount_options(self._store):
-                raise host.LabError(f"{self._file} is still held since its power was cut")
+            host.wait_for(f"{self._file} to be let go since its power was cut", self._mount_store, 15)
         for name in ("upper", "work"):
             (self._store / name).mkdir(exist_ok=True)
         layers = f"lowerdir={self.image.lowerdir},upperdir={self._store / 'upper'}"
         options = f"{layers},workdir={self._store / 'work'}"
         host.run(["mount", "-t", "overlay", "overlay", "-o", options, self.root])
+
+    def _mount_store(self) -> bool:
+        """False while a namespace that has just ended still holds it: then it is the same dead file
+        system again. The kernel lets go of a namespace's mounts some time after its last process."""
+        host.run(["mount", "-o", "loop", self._file, self._store])
+        if "shutdown" not in host.mount_options(self._store):
+            return True
+        host.run(["umount", self._store])
+        return False
 
     def unmount(self) -> None:
         """Unmount it; its content stays."""

@@ -17,17 +17,19 @@ done
 export DEBIAN_FRONTEND=noninteractive
 echo "prepare: Debian packages:$missing"
 log=$(mktemp)
-mask=
-trap 'rm -f "$log" $mask' EXIT
-# Tests start an sshd of their own; that of the package must neither start now nor at the next boot.
-case "$missing " in *" openssh-server "*)
-    mask=/etc/systemd/system/ssh.service
-    [ ! -e $mask ] && mkdir -p ${mask%/*} && ln -s /dev/null $mask || mask= ;;
-esac
+masked=
+trap 'rm -f "$log" $masked' EXIT
+# Tests start servers of their own; those of the packages must neither start now nor at the next boot.
+for server in openssh-server:ssh nginx-light:nginx; do
+    unit=/etc/systemd/system/${server#*:}.service
+    case "$missing " in *" ${server%:*} "*)
+        [ -e "$unit" ] || { mkdir -p "${unit%/*}" && ln -s /dev/null "$unit" && masked="$masked $unit"; } ;;
+    esac
+done
 # shellcheck disable=SC2086 # a list of words
 { apt-get update && apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1 </dev/null \
     || { cat "$log" >&2; exit 1; }
-if [ -n "$mask" ]; then
-    rm -f $mask
-    systemctl --quiet disable ssh.service 2>/dev/null || true
-fi
+for unit in $masked; do
+    rm -f "$unit"
+    systemctl --quiet disable "${unit##*/}" 2>/dev/null || true
+done

@@ -153,6 +153,24 @@ def test_a_second_boot_changes_nothing_and_is_closed_until_it_has_been_judged(
     assert statuses <= {0, 503}, health.story(since)
 
 
+AT_ONCE = "[Service]\nExecStartPre=\nExecStart=\nExecStart=/bin/true\n"
+"""In apt-daily.service: all that decides whether it may start, and nothing of what it would download."""
+
+
+def test_upgrades_may_start_on_a_machine_in_service_and_not_while_a_run_is_under_way(web1: Machine) -> None:
+    web1.write("/run/systemd/system/apt-daily.service.d/90-lab.conf", AT_ONCE)
+    web1.run("systemctl daemon-reload", check=True)
+    start = "systemctl start apt-daily.service"
+    result = "systemctl show --value -p Result apt-daily.service"
+    assert web1.run("systemctl is-active pyinfra-solo.service").ok
+    web1.run(start, check=True)
+    assert web1.run(result).stdout.strip() == "success"
+    web1.run(f"flock /run/pyinfra-solo/lock {start}")
+    assert web1.run(result).stdout.strip() == "exec-condition"
+    web1.run(start, check=True)
+    assert web1.run(result).stdout.strip() == "success"
+
+
 def test_systemd_is_content_with_a_machine_in_service(web1: Machine) -> None:
     web1.wait_running()
     assert web1.run("systemctl list-jobs --no-legend").stdout.strip() in ("", "No jobs running.")

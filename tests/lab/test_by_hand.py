@@ -183,10 +183,7 @@ def test_stopping_the_unit_ends_all_that_the_run_had_started(fleet: Fleet, hand1
 
 VOLATILE = r"/(machine-id|hostname)$|\.pyc$"
 """Who a machine is, and python's bytecode, which holds the time of its source."""
-PYINFRA = (
-    "cd /root/ops && PYTHONPATH=bootstrap PYTHONDONTWRITEBYTECODE=1"
-    " /opt/pyinfra-solo/runtime/bin/pyinfra -y @local deploy.py"
-)
+PYINFRA = "cd /root/ops && pyinfra @local deploy.py -y"
 
 
 def test_pyinfras_own_command_makes_the_same_machine_as_ours(fleet: Fleet, lab: Lab) -> None:

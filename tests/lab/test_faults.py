@@ -267,7 +267,9 @@ def test_who_else_installs_packages_is_waited_for(lab: Lab, fleet: Fleet) -> Non
     image = baked(roots.root("bare"), lab.folder)
     machine = fleet.machine("bare1", image=image)
     drop_in(machine, SOON)
-    machine.write("/etc/apt/sources.list", lab.packages.add_debs(["nginx-light"], image))
+    machine.write(
+        "/etc/apt/sources.list", lab.packages.add_debs(["nginx-light", "unattended-upgrades"], image)
+    )
     machine.write("/usr/local/sbin/hold", HOLD)
     machine.write("/etc/systemd/system/hold.service", HOLDER)
     machine.run("systemctl enable hold.service", check=True)

@@ -360,15 +360,16 @@ def test_packages_come_from_the_lab(lab: Lab) -> None:
     machine.run(pip, timeout=120, check=True)
 
 
-def test_two_labs_at_once_do_not_meet(lab: Lab, tmp_path: Path) -> None:
-    here = on(lab, "web1", Instance(id="i-here"))
-    with Lab(tmp_path / "other") as other:
-        there = on(other, "web1", Instance(id="i-there"))
-        assert here.address == there.address
-        assert metadata(here, "meta-data/instance-id") == "i-here"
-        assert metadata(there, "meta-data/instance-id") == "i-there"
-    assert not (tmp_path / "other").exists()
-    assert here.run("systemctl is-system-running").stdout == "running\n"
+def test_two_labs_at_once_do_not_meet(tmp_path: Path) -> None:
+    with Lab(tmp_path / "one") as one:
+        here = on(one, "web1", Instance(id="i-here"))
+        with Lab(tmp_path / "other") as other:
+            there = on(other, "web1", Instance(id="i-there"))
+            assert here.address == there.address
+            assert metadata(here, "meta-data/instance-id") == "i-here"
+            assert metadata(there, "meta-data/instance-id") == "i-there"
+        assert not (tmp_path / "other").exists()
+        assert here.run("systemctl is-system-running").stdout == "running\n"
 
 
 KILLED = """

@@ -16,7 +16,7 @@ from tests.lab.image import Image
 from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
-Tally = Callable[[str, bool], None]
+Tally = Callable[[str, str, bool], None]
 
 OPERATIONS = 17
 """Of the role web, with base; a test holds that there are no more."""
@@ -68,6 +68,7 @@ def holds(strikes: Strikes, strike: Strike) -> None:
     """It came back by itself, as if nothing had been; and it never said 200 on the way."""
     life, quiet = strikes.life(strike), strikes.undisturbed(strike.branch)
     assert not life.early
+    assert not life.opened or strike in AFTERWARDS, f"too late: {life.where}"
     assert life.run["outcome"] == "ready"
     assert life.empty <= quiet.empty
     assert life.tree == quiet.tree
@@ -78,7 +79,7 @@ def holds(strikes: Strikes, strike: Strike) -> None:
 def test_a_machine_whose_power_failed_comes_back_right(
     strikes: Strikes, strike: Strike, tally: Tally
 ) -> None:
-    tally("power cuts", not strikes.life(strike).early)
+    tally("power cuts", strike.name, not strikes.life(strike).early)
     holds(strikes, strike)
 
 
@@ -94,7 +95,7 @@ def test_there_is_no_moment_at_which_the_power_must_not_fail(
 def test_a_run_that_was_killed_is_started_again_and_ends_right(
     strikes: Strikes, strike: Strike, tally: Tally
 ) -> None:
-    tally("kills", not strikes.life(strike).early)
+    tally("kills", strike.name, not strikes.life(strike).early)
     holds(strikes, strike)
 
 
