@@ -1,7 +1,8 @@
 # On Debian 12, as root. Both commands install what they need.
 export PYTHONPATH = bootstrap
 PYTHON = .venv/bin/python
-# A part of the lab's tests: make test LAB=tests/lab/test_gate.py
+# A part of the tests: make test UNIT=tests/test_gate.py LAB=tests/lab/test_boot.py
+UNIT = tests --ignore tests/lab
 LAB = tests/lab
 
 .PHONY: demo test soak lint unit lab bench schema lock clean
@@ -20,7 +21,7 @@ lint: .venv/ready
 	.venv/bin/mypy
 
 unit: .venv/ready .venv/servers
-	$(PYTHON) -m pytest tests --ignore tests/lab -m "not soak"
+	$(PYTHON) -m pytest $(UNIT) -m "not soak"
 
 lab: .venv/ready
 	$(PYTHON) -m pytest $(LAB) -m "not soak"
