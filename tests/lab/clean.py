@@ -66,8 +66,11 @@ class Clean:
     cache: bool = True
     _group: Cgroup = field(init=False)
 
+    def __post_init__(self) -> None:
+        self._group = Cgroup(self.folder.name)
+
     def __enter__(self) -> Clean:
-        self._group = Cgroup(f"clean-{os.getpid()}")
+        sweep(self.folder.parent)
         self._root.parent.mkdir(parents=True)
         host.run(["cp", "-a", "--reflink=auto", root(), self._root], timeout=300)
         for file in Path("/etc/apt/apt.conf.d").glob("*"):
@@ -147,6 +150,19 @@ class Clean:
         self._group.remove()
 
 
+def place() -> Path:
+    """A folder for one of this process's own."""
+    return cache_folder() / "runs" / f"clean-{os.getpid()}"
+
+
+def sweep(runs: Path) -> None:
+    """Clean up after processes that were killed."""
+    for folder in runs.glob("clean-*"):
+        if not host.alive(int(folder.name.removeprefix("clean-"))):
+            Clean(folder).end()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @dataclass
 class Running:
     """A command in a clean Debian."""
@@ -190,7 +206,7 @@ def registry_files() -> list[Path]:
 def main(words: list[str]) -> int:
     """The command; its exit status is what the command inside ended with."""
     cache = words[:1] != ["--no-cache"]
-    with Clean(cache_folder() / "runs" / f"clean-{os.getpid()}", cache) as clean:
+    with Clean(place(), cache) as clean:
         began = time.monotonic()
         running = clean.start(shlex.join(words if cache else words[1:]))
         with contextlib.suppress(KeyboardInterrupt):

@@ -7,15 +7,13 @@ clean Debian and without this host's cache: `python -m tests.lab.clean --no-cach
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.lab.clean import Clean
-from tests.lab.image import cache_folder
+from tests.lab.clean import Clean, place
 
 pytestmark = pytest.mark.lab
 
@@ -31,7 +29,7 @@ LONG = 1800.0
 @pytest.fixture
 def clean() -> Iterator[Clean]:
     """A Debian in which nothing was ever run. The lab's roots come from this host's cache."""
-    with Clean(cache_folder() / "runs" / f"clean-{os.getpid()}") as made:
+    with Clean(place()) as made:
         yield made
 
 
