@@ -28,6 +28,7 @@ COMMANDS = [
     "run",
     "plan",
     "status",
+    "report",
     "gate",
     "gate status",
     "gate close",

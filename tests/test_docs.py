@@ -11,7 +11,7 @@ import click
 import pytest
 
 from pyinfra_solo import errors
-from pyinfra_solo.cli import command
+from pyinfra_solo.commands import command
 
 HERE = Path(__file__).parents[1]
 README = HERE / "README.md"

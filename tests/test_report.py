@@ -13,7 +13,18 @@ import pytest
 
 from pyinfra_solo import report
 from pyinfra_solo.checks import Finding
-from pyinfra_solo.report import Operation, Report, ReportFile, Station, encode, last, new_run_id, schema
+from pyinfra_solo.report import (
+    Again,
+    Operation,
+    Report,
+    ReportFile,
+    Station,
+    Waited,
+    encode,
+    last,
+    new_run_id,
+    schema,
+)
 from pyinfra_solo.waiting import Wait
 from tests.here import REPOSITORY
 
@@ -32,7 +43,8 @@ def whole() -> Report:
         seconds=12.5, outcome="failed", exit_code=30, error="no", station="judge", instance_id="i-0a1", role="web",
         stage="production", sha="a" * 40, source="https://git.example.com/ops.git", gate="closed",
         stations=[Station(name="fetch", started=0.0, seconds=1.0, outcome="ok", detail=["x"], waits=[Wait(what="a", why="b", seconds=0.2)])],
-        operations=[Operation(name="nginx runs", changed=True, failed=True, seconds=1.5, output=["x"], diff=["+ x"])],
+        operations=[Operation(name="nginx runs", changed=True, failed=True, seconds=1.5, output=["x"], diff=["+ x"], began=101.5, cpu=0.5, waits=[Waited(what="sh packages", seconds=1.0)])],
+        again=[Again(name="nginx runs", would=["systemctl start nginx"])], began=100.0,
         findings=[Finding(check="unit nginx", passed=False, detail="failed", tries=3, seconds=60.0)],
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ import msgspec
 
 from pyinfra_solo import durable, paths
 from pyinfra_solo.checks import Finding
+from pyinfra_solo.errors import SoloError, UsageError
 from pyinfra_solo.waiting import Wait
 
 SCHEMA_VERSION = 1
@@ -22,6 +23,13 @@ SCHEMA_VERSION = 1
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=False):
     """A part of a report."""
+
+
+class Waited(Record, kw_only=True):
+    """What an operation waited for, such as `fact ReleaseState` or `sh packages`, and how many seconds."""
+
+    what: str
+    seconds: float
 
 
 class Operation(Record, kw_only=True):
@@ -33,6 +41,19 @@ class Operation(Record, kw_only=True):
     seconds: float = 0.0
     output: list[str] = []
     diff: list[str] = []
+    began: float | None = None
+    """Seconds on the monotonic clock."""
+    cpu: float | None = None
+    """Seconds, user and system, of pyinfra's process and of the children that it waited for."""
+    waits: list[Waited] = []
+    """The longest first."""
+
+
+class Again(Record, kw_only=True):
+    """An operation that a second look, after the converge, found would change something again."""
+
+    name: str
+    would: list[str]
 
 
 class Station(Record, kw_only=True):
@@ -56,6 +77,8 @@ class Report(Record, kw_only=True):
     """RFC 3339, by this machine's clock, which may be wrong at boot."""
     boot_id: str
     engine: str
+    began: float | None = None
+    """Seconds on the monotonic clock (clock_gettime(2)), which in a container is the host's."""
     seconds: float | None = None
     outcome: Literal["running", "ready", "done", "failed", "planned"] = "running"
     exit_code: int | None = None
@@ -71,6 +94,7 @@ class Report(Record, kw_only=True):
     gate: Literal["open", "closed"] | None = None
     stations: list[Station] = []
     operations: list[Operation] = []
+    again: list[Again] = []
     findings: list[Finding] = []
 
 
@@ -154,6 +178,36 @@ class ReportFile:
             for path in others[: max(0, len(others) + 1 - keep)]:
                 path.unlink(missing_ok=True)
                 path.with_suffix(".events").unlink(missing_ok=True)
+
+
+def read(run: str | None = None) -> Report:
+    """The report of a run; without `run`, of the last one.
+
+    Raises SoloError when there is none, or none that can be read; UsageError for a run that is not
+    there; PermissionError for who is not root.
+    """
+    reports = paths.STATE / "reports"
+    found = [] if run else [folder / "last-run.json" for folder in (paths.RUN, paths.STATE)]
+    if run:
+        with suppress(FileNotFoundError):
+            known = sorted((path.stem for path in reports.iterdir() if path.suffix == ".json"), reverse=True)
+            if known and run not in known:
+                newest = ", ".join(known[:10])
+                raise UsageError(f"There is no report of a run {run!r}. The newest there are: {newest}.")
+            found = [reports / f"{name}.json" for name in known if name == run]
+    for path in found:
+        with suppress(FileNotFoundError):
+            return _decoded(path)
+    raise SoloError("There is no report yet: nothing has run on this machine. `pyinfra-solo run` makes one.")
+
+
+def _decoded(path: Path) -> Report:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Report)
+    except msgspec.MsgspecError as error:
+        raise SoloError(
+            f"{path} is not a report that this engine can read ({error}). See `journalctl -t pyinfra-solo`."
+        ) from error
 
 
 def last(state: Path | None = None, run: Path | None = None) -> Report | None:

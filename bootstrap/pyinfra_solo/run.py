@@ -30,10 +30,11 @@ class Run:
     def __init__(self, command: str, deadline: Deadline, voice: Voice, *, keep_report: bool = True) -> None:
         self.deadline = deadline
         self.voice = voice
-        self.report = Report(
-            run=new_run_id(), command=command, started=now(), boot_id=boot_id(), engine=__version__
-        )
         self._began = time.monotonic()
+        self.report = Report(
+            run=new_run_id(), command=command, started=now(), boot_id=boot_id(), engine=__version__,
+            began=round(self._began, 3),
+        )  # fmt: skip
         self._file = ReportFile(self.report) if keep_report else None
         self.keep = 30
         """How many reports stay on disk."""
