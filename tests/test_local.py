@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from pyinfra.api import HiddenValue, MaskString, StringCommand
 
-from pyinfra_solo import local
-from pyinfra_solo.local import ThisMachine, run_script, state_here
+from pyinfra_solo import spawn
+from pyinfra_solo.host import state_here
+from pyinfra_solo.local import ThisMachine
+from pyinfra_solo.spawn import run_script
 from tests.here import lives
 from tests.lab.host import wait_for
 
@@ -63,7 +65,7 @@ def test_more_output_than_a_pipe_holds_blocks_nobody() -> None:
 
 def test_output_without_end_is_cut_and_the_command_still_ends() -> None:
     lines = out("head -c 20000000 /dev/zero | tr '\\0' x")
-    assert [len(line) for line in lines] == [local._MOST_OUTPUT]
+    assert [len(line) for line in lines] == [spawn._MOST_OUTPUT]
 
 
 def test_a_daemon_that_keeps_stdout_open_holds_up_nobody(pid_of: Callable[[], int], tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from pyinfra_solo.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """What a command line asks for. at_boot: nothing that was true before this boot counts."""
+    """What a command line asks for. at_boot: nothing that was true before this boot counts. stock: nothing
+    native, every fact and command by a shell."""
 
     at_boot: bool = False
     role: str | None = None
@@ -33,6 +34,7 @@ class Wishes:
     ref: str | None = None
     flags: Mapping[str, str] = field(default_factory=dict)
     gate: bool = True
+    stock: bool = False
 
 
 def boot(settings: Settings, wishes: Wishes, run: Run) -> Changes:
@@ -58,12 +60,15 @@ def boot(settings: Settings, wishes: Wishes, run: Run) -> Changes:
             changes = converge(
                 checkout.root, engine, choice, wishes.flags, run,
                 operation_seconds=settings.limits.operation, close_on_change=drain,
+                stock=wishes.stock or not settings.converge.native,
             )  # fmt: skip
             run.say(f"{changes.changed} of {len(changes.operations)} operations changed something")
         with run.station("judge"):
             verdict = judge(changes.checks, engine.python, dict(engine.environment), run.deadline)
             run.report.findings = list(verdict.findings)
             verdict.require_ready()
+            if settings.converge.idempotence == "refuse":
+                changes.require_idempotent()
             run.say(f"{len(verdict.findings)} checks passed")
         if wishes.gate:
             with run.station("open gate"):

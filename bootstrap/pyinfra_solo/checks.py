@@ -12,7 +12,6 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -124,6 +123,9 @@ def perform(check: Check, until: float, interval: float = 0.25) -> Finding:
 
 
 def _http(check: Check) -> str | None:
+    # 10 ms, which a role that only declares checks does not pay.
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
+
     parts = urlsplit(check.target)
     connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     connection = connect(parts.hostname or "", parts.port, timeout=check.timeout)

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
+
 from pyinfra_solo import errors, paths, processes
-from pyinfra_solo.errors import ConvergeError, DataError, DeadlineError, SoloError
-from pyinfra_solo.report import Operation
+from pyinfra_solo.errors import ConvergeError, DataError, DeadlineError, JudgedError, SoloError
+from pyinfra_solo.report import Again, Operation
 from pyinfra_solo.resolve import Choice
 from pyinfra_solo.run import Run
 
@@ -32,11 +34,23 @@ class Changes:
     checks: Sequence[dict[str, Any]]
     closed: bool
     """The gate was open, and was closed before the first change."""
+    again: Sequence[Again] = ()
+    """What a second look found to do again."""
 
     @property
     def changed(self) -> int:
         """How many operations changed something."""
         return sum(operation.changed for operation in self.operations)
+
+    def require_idempotent(self) -> None:
+        """Raises JudgedError, naming every operation that would change something again."""
+        if not self.again:
+            return
+        said = "; ".join(f"{one.name}: {', '.join(one.would)}" for one in self.again)
+        raise JudgedError(
+            f"Converged, but a second converge would change something again: {said}. Make it idempotent, or set "
+            'converge.idempotence = "report". The gate stays closed.'
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +100,16 @@ def converge(
     operation_seconds: float,
     mode: str = "converge",
     close_on_change: bool = True,
+    stock: bool = False,
 ) -> Changes:
-    """mode: converge, plan or blank (see play.py). Raises the error that the child names, or
+    """mode: converge, plan or blank; stock: nothing native (see play.py). Raises the error that the child names, or
     DeadlineError, or ConvergeError when the child dies without a word."""
-    request = {
+    request: dict[str, Any] = {
         "protocol": PROTOCOL, "root": str(root), "role": choice.role.name, "stage": choice.stage.name,
         "flags": dict(flags), "mode": mode, "close_on_change": close_on_change, "operation_seconds": operation_seconds,
     }  # fmt: skip
+    if stock:  # an engine that does not know the word refuses it
+        request["stock"] = True
     process = subprocess.Popen(
         [str(engine.python), "-m", "pyinfra_solo.play"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(engine.environment), cwd=root, start_new_session=True,
@@ -162,6 +179,7 @@ class _Hearing:
         self._failed: dict[str, Any] | None = None
         self._done = False
         self._closed = False
+        self._again: list[Again] = []
         self.doing = "starting pyinfra"
 
     def take(self, event: dict[str, Any]) -> None:
@@ -180,17 +198,25 @@ class _Hearing:
             case "closed":
                 self._closed = True
                 self._run.say("the gate is closed: something changes")
+            case "again":
+                self._second_look(msgspec.convert(event["operations"], list[Again]))
+            case "slow":
+                self._run.say(f"takes the slow road, as pyinfra has changed: {', '.join(event['facts'])}")
             case "failed":
                 self._failed = event
             case "done":
                 self._done = True
 
     def _operation(self, event: dict[str, Any]) -> None:
-        known = {key: value for key, value in event.items() if key in Operation.__struct_fields__}
-        operation = Operation(**known)
+        operation = msgspec.convert(event, Operation)
         self._run.report.operations.append(operation)
         if self._aloud:
             self._run.voice.operation(operation, len(self._run.report.operations), len(self._names))
+
+    def _second_look(self, found: list[Again]) -> None:
+        self._again = self._run.report.again = found
+        if found:
+            self._run.say(f"would change something again: {'; '.join(one.name for one in found)}")
 
     def result(self, status: int) -> Changes:
         if self._failed:
@@ -205,6 +231,7 @@ class _Hearing:
             operations=tuple(self._run.report.operations),
             checks=self._declared["checks"],
             closed=self._closed,
+            again=tuple(self._again),
         )
 
 

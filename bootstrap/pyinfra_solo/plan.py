@@ -37,6 +37,7 @@ def plan(
         return converge(
             root, engine, choice, wishes.flags, run,
             operation_seconds=settings.limits.operation, mode="blank" if blank else "plan",
+            stock=wishes.stock or not settings.converge.native,
         )  # fmt: skip
 
 

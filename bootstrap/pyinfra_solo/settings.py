@@ -65,6 +65,16 @@ class Prepare(Table, frozen=True):
     within: Seconds = 600.0
 
 
+class Converge(Table, frozen=True):
+    """How operations are run, and proven."""
+
+    native: bool = True
+    """Looks at the machine and plain commands are done in the process, not by a shell."""
+    idempotence: Literal["report", "refuse"] = "report"
+    """After a converge that changed something, each operation is looked at again. What would change
+    something once more is reported, or also keeps the gate closed."""
+
+
 class Limits(Table, frozen=True):
     """Bounds in seconds, and how a machine in service is treated."""
 
@@ -82,6 +92,7 @@ class Settings(Table, frozen=True):
     ops: Ops = Ops()
     machine: Machine = Machine()
     prepare: Prepare = Prepare()
+    converge: Converge = Converge()
     limits: Limits = Limits()
 
 

@@ -1,0 +1,35 @@
+"""Facts of pyinfra.facts.systemd: systemctl(1) itself, without the shells around it."""
+
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from pyinfra_solo.native import UNKNOWN
+from pyinfra_solo.native.server import found
+
+_SECONDS = 60.0
+"""systemctl answers at once, or when systemd is busy reloading."""
+
+
+def _shown(key: str, **asked: Any) -> Any:
+    """Lines of `systemctl show`; of a failure the ordinary road tells what there is to tell."""
+    services = asked.pop("services", None)
+    program = found("systemctl")
+    if any(asked.values()) or program is None:
+        return UNKNOWN
+    names = ["*"] if services is None else [services] if isinstance(services, str) else list(services)
+    if not all(isinstance(name, str) for name in names):
+        return UNKNOWN
+    done = subprocess.run(
+        [program, "show", "--all", "--property", "Id", "--property", key, *names],
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False,
+    )  # fmt: skip
+    return UNKNOWN if done.returncode else done.stdout.decode(errors="replace").splitlines()
+
+
+LINES: dict[str, Callable[..., Any]] = {
+    "SystemdStatus": partial(_shown, "SubState"),
+    "SystemdEnabled": partial(_shown, "UnitFileState"),
+}
+"""Fact -> what gives its command's output, with the arguments of the fact's own `command`."""
