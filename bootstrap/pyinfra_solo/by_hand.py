@@ -16,6 +16,7 @@ from pyinfra.operations import python
 from pyinfra_solo import checks, runs
 from pyinfra_solo.bare import head
 from pyinfra_solo.boot import Wishes, identify_machine
+from pyinfra_solo.connector import take_over
 from pyinfra_solo.errors import JudgedError, SoloError
 from pyinfra_solo.gate import Statement, boot_id, close_gate, look, open_gate
 from pyinfra_solo.identify import Instance
@@ -49,6 +50,7 @@ def begin(data: Any) -> Part:
         settings, run = stack.enter_context(
             runs.begun(None, "pyinfra @local deploy.py", keep_report=False, bounded=False)
         )
+        take_over(context.ctx_host.get(), native=settings.converge.native, seconds=settings.limits.operation)
         work = _Work()
         stack.callback(work.close_if_half_done)
         return _part(settings, run, dict(context.inventory.get_override_data()), data, work)

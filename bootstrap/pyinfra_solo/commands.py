@@ -93,7 +93,7 @@ def boot(config: Path | None) -> int:
     "--detailed-exitcodes", "detailed", is_flag=True, help="Exit status 2 when something was changed."
 )
 @click.pass_obj
-def run(config: Path | None, as_json: bool, no_gate: bool, detailed: bool, **asked: Any) -> int:
+def run(config: Path | None, /, as_json: bool, no_gate: bool, detailed: bool, **asked: Any) -> int:
     """The same line by hand. On a machine in service the gate closes only when something changes."""
     return _line(config, "run", _wishes(asked, gate=not no_gate), detailed=detailed, as_json=as_json)
 
@@ -112,7 +112,7 @@ def run(config: Path | None, as_json: bool, no_gate: bool, detailed: bool, **ask
     help="With --dir: against a machine with nothing on it. Needs no root, and no machine.",
 )
 @click.pass_obj
-def plan(config: Path | None, as_json: bool, folder: Path | None, blank: bool, **asked: Any) -> int:
+def plan(config: Path | None, /, as_json: bool, folder: Path | None, blank: bool, **asked: Any) -> int:
     """What a run would change, with a diff of every file. Exit status 0: nothing; 2: something."""
     from pyinfra_solo import plan as planning
 

@@ -67,7 +67,7 @@ def _told(generator: Callable[[], Iterator[Any]], tell: Callable[[], None]) -> C
 
 def _by_hand() -> Part:
     host = context.host
-    if host.name == "@local":
+    if host.name in ("@local", "@solo"):
         from pyinfra_solo import by_hand
 
         return by_hand.begin(host.data)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra.api import Config, Host, Inventory, State
-from pyinfra.api.arguments import all_argument_meta, default_sentinel, pop_global_arguments
+from pyinfra.api.arguments import all_argument_meta, default_sentinel
 from pyinfra.api.host import HostData
 
-from pyinfra_solo.local import NAME, ThisMachine, usual
+from pyinfra_solo.local import NAME, ThisMachine
 from pyinfra_solo.native import UNKNOWN
-from pyinfra_solo.native.known import answer_to
 
 
 class _Order(list[str]):
@@ -70,25 +69,17 @@ class ThisHost(Host):
 
     def get_fact(self, name_or_cls: Any, *args: Any, **kwargs: Any) -> Any:
         """See pyinfra.api.Host.get_fact."""
+        value = self.connector.answer(name_or_cls, args, kwargs)
+        return self._asked(name_or_cls, *args, **kwargs) if value is UNKNOWN else value
+
+    def _asked(self, fact: Any, *args: Any, **kwargs: Any) -> Any:
+        """By a shell; what waits is the fact, and not its command."""
         connector = self.connector
-        connector.puts.appear()
-        if connector.native and not args and (answer := answer_to(name_or_cls)) and self._usual(kwargs):
-            value = answer(**kwargs)
-            if value is not UNKNOWN:
-                return value
-        before, connector.waited = connector.waited, _as_fact(name_or_cls, connector.waited)
+        before, connector.waited = connector.waited, _as_fact(fact, connector.waited)
         try:
-            return super().get_fact(name_or_cls, *args, **kwargs)
+            return super().get_fact(fact, *args, **kwargs)
         finally:
             connector.waited = before
-
-    def _usual(self, asked: Mapping[str, Any]) -> bool:
-        """Whether the fact would be asked as this process is. Outside of an operation that hangs on
-        deploys, data and config, which pyinfra alone knows to add up."""
-        arguments = self.current_op_global_arguments
-        if arguments is None:
-            arguments, _ = pop_global_arguments(self.state, self, dict(asked))
-        return usual(arguments) and not any(key.startswith("_") for key in asked)
 
 
 def _as_fact(fact: type, waited: Callable[[str, float], None]) -> Callable[[str, float], None]:

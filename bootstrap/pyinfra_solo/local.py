@@ -8,17 +8,19 @@ are understood are done in the process (`native`).
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyinfra.api import Host, State
+from pyinfra.api.arguments import pop_global_arguments
 from pyinfra.api.command import StringCommand
 from pyinfra.api.util import get_file_io
 from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.util import CommandOutput, make_unix_command_for_host
 
-from pyinfra_solo.native import commands
+from pyinfra_solo.native import UNKNOWN, commands
+from pyinfra_solo.native.known import answer_to
 from pyinfra_solo.native.put import Puts
 from pyinfra_solo.spawn import EndedError, run_script
 
@@ -46,24 +48,44 @@ class ThisMachine(BaseConnector):
     def make_names_data(name: str) -> Iterator[tuple[str, dict[Any, Any], list[str]]]:  # noqa: ARG004
         yield NAME, {}, [NAME]
 
+    def answer(self, fact: type, args: Sequence[Any], asked: Mapping[str, Any]) -> Any:
+        """The fact's value, or UNKNOWN: see `native`."""
+        self.puts.appear()
+        if not self.native or args or self.state.print_fact_input or not (answer := answer_to(fact)):
+            return UNKNOWN
+        arguments = self.host.current_op_global_arguments
+        if arguments is None:  # outside of an operation it hangs on deploys, data and config
+            arguments, _ = pop_global_arguments(self.state, self.host, dict(asked))
+        if not usual(arguments) or any(key.startswith("_") for key in asked):
+            return UNKNOWN
+        return answer(**asked)
+
     def run_shell_command(
-        self,
-        command: StringCommand,
-        print_output: bool = False,  # noqa: ARG002 - pyinfra's signature
-        print_input: bool = False,  # noqa: ARG002
-        **arguments: Any,
+        self, command: StringCommand, print_output: bool = False, print_input: bool = False, **arguments: Any
     ) -> tuple[bool, CommandOutput]:
         """A command that takes too long has failed, and how it ended is its last line of output: of a
         TimeoutError pyinfra tells only `_timeout`, which is None for our own limit (3.10.0)."""
+        if print_input:
+            self._show(f">>> {command}")
         if self.native and usual(arguments) and commands.done(_raw(command), self.puts):
             return True, CommandOutput([])
         self.begins()
         self.puts.on_disk()
         began = time.monotonic()
         try:
-            return self._run(command, arguments)
+            well, output = self._run(command, arguments)
         finally:
             self.waited(program(command), time.monotonic() - began)
+        if print_output:
+            for line in output:
+                self._show(line.line)
+        return well, output
+
+    def _show(self, line: str) -> None:
+        """Under pyinfra's own command, when it is asked to."""
+        import click
+
+        click.echo(f"{self.host.print_prefix}{line}", err=True)
 
     def _run(self, command: StringCommand, arguments: dict[str, Any]) -> tuple[bool, CommandOutput]:
         seconds = arguments.pop("_timeout", None) or self.seconds
