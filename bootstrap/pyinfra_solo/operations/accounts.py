@@ -12,6 +12,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 
 from pyinfra_solo.errors import DataError
+from pyinfra_solo.native import roles
 from pyinfra_solo.operations import script
 
 _NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)  # useradd(8), CAVEATS
@@ -27,6 +28,8 @@ class AccountGaps(FactBase[list[str]]):
     def blank(words: Sequence[str]) -> list[str]:  # noqa: ARG004 - asked as `command` is
         """On a machine with nothing on it, for a plan without a machine."""
         return ["account"]
+
+    native = staticmethod(roles.account_gaps)
 
     def command(self, words: Sequence[str]) -> StringCommand:
         return script.run("account", "look", *words)

@@ -16,6 +16,7 @@ from pyinfra.api.arguments import pop_global_arguments
 from pyinfra.api.operation import OperationMeta
 from pyinfra.api.state import StateHostMeta
 
+from pyinfra_solo.native import roles
 from pyinfra_solo.operations import script
 
 LOCK_TIMEOUT = 300
@@ -36,6 +37,8 @@ class MissingPackages(FactBase[list[str]]):
     def blank(packages: Sequence[str]) -> list[str]:
         """On a machine with nothing on it, for a plan without a machine."""
         return list(packages)
+
+    native = staticmethod(roles.missing_packages)
 
     def command(self, packages: Sequence[str]) -> StringCommand:
         return script.run("packages", "look", *packages)

@@ -17,6 +17,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 from pyinfra.operations import files
 
+from pyinfra_solo.native import roles
 from pyinfra_solo.operations import script, unit_files
 
 RECORDS = "/run/pyinfra-solo/loaded"
@@ -76,6 +77,8 @@ class Baseline(FactBase[str]):
     gathered before the run has changed anything, so what is on disk is what the service has read.
     """
 
+    native = staticmethod(roles.baseline)
+
     def command(self, words: Sequence[str]) -> StringCommand:
         return script.run("service", "baseline", *words)
 
@@ -92,6 +95,8 @@ class ServiceState(FactBase[dict[str, str]]):
     """init; enabled: yes or no; verb: none, start, restart or reload, what the service needs."""
 
     default = dict
+
+    native = staticmethod(roles.service_state)
 
     def command(self, words: Sequence[str]) -> StringCommand:
         return script.run("service", "look", *words)
