@@ -14,13 +14,13 @@ import gc
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import ModuleType
-from typing import Any, get_type_hints
+from types import ModuleType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 _NEEDED = ("pyinfra.api", "pyinfra.api.operations", "pyinfra.facts.server")
 
@@ -33,10 +33,28 @@ def _later(module: str, name: str) -> Callable[..., Any]:
 
 
 def _check_type(value: Any, expected: Any, *args: Any, **kwargs: Any) -> Any:
-    """As typeguard.check_type. What is exactly of a plain class needs no looking at."""
-    if type(value) is expected:
+    """As typeguard.check_type, which is asked only about what is not plain to see."""
+    if _is_plainly(value, expected):
         return value
     return import_module("typeguard").check_type(value, expected, *args, **kwargs)
+
+
+def _is_plainly(value: Any, expected: Any) -> bool:
+    """Whether `value` is of a type such as pyinfra's global arguments have, without a doubt."""
+    origin, inner = get_origin(expected), get_args(expected)
+    if origin in (Union, UnionType):
+        return any(_is_plainly(value, one) for one in inner)
+    if origin in (list, Iterable):
+        return type(value) is list and all(_is_plainly(one, inner[0]) for one in value)
+    if origin is Mapping:
+        return type(value) is dict and all(
+            _is_plainly(key, inner[0]) and _is_plainly(one, inner[1]) for key, one in value.items()
+        )
+    if origin is Callable and inner[0] == []:
+        function = getattr(value, "__func__", value)
+        code = getattr(function, "__code__", None)
+        return code is not None and code.co_argcount == (function is not value) and not code.co_kwonlyargcount
+    return type(value) is expected
 
 
 def _from(module: str, name: str) -> Callable[[], Any]:
