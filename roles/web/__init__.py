@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, Literal
 
 import msgspec
-from pyinfra.operations import files
 
 from pyinfra_solo import paths
 from pyinfra_solo.checks import Check, http, tcp, unit
@@ -114,5 +113,4 @@ def web(data: Web) -> None:
         gate=str(paths.GATE),
         **asdict(data),
     )
-    stock = files.link(name="nginx has no stock site", path="/etc/nginx/sites-enabled/default", present=False)
-    up("nginx", name="nginx serves our site", rereads=["/etc/nginx"], reload_on=[site, stock])
+    up("nginx", name="nginx serves our site", rereads=["/etc/nginx"], reload_on=[site])

@@ -18,7 +18,7 @@ from tests.lab.lab import Lab
 pytestmark = pytest.mark.lab
 Tally = Callable[[str, str, bool], None]
 
-OPERATIONS = 17
+OPERATIONS = 16
 """Of the role web, with base; a test holds that there are no more."""
 HEAVY = "heavy"
 """A branch with a large file, and with a lock file for which no image has a runtime."""
