@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import threading
 import time
@@ -62,10 +63,11 @@ class Seen:
 
     @property
     def operation(self) -> int:
-        """The number of the operation that was begun last; 0 before the first."""
+        """The number of the operation that last began to wait for something or to change it; 0 before the first."""
         path = self._machine.inside(f"{STATE}/reports/{self._read().get('run')}.events")
         with suppress(OSError):
-            return path.read_bytes().count(b'{"event": "starting"')
+            numbers = re.findall(rb'^\{"event":"starting","number":(\d+),', path.read_bytes(), re.MULTILINE)
+            return int(numbers[-1]) if numbers else 0
         return 0
 
     @property
