@@ -5,7 +5,7 @@ PYTHON = .venv/bin/python
 UNIT = tests --ignore tests/lab
 LAB = tests/lab
 
-.PHONY: demo test soak lint unit lab bench schema lock clean
+.PHONY: demo test soak lint unit lab bench peers schema lock clean
 
 demo: .venv/ready          ## Boot one machine, and watch it become what its tags say
 	@$(PYTHON) -m tests.lab.demo
@@ -29,6 +29,9 @@ lab: .venv/ready
 bench: .venv/ready         ## PID 1 to 200, beside a shell script that does the same
 	$(PYTHON) -m benchmarks.boot
 	$(PYTHON) -m benchmarks.starts
+
+peers: .venv/ready         ## Beside cfengine, puppet, salt and others: PEERS="--only ours,cfengine,floor --sizes 100,1000"
+	$(PYTHON) -m benchmarks.peers $(PEERS)
 
 schema: .venv/ready        ## docs/report.schema.json, from the classes
 	PYTHONPATH=bootstrap $(PYTHON) -c 'import json; from pyinfra_solo.report import schema; print(json.dumps(schema(), indent=2))' > docs/report.schema.json

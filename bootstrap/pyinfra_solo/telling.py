@@ -37,17 +37,20 @@ class Telling:
         """An operation starts: told when it has to wait for something, or changes anything."""
         self._starting = values
 
-    def ended(self, *, quiet: bool, **values: Any) -> None:
-        """The operation has ended. quiet: it found nothing to do."""
-        if not quiet:
-            self.hurry()
+    def unchanged(self, *, name: str, **times: float) -> None:
+        """The operation has ended, and found nothing to do."""
         self._starting = None
-        self._write("operation", values)
-        if not quiet or time.monotonic() - self._told > _SILENCE:
+        self._write("operation", {"name": self._clean(name), "changed": False, **times})
+        if time.monotonic() - self._told > _SILENCE:
             self._flush()
 
+    def ended(self, **values: Any) -> None:
+        """The operation has ended, and there is something to tell."""
+        self.hurry()
+        self.event("operation", **values)
+
     def event(self, event: str, **values: Any) -> None:
-        self._write(event, values)
+        self._write(event, self._clean(values))
         self._flush()
 
     def hurry(self) -> None:
@@ -57,7 +60,7 @@ class Telling:
             self.event("starting", **starting)
 
     def _write(self, event: str, values: dict[str, Any]) -> None:
-        self._out.write(_json({"event": event, **self._clean(values)}) + b"\n")
+        self._out.write(_json({"event": event, **values}) + b"\n")
 
     def _flush(self) -> None:
         self._out.flush()

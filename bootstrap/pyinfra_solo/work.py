@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -142,13 +143,15 @@ class _Operations:
         diff, problem = self._do(one, name, meta)
         changed = meta.is_complete() and meta.did_change()
         self.changed = self.changed or (changed and self._mode == "converge")
+        times = {"began": round(began, 4), "seconds": round(time.monotonic() - began, 4)}
+        if not (changed or problem or self._waits or _heard.lines):
+            self._tell.unchanged(name=name, **times)
+            return
         self._tell.ended(
-            quiet=not (changed or problem or self._waits),
             name=name,
             changed=changed,
             failed=problem is not None,
-            began=round(began, 4),
-            seconds=round(time.monotonic() - began, 4),
+            **times,
             cpu=round(_cpu() - cpu, 4),
             waits=_longest(self._waits),
             output=_output(meta)[-_TAIL:] if problem else list(_heard.lines),
@@ -165,7 +168,7 @@ class _Operations:
 
                 commands = _look(self._state, self._host, one)
                 return [line for each in commands for line in would(each, blank=self._mode == "blank")], None
-            if not run_host_op(self._state, self._host, one):
+            if not self._run(one):
                 return [], ConvergeError(f"The operation {name!r} failed: {_last_words(meta)}")
             _machine(self._host).puts.appear()
         except SoloError as error:
@@ -173,6 +176,20 @@ class _Operations:
         except Exception as error:  # noqa: BLE001 - an operation is foreign code
             return [], _named(error, f"the operation {name!r}")
         return [], None
+
+
+    def _run(self, one: str) -> bool:
+        """As pyinfra's `run_host_op`, which is called when there is something to do."""
+        data = self._state.get_op_data_for_host(self._host, one)
+        generator = data.command_generator
+        commands = generator()
+        first = next(commands, None)
+        if first is None:
+            data.operation_meta.set_complete(True, [], CommandOutput([]))
+            return True
+        begun = iter([chain([first], commands)])
+        data.command_generator = lambda: next(begun, None) or generator()
+        return run_host_op(self._state, self._host, one)
 
 
 def _machine(host: Host) -> ThisMachine:

@@ -13,7 +13,6 @@ import re
 import shlex
 import stat
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from pyinfra_solo.native.files import contents, usual
 from pyinfra_solo.native.put import Puts
@@ -36,16 +35,30 @@ def done(line: str, puts: Puts) -> bool:
         puts.appear()
     try:
         return do(puts, *words)
-    except (OSError, KeyError, TypeError):  # TypeError: another number of words
+    except (OSError, KeyError, TypeError):  # TypeError: another number of words; KeyError: no such account
         return False
 
 
 def _mkdir(_puts: Puts, option: str, path: str) -> bool:
-    """As mkdir -p: parents too, each with the mode that the umask leaves."""
+    """As mkdir -p: parents too, with the mode that the umask leaves. Parents whose owner could not write
+    into them get another (mkdir(1)), and are left to it."""
     if option != "-p" or not usual(path):
         return False
-    os.makedirs(path, exist_ok=True)
+    try:
+        os.mkdir(path)  # noqa: PTH102 - of a Path, this would cost as much again
+    except FileExistsError:
+        return os.path.isdir(path)
+    except FileNotFoundError:
+        if _umask() & (stat.S_IWUSR | stat.S_IXUSR):
+            return False
+        os.makedirs(path, exist_ok=True)
     return True
+
+
+def _umask() -> int:
+    """proc(5), /proc/PID/status: umask(2) can be read by changing it only."""
+    with open("/proc/self/status") as status:
+        return int(status.read().partition("Umask:\t")[2].partition("\n")[0], 8)
 
 
 def _chmod(puts: Puts, mode: str, path: str) -> bool:
@@ -66,7 +79,7 @@ def _chown(puts: Puts, *words: str) -> bool:
     if not usual(path) or not _ACCOUNT.fullmatch(user) or (colon and not _ACCOUNT.fullmatch(group)):
         return False
     gid = grp.getgrnam(group).gr_gid if colon else -1
-    os.chown(puts.instead_of(path), pwd.getpwnam(user).pw_uid, gid, follow_symlinks=follow)
+    _give(puts, path, pwd.getpwnam(user).pw_uid, gid, follow)
     return True
 
 
@@ -74,8 +87,14 @@ def _chgrp(puts: Puts, *words: str) -> bool:
     follow, group, path = _owner_and_path(words)
     if not usual(path) or not _ACCOUNT.fullmatch(group):
         return False
-    os.chown(puts.instead_of(path), -1, grp.getgrnam(group).gr_gid, follow_symlinks=follow)
+    _give(puts, path, -1, grp.getgrnam(group).gr_gid, follow)
     return True
+
+
+def _give(puts: Puts, path: str, uid: int, gid: int, follow: bool) -> None:
+    if follow or not os.path.islink(path):
+        path = puts.instead_of(path)
+    os.chown(path, uid, gid, follow_symlinks=follow)
 
 
 def _owner_and_path(words: Sequence[str]) -> tuple[bool, str, str]:
@@ -115,7 +134,11 @@ def _mv(_puts: Puts, old: str, new: str) -> bool:
 
 def _cp(puts: Puts, *words: str) -> bool:
     """A regular file, to a new name or over a regular file."""
-    old, new = words if len(words) == 2 else words[1:] if words[0] == "-r" else ("", "")
+    if len(words) == 3 and words[0] == "-r":
+        words = words[1:]
+    if len(words) != 2:
+        return False
+    old, new = words
     if not usual(old) or not usual(new) or new.endswith("/"):
         return False
     mode = os.lstat(old).st_mode
@@ -123,24 +146,16 @@ def _cp(puts: Puts, *words: str) -> bool:
         return False
     if os.path.exists(new) and os.path.samefile(old, new):
         return False
-    data, is_new = contents(old), not os.path.exists(new)
+    data = contents(old)
     if data is None:
         return False
-    puts.put(new, data)
-    if is_new:
-        os.chmod(puts.instead_of(new), stat.S_IMODE(mode) & 0o777 & ~_umask())  # noqa: PTH101
+    puts.put(new, data, mode & 0o777)
     puts.appear()
     return True
 
 
 def _is_file(path: str) -> bool:
     return stat.S_ISREG(os.lstat(path).st_mode)
-
-
-def _umask() -> int:
-    """proc(5), /proc/PID/status: umask(2) can be read by changing it only."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("Umask:\t")[2].partition("\n")[0], 8)
 
 
 def _touch(_puts: Puts, path: str) -> bool:

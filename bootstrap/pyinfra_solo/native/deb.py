@@ -1,5 +1,6 @@
 """Facts of pyinfra.facts.deb, from dpkg's own database."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,19 +10,28 @@ from pyinfra_solo.native import UNKNOWN
 from pyinfra_solo.native.server import found
 
 _STATUS = re.compile(
-    rb"^Package: (\S+)\n(?:.+\n)*?Status: (\S+) \S+ (\S+)\n(?:.+\n)*?Version: (\S+)$", re.MULTILINE
+    rb"^Package: (\S+)\n(?:.+\n)*?Status: (?:install|hold) ok installed\n"
+    rb"(?:.+\n)*?Architecture: [a-z0-9]+\n(?:.+\n)*?Version: ([a-zA-Z0-9:~.+-]+)$",
+    re.MULTILINE,
 )
+_INSTALLED = re.compile(rb"^Status: (?:install|hold) ok installed$", re.MULTILINE)
 
 
 def _packages() -> Any:
     """What `dpkg -l` says of packages that are installed, from dpkg's own database (dpkg(1), FILES)."""
     if not found("dpkg") or any(Path("/var/lib/dpkg/updates").iterdir()):
         return UNKNOWN
+    # How wide `dpkg -l` writes, and of which database (dpkg-query(1), ENVIRONMENT).
+    if any(name == "COLUMNS" or name.startswith("DPKG_") for name in os.environ):
+        return UNKNOWN
     packages: dict[str, set[str]] = {}
     for stanza in Path("/var/lib/dpkg/status").read_bytes().split(b"\n\n"):
+        if not _INSTALLED.search(stanza):
+            continue
         fields = _STATUS.search(stanza)
-        if fields and fields[2] in (b"install", b"hold") and fields[3] == b"installed":
-            packages.setdefault(fields[1].decode(), set()).add(fields[4].decode())
+        if not fields:
+            return UNKNOWN
+        packages.setdefault(fields[1].decode(), set()).add(fields[2].decode())
     return packages
 
 

@@ -21,19 +21,23 @@ _KIND: dict[int, str] = {
 }
 _PLAIN_NAME = re.compile(r"[ !#-&(-\[\]-~]*", re.ASCII)
 """What `stat -c %N` writes between two quotes as it is: printable, neither a quote nor a backslash."""
-_CHANGING = ("/proc", "/dev", "/sys")
+_CHANGING = re.compile(r"/(proc|dev|sys)(/|$)")
 """What is there depends on who looks (/proc/self, /dev/fd), or changes while it is looked at."""
+_LIKE_STAT = " size="
+"""A name that says what stat(1) says would be read by pyinfra as if stat had said it."""
 _MODES: dict[int, int] = {mode: int(f"{mode:o}") for mode in range(0o10000)}
 """pyinfra writes a mode as the decimal number that looks like the octal one."""
 
 
 def usual(path: object) -> bool:
-    """Whether the shell's tools would be given `path` as it is, and see what this process sees."""
+    """Whether the shell's tools would be given `path` as it is, would say it as it is (in some shells
+    echo(1) knows escapes by a backslash), and would see what this process sees."""
     return (
         isinstance(path, str)
         and path.startswith("/")
-        and not path.startswith(_CHANGING)
         and path.isprintable()
+        and "\\" not in path
+        and not _CHANGING.search(path)
     )
 
 
@@ -58,12 +62,15 @@ def _time(seconds: float) -> datetime:
 
 def _about(kind: str, path: str) -> Any:
     """What File, Directory, Link and Socket say: None, False, or what lstat(2) tells."""
-    if not usual(path):
+    if not usual(path) or _LIKE_STAT in path:
         return UNKNOWN
     try:
         found = os.lstat(path)
+        target = os.readlink(path) if stat.S_ISLNK(found.st_mode) else ""
     except OSError:
         return None
+    if _LIKE_STAT in target:
+        return UNKNOWN
     if _KIND.get(stat.S_IFMT(found.st_mode)) != kind:
         return False
     about: dict[str, Any] = {
@@ -76,10 +83,6 @@ def _about(kind: str, path: str) -> Any:
         "size": found.st_size,
     }
     if kind == "link":
-        try:
-            target = os.readlink(path)
-        except OSError:
-            return UNKNOWN
         if not (_PLAIN_NAME.fullmatch(path) and _PLAIN_NAME.fullmatch(target)) or " -> " in path + target:
             return UNKNOWN
         about["link_target"] = target
@@ -109,26 +112,23 @@ _MOST = 64 * 1024 * 1024
 def _digest(algorithm: Callable[[bytes], Any], path: str) -> Any:
     if not usual(path) or not _PLAIN_NAME.fullmatch(path):
         return UNKNOWN
-    try:
-        data = contents(path)
-    except OSError:
-        return UNKNOWN
+    data = contents(path)
     return None if data is None else algorithm(data).hexdigest()
 
 
-def _lines(path: str) -> list[str] | None:
-    """The file's lines as a command's output would be split; None when it is not there."""
-    data = contents(path)
-    return None if data is None else data.decode(errors="replace").splitlines()
+def lines_of(data: bytes) -> list[str]:
+    """The lines that pyinfra makes of a command's output. Raises UnicodeDecodeError: of other bytes than UTF-8
+    it makes what its reader had understood by then (3.10.0)."""
+    lines = data.decode().split("\n")
+    return lines if lines[-1] else lines[:-1]
 
 
 def _file_contents(path: str) -> Any:
-    try:
-        lines = _lines(path) if usual(path) else UNKNOWN
-    except OSError:
+    if not usual(path):
         return UNKNOWN
-    # Of no output pyinfra makes the fact's default.
-    return lines or None
+    lines = lines_of(contents(path) or b"")
+    # Of no output, and of this line, pyinfra makes the fact's default.
+    return lines if lines and lines[0] != f"__pyinfra_missing_{path}" else None
 
 
 _TOKEN = re.compile(r"(\.\*?)|\\([.*\[\]^$/])|([A-Za-z0-9_/:;,=@%~ \"'!<>#&-])", re.ASCII)
@@ -144,19 +144,19 @@ def _find_in_file(
     regex = _literal(pattern)
     if regex is None:
         return UNKNOWN
-    try:
-        data = contents(path)
-    except OSError:
-        return UNKNOWN
+    data = contents(path)
     if data is None:
         return UNKNOWN if os.path.lexists(path) else None
-    if not data.isascii() or _SPLITTERS.search(data):
+    lines = lines_of(data)
+    # A NUL makes a file binary to grep; on long lines Python's search may take the square of their length.
+    if not data.isascii() or b"\0" in data or max(map(len, lines), default=0) > _LONGEST:
         return UNKNOWN
-    return [line for line in data.decode().splitlines() if regex.search(line)]
+    found = [line for line in lines if regex.search(line)]
+    return [] if found[:1] == [f"__pyinfra_exists_{path}"] else found
 
 
-_SPLITTERS = re.compile(rb"[\0\r\x0b\x0c\x1c-\x1e]")
-"""Ends of lines to str.splitlines, and not to grep; a NUL makes a file binary to grep."""
+_LONGEST = 4096
+"""Characters of a line in which a pattern is looked for here."""
 
 
 def _literal(pattern: str) -> re.Pattern[str] | None:

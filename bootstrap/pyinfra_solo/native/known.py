@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any
 
 from pyinfra.api.command import StringCommand
+from pyinfra.api.facts import FactBase
 
 from pyinfra_solo.native import UNKNOWN
 from pyinfra_solo.native.expected import EXPECTED
@@ -37,6 +38,8 @@ _answers: dict[type, Callable[..., Any] | None] = {}
 
 def _find(fact: type) -> Callable[..., Any] | None:
     module = fact.__module__
+    if module.startswith("pyinfra_solo.") and hasattr(fact, "native"):
+        return _careful(fact.native)
     expected = EXPECTED.get(module.removeprefix(_THEIRS), {}) if module.startswith(_THEIRS) else {}
     if fact.__name__ not in expected or getattr(sys.modules[module], fact.__name__, None) is not fact:
         return None
@@ -66,6 +69,7 @@ def meaning(fact: type[Any]) -> str:
     command = one.command(**asked) if callable(one.command) else one.command
     said.append(StringCommand(command).get_raw_value())
     said.append(repr((one.default(), one.requires_command(**asked), one.shell_executable)))
+    said.append(str(fact.check_preconditions is FactBase.check_preconditions))
     said += [repr(one.process(list(sample))) for sample in samples]
     return hashlib.blake2s("\0".join(said).encode()).hexdigest()[:16]
 

@@ -8,8 +8,8 @@ has been told of it. What replaces a file is on disk before it does.
 """
 
 import contextlib
+import errno
 import os
-import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +31,22 @@ class Puts:
         self._waiting: _Waiting | None = None
         self._not_on_disk: list[str] = []
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes, mode: int = 0o600) -> None:
         """`path` (or what it links to) holds `data`. An old file's mode, owner and attributes stay; a new one
-        is 0600. Raises OSError; then nothing is changed."""
+        has what the umask leaves of `mode`. Raises OSError, as cp(1) would have failed."""
         self.appear()
         target = os.path.realpath(path)
-        try:
-            old = os.stat(target)  # noqa: PTH116 - each of thousands of files comes here
-        except FileNotFoundError:
-            old = None
-        if old and (not stat.S_ISREG(old.st_mode) or old.st_nlink > 1):
+        old = _old(path)
+        if old and not _goes_by_rename(target, old):
             _write_into(target, data)
             return
-        beside = _beside(target, data, old)
+        try:
+            beside = _beside(target, data, old, mode)
+        except OSError as error:
+            if error.errno not in _NO_PLACE_BESIDE:
+                raise
+            _write_into(target, data, None if old else mode)
+            return
         self._waiting = _Waiting(beside, target, replaces=old is not None)
         if not self.waits:
             self.appear()
@@ -70,12 +73,12 @@ class Puts:
                 self._not_on_disk.append(waiting.target)
             try:
                 os.rename(waiting.beside, waiting.target)  # noqa: PTH104
-            except OSError:
-                # A file that something is mounted on, such as a container's /etc/hosts.
-                if not os.path.ismount(waiting.target):
+            except OSError as error:
+                # Something is mounted on it, such as on a container's /etc/hosts; or its folder keeps what it
+                # has (chattr(1), +a).
+                if error.errno not in (errno.EBUSY, errno.EPERM):
                     raise
-                _write_into(waiting.target, Path(waiting.beside).read_bytes())
-                os.unlink(waiting.beside)  # noqa: PTH108
+                _move_into(waiting.beside, waiting.target)
         except BaseException:
             Path(waiting.beside).unlink(missing_ok=True)
             raise
@@ -84,7 +87,10 @@ class Puts:
         """All that was put is in its place, and will be there after a power cut. Raises OSError."""
         self.appear()
         names, self._not_on_disk = self._not_on_disk, []
-        for name in names:
+        if len(names) > _MANY:
+            os.sync()  # sync(2) waits for it on Linux
+            return
+        for name in filter(os.path.isfile, names):
             with contextlib.suppress(FileNotFoundError):
                 _sync(name)
         for folder in {os.path.dirname(name) for name in names}:  # noqa: PTH120
@@ -92,14 +98,43 @@ class Puts:
                 _sync(folder)
 
 
-def _beside(target: str, data: bytes, old: os.stat_result | None) -> str:
+_MANY = 16
+"""Files, from which on one sync of all costs less than one of each."""
+
+
+def _old(path: str) -> os.stat_result | None:
+    """What is at `path`; None when nothing is. Raises OSError for what cp(1) would not create or not open."""
+    try:
+        old = os.stat(path)  # noqa: PTH116 - each of thousands of files comes here
+    except FileNotFoundError:
+        if path.endswith("/") or os.path.islink(path):
+            raise
+        return None
+    if stat.S_ISREG(old.st_mode):
+        try:
+            os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        except OSError as error:
+            if error.errno != errno.ETXTBSY:  # a program that runs; it keeps the old file
+                raise
+    return old
+
+
+def _goes_by_rename(target: str, old: os.stat_result) -> bool:
+    return stat.S_ISREG(old.st_mode) and old.st_nlink == 1 and not target.startswith(("/proc/", "/sys/"))
+
+
+_NO_PLACE_BESIDE = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""A folder that may not be written, an owner that this process cannot give: the file itself may do."""
+
+
+def _beside(target: str, data: bytes, old: os.stat_result | None, mode: int) -> str:
     """One run at a time writes here, so the name beside is always the same: what a power cut leaves of it
-    is taken away by the next run, and does not stay for ever."""
-    folder, _, name = target.rpartition("/")
-    beside = f"{folder}/.{name[:200]}.pyinfra-solo-new"
+    is taken away by the next one, and does not stay for ever."""
+    beside = f"{target.rpartition('/')[0]}/.pyinfra-solo-new"
     with contextlib.suppress(FileNotFoundError):
         os.unlink(beside)  # noqa: PTH108
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(beside, flags, 0o600 if old else mode)
     try:
         with open(descriptor, "wb", buffering=0) as opened:
             view = memoryview(data)
@@ -107,18 +142,48 @@ def _beside(target: str, data: bytes, old: os.stat_result | None) -> str:
                 view = view[opened.write(view) :]
             if old:
                 os.fchown(descriptor, old.st_uid, old.st_gid)
+                _same_attributes(target, descriptor)
                 os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-                # ACLs and labels are extended attributes (acl(5), xattr(7)).
-                shutil._copyxattr(target, beside)  # type: ignore[attr-defined]
     except BaseException:
         Path(beside).unlink(missing_ok=True)
         raise
     return beside
 
 
-def _write_into(target: str, data: bytes) -> None:
-    """In place, as cp(1) does: for a file of several names, and for what is no file."""
-    descriptor = os.open(target, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+_OF_THE_CONTENTS = {"security.capability", "security.ima", "security.evm"}
+"""A write takes the first away (capabilities(7)); the others are digests and signatures."""
+
+
+def _same_attributes(old: str, new: int) -> None:
+    """ACLs and labels are extended attributes (acl(5), xattr(7)), and a folder may give ACLs to what is new
+    in it. Raises OSError."""
+    try:
+        wanted = set(os.listxattr(old)) - _OF_THE_CONTENTS
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        return
+    for name in set(os.listxattr(new)) - wanted - _OF_THE_CONTENTS:
+        os.removexattr(new, name)
+    for name in wanted:
+        os.setxattr(new, name, os.getxattr(old, name))
+
+
+def _move_into(beside: str, target: str) -> None:
+    about = os.stat(beside)  # noqa: PTH116
+    _write_into(target, Path(beside).read_bytes(), None if os.path.exists(target) else 0o600)
+    os.chown(target, about.st_uid, about.st_gid)
+    os.chmod(target, stat.S_IMODE(about.st_mode))  # noqa: PTH101
+    with contextlib.suppress(PermissionError):
+        os.unlink(beside)  # noqa: PTH108
+
+
+def _write_into(target: str, data: bytes, new: int | None = None) -> None:
+    """In place, as cp(1) does: for a file of several names, and for what is no file. new: the mode of a file
+    that is not there. A pipe that nobody reads is an error, and is not waited for."""
+    flags = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(target, flags) if new is None else os.open(target, flags | os.O_CREAT, new)
+    os.set_blocking(descriptor, True)
     with open(descriptor, "wb") as opened:
         opened.write(data)
         opened.flush()
@@ -127,7 +192,7 @@ def _write_into(target: str, data: bytes) -> None:
 
 
 def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         os.fsync(descriptor)
     finally:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra_solo.native import UNKNOWN
-from pyinfra_solo.native.files import contents, usual
+from pyinfra_solo.native.files import contents, lines_of, usual
 
 _NAME = re.compile(r"[a-z_][a-z0-9_-]*\$?", re.ASCII)
 _PROGRAM = re.compile(r"[a-z][a-z0-9._-]*", re.ASCII)
 _WORDS_OF_THE_SHELL = frozenset(
-    "alias bg break builtin caller case cd command compgen complete compopt continue coproc declare dirs disown do done"
+    "alias bg bind break builtin caller case cd chdir command compgen complete compopt continue coproc declare dirs disown do done"
     " echo elif else enable esac eval exec exit export false fc fg fi for function getopts hash help history if in jobs"
     " kill let local logout mapfile popd printf pushd pwd read readarray readonly return select set shift shopt source"
     " suspend test then time times trap true type typeset ulimit umask unalias unset until wait while".split()
@@ -27,13 +27,29 @@ _WORDS_OF_THE_SHELL = frozenset(
 """Builtins and reserved words of dash and bash: `command -v` names them and no file."""
 
 
-def lines_of(path: str) -> list[str]:
-    """As `cat` prints a file that the kernel or the system's own tools write. Raises OSError."""
-    return Path(path).read_bytes().decode(errors="replace").splitlines()
+def _temporary() -> list[str]:
+    """The first of three variables that names a folder which may be written."""
+    for name in ("TMPDIR", "TMP", "TEMP"):
+        folder = os.environ.get(name)
+        if folder and os.path.isdir(folder) and os.access(folder, os.W_OK):
+            return [_said(folder)]
+    return [""]
+
+
+def _said(text: str) -> str:
+    """As echo(1) says it, which in some shells knows escapes by a backslash. Raises ValueError when it might not."""
+    if "\\" in text or text.startswith("-") or not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
+def _read(path: str) -> list[str]:
+    """As `cat` prints a file that the kernel or the system's own tools write. Raises OSError and UnicodeDecodeError."""
+    return lines_of(Path(path).read_bytes())
 
 
 def _file_lines(path: str) -> Callable[[], list[str]]:
-    return partial(lines_of, path)
+    return partial(_read, path)
 
 
 def _uname(field: str) -> Callable[[], list[str]]:
@@ -56,7 +72,12 @@ def found(program: str) -> str | None:
 def _which(command: str) -> Any:
     if not isinstance(command, str) or not _PROGRAM.fullmatch(command) or command in _WORDS_OF_THE_SHELL:
         return UNKNOWN
-    if not all(folder.startswith("/") for folder in os.environ.get("PATH", "").split(":")):
+    folders = os.environ.get("PATH", "").split(":")
+    # Where a folder ends with a slash, shells write one or two; other shells have other words of their own.
+    if (
+        not all(folder.startswith("/") and not folder.endswith("/") for folder in folders)
+        or not _usual_shell()
+    ):
         return UNKNOWN
     path = found(command)
     return [path] if path else _not_executable(command)
@@ -68,28 +89,37 @@ def _not_executable(command: str) -> Any:
     return UNKNOWN if any(os.path.lexists(f"{folder}/{command}") for folder in folders) else []
 
 
+def _usual_shell() -> bool:
+    return os.path.basename(os.path.realpath("/bin/sh")) in ("dash", "bash")  # noqa: PTH119
+
+
 def _home(user: str = "") -> Any:
     """`~user` of an account that is not there stays as it is written (sh(1), tilde expansion)."""
     if not user:
         home = os.environ.get("HOME")
-        return [home] if home and home.isprintable() else UNKNOWN
+        return [_said(home)] if home else UNKNOWN
     if not isinstance(user, str) or not _NAME.fullmatch(user):
         return UNKNOWN
     try:
-        return [pwd.getpwnam(user).pw_dir]
+        home = pwd.getpwnam(user).pw_dir
     except KeyError:
         return [f"~{user}"]
+    return [_said(home)] if home else UNKNOWN
 
 
 def _authorized_keys(user: str, path: str | None = None) -> Any:  # noqa: ARG001 - the fact's own arguments
     if path is None or not usual(path):
         return UNKNOWN
-    data = contents(path)
-    return [] if data is None else data.decode(errors="replace").splitlines()
+    return lines_of(contents(path) or b"")
 
 
 def _hosts(path: str = "/etc/hosts") -> Any:
-    return lines_of(path) if path == "/etc/hosts" else UNKNOWN
+    return _read(path) if path == "/etc/hosts" else UNKNOWN
+
+
+def _modules() -> list[str]:
+    """A kernel that cannot load any has no such file."""
+    return _read("/proc/modules") if os.path.isfile("/proc/modules") else []
 
 
 def _sysctl(keys: list[str] | None = None) -> Any:
@@ -101,9 +131,10 @@ def _sysctl(keys: list[str] | None = None) -> Any:
         if not isinstance(key, str) or not re.fullmatch(r"[a-z][a-z0-9_-]*(\.[a-z0-9_-]+)+", key, re.ASCII):
             return UNKNOWN
         path = Path("/proc/sys") / key.replace(".", "/")
-        if not path.is_file():
+        # What nobody may read root can, and sysctl leaves it out.
+        if not path.is_file() or not path.stat().st_mode & stat.S_IRUSR:
             return UNKNOWN
-        text = path.read_text()
+        text = path.read_bytes().decode()
         if text.count("\n") != 1 or not text.endswith("\n"):
             return UNKNOWN
         said.append(f"{key} = {text[:-1]}")
@@ -112,11 +143,18 @@ def _sysctl(keys: list[str] | None = None) -> Any:
 
 def _users() -> Any:
     """The lines of the fact's loop over /etc/passwd: ENTRY|GROUP|GROUPS|LASTLOG|PASSWORD."""
-    entries = [line for line in lines_of("/etc/passwd") if line]
+    entries = [line for line in _read("/etc/passwd") if line]
     names = [entry.split(":", 1)[0] for entry in entries]
-    if len(set(names)) != len(names) or not all(map(_NAME.fullmatch, names)) or any("$" in name for name in names):
+    if (
+        len(set(names)) != len(names)
+        or not all(map(_NAME.fullmatch, names))
+        or any("$" in name for name in names)
+    ):
         return UNKNOWN
     passwords = _passwords()
+    # The fact says them by echo(1), which in some shells knows escapes by a backslash.
+    if any("\\" in said for said in (*entries, *passwords.values())) or not _lastlog_is_usual():
+        return UNKNOWN
     return [
         f"{entry}|{_group_names(name)}|{_last_login(name, entry)}|{passwords.get(name, '')}"
         for entry, name in zip(entries, names, strict=True)
@@ -125,10 +163,13 @@ def _users() -> Any:
 
 def _passwords() -> dict[str, str]:
     try:
-        rows = [line.split(":") for line in lines_of("/etc/shadow")]
+        rows = [line.split(":") for line in _read("/etc/shadow")]
     except FileNotFoundError:
         return {}
-    return {row[0]: row[1] for row in rows if len(row) > 1}
+    passwords = {row[0]: row[1] for row in rows if len(row) > 1}
+    if len(passwords) != len(rows):
+        raise ValueError("/etc/shadow has a line of its own kind, or two for one account")
+    return passwords
 
 
 def _group_names(name: str) -> str:
@@ -141,6 +182,14 @@ def _group_names(name: str) -> str:
 
 _LASTLOG = struct.Struct("=i32s256s")
 """A record of /var/log/lastlog (lastlog.h); the user's number is its place."""
+
+
+def _lastlog_is_usual() -> bool:
+    """lastlog2 has another file; a `lastlogin` is asked when `lastlog` fails."""
+    program = found("lastlog")
+    return not found("lastlogin") and (
+        not program or os.path.basename(os.path.realpath(program)) == "lastlog"
+    )  # noqa: PTH119
 
 
 def _last_login(name: str, entry: str) -> str:
@@ -159,7 +208,7 @@ def _last_login(name: str, entry: str) -> str:
     done = subprocess.run(
         ["lastlog", "-u", name], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
     )
-    said = done.stdout.decode(errors="replace").splitlines()
+    said = lines_of(done.stdout)
     return "".join(re.sub(" +", " ", line) for line in said if line.startswith(name))
 
 
@@ -172,10 +221,11 @@ LINES: dict[str, Callable[..., Any]] = {
     "Arch": _uname("machine"),
     "Groups": _file_lines("/etc/group"),
     "Mounts": _file_lines("/proc/self/mountinfo"),
-    "KernelModules": _file_lines("/proc/modules"),
+    "KernelModules": _modules,
     "EtcHosts": _hosts,
     "Users": _users,
     "Home": _home,
+    "TmpDir": _temporary,
     "Which": _which,
     "Sysctl": _sysctl,
     "AuthorizedKeys": _authorized_keys,

@@ -6,26 +6,34 @@ from functools import partial
 from typing import Any
 
 from pyinfra_solo.native import UNKNOWN
+from pyinfra_solo.native.files import lines_of
 from pyinfra_solo.native.server import found
 
 _SECONDS = 60.0
 """systemctl answers at once, or when systemd is busy reloading."""
 
 
-def _shown(key: str, **asked: Any) -> Any:
+def _shown(
+    key: str,
+    *,
+    user_mode: bool = False,
+    machine: str | None = None,
+    user_name: str | None = None,
+    services: Any = None,
+) -> Any:
     """Lines of `systemctl show`; of a failure the ordinary road tells what there is to tell."""
-    services = asked.pop("services", None)
     program = found("systemctl")
-    if any(asked.values()) or program is None:
+    if user_mode or machine is not None or user_name is not None or program is None:
         return UNKNOWN
-    names = ["*"] if services is None else [services] if isinstance(services, str) else list(services)
-    if not all(isinstance(name, str) for name in names):
+    names = ["*"] if services is None else [services] if isinstance(services, str) else services
+    # What can be read once only is left to the ordinary road.
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         return UNKNOWN
     done = subprocess.run(
         [program, "show", "--all", "--property", "Id", "--property", key, *names],
         stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False,
     )  # fmt: skip
-    return UNKNOWN if done.returncode else done.stdout.decode(errors="replace").splitlines()
+    return UNKNOWN if done.returncode else lines_of(done.stdout)
 
 
 LINES: dict[str, Callable[..., Any]] = {

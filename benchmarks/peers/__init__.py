@@ -1,0 +1,1 @@
+"""Our converge beside its peers: the same work, in turns, on one machine."""

@@ -1,0 +1,3 @@
+"""None."""
+
+groups: dict[str, object] = {}

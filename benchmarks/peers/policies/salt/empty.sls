@@ -1,0 +1,3 @@
+# Salt takes a file without a state for an error.
+nothing:
+  test.nop
