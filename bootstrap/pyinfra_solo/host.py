@@ -11,6 +11,7 @@ from pyinfra.api import Config, Host, Inventory, State
 from pyinfra.api.arguments import all_argument_meta, default_sentinel
 from pyinfra.api.host import HostData
 
+from pyinfra_solo.lean import remember_signatures
 from pyinfra_solo.local import NAME, ThisMachine
 from pyinfra_solo.native import UNKNOWN
 
@@ -26,9 +27,15 @@ class _Order(list[str]):
     def append(self, name: str) -> None:
         super().append(name)
         self._known.add(name)
+        if len(self) == _MANY:
+            remember_signatures()
 
     def __contains__(self, name: object) -> bool:
         return name in self._known
+
+
+_MANY = 64
+"""Operations, from which on it is worth a look at all that pyinfra has."""
 
 
 class _Data(HostData):

@@ -11,6 +11,7 @@ imported plainly.
 """
 
 import gc
+import inspect
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from functools import cached_property
 from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import ModuleType, UnionType
+from types import FunctionType, ModuleType, UnionType
 from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
 
 _NEEDED = ("pyinfra.api", "pyinfra.api.operations", "pyinfra.facts.server")
@@ -181,6 +182,17 @@ def settle() -> None:
     )
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+def remember_signatures() -> None:
+    """pyinfra asks `inspect.signature` of an operation's function for each call; where the answer is kept is
+    inspect's own protocol (PEP 362, `__signature__`)."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("pyinfra.operations.")]
+    for module in modules:
+        for value in vars(module).values():
+            function = getattr(value, "_inner", None)
+            if isinstance(function, FunctionType) and not hasattr(function, "__signature__"):
+                function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
 
 
 def _stand_in(name: str) -> ModuleType:

@@ -20,6 +20,7 @@ from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.util import CommandOutput, make_unix_command_for_host
 
 from pyinfra_solo.native import UNKNOWN, commands
+from pyinfra_solo.native.files import forget_names
 from pyinfra_solo.native.known import answer_to
 from pyinfra_solo.native.put import Puts
 from pyinfra_solo.spawn import EndedError, run_script
@@ -76,6 +77,7 @@ class ThisMachine(BaseConnector):
             well, output = self._run(command, arguments)
         finally:
             self.waited(program(command), time.monotonic() - began)
+            forget_names()
         if print_output:
             for line in output:
                 self._show(line.line)

@@ -8,7 +8,7 @@ import re
 import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from pyinfra_solo.native import UNKNOWN
@@ -41,6 +41,7 @@ def usual(path: object) -> bool:
     )
 
 
+@cache
 def _user(uid: int) -> str:
     """As `stat -c %U`."""
     try:
@@ -49,11 +50,18 @@ def _user(uid: int) -> str:
         return "UNKNOWN"
 
 
+@cache
 def _group(gid: int) -> str:
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return "UNKNOWN"
+
+
+def forget_names() -> None:
+    """Accounts may have changed: to be said after every child, as nothing here changes them."""
+    _user.cache_clear()
+    _group.cache_clear()
 
 
 def _time(seconds: float) -> datetime:
