@@ -28,6 +28,7 @@ lab: .venv/ready
 
 bench: .venv/ready         ## PID 1 to 200, beside a shell script that does the same
 	$(PYTHON) -m benchmarks.boot
+	$(PYTHON) -m benchmarks.converged
 	$(PYTHON) -m benchmarks.starts
 
 peers: .venv/ready         ## Beside cfengine, puppet, salt and others: PEERS="--only ours,cfengine,floor --sizes 100,1000"

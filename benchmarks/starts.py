@@ -21,7 +21,7 @@ ENGINE = Path(__file__).parents[1] / "bootstrap"
 PROCESSES = {
     "python alone": "pass",
     "boot": "import pyinfra_solo.cli, pyinfra_solo.boot, pyinfra_solo.runs",
-    "play, the converge": "import pyinfra_solo.play",
+    "play, the converge": "from pyinfra_solo import lean, play; lean.import_pyinfra(); lean.settle(); import pyinfra_solo.work",
     "judge": "import pyinfra_solo.judge",
     "status": "import pyinfra_solo.cli, pyinfra_solo.status",
 }
