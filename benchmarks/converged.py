@@ -72,8 +72,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9)
     seconds, report = run(parser.parse_args().rounds)
     out = [tables.machine(), "", "| web, nothing to do: seconds | native | --stock |", "| --- | --- | --- |"]
-    for part in seconds["native"]:
-        out.append(f"| {part} | {' | '.join(tables.spread(seconds[kind][part]) for kind in KINDS)} |")
+    out += [
+        f"| {part} | {' | '.join(tables.spread(seconds[kind][part]) for kind in KINDS)} |"
+        for part in seconds["native"]
+    ]
     out += ["", "| operation | seconds | it waited for |", "| --- | --- | --- |"]
     for one in sorted(report["operations"], key=lambda one: one["seconds"], reverse=True):
         waits = ", ".join(f"{wait['what']} {wait['seconds']:.3f}" for wait in one["waits"])

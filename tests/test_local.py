@@ -54,6 +54,16 @@ def test_output_that_is_not_utf_8_is_kept() -> None:
     ]
 
 
+def test_lines_end_at_newlines_and_nowhere_else() -> None:
+    """files.line asks for what grep(1) prints, of files with any line ends."""
+    assert out(r"printf 'a\r\nb\fc\r\n\n'") == ["a\r", "b\fc\r", ""]
+
+
+def test_a_script_with_a_nul_is_refused() -> None:
+    with pytest.raises(ValueError, match="null"):
+        run_script("echo a\0b", seconds=20)
+
+
 def test_output_and_errors_are_told_apart() -> None:
     code, output = run_script("echo well; echo ill >&2; exit 3", seconds=20)
     assert (code, output.stdout_lines, output.stderr_lines) == (3, ["well"], ["ill"])
@@ -155,10 +165,11 @@ def test_another_user_runs_it_when_asked(machine: ThisMachine) -> None:
 
 
 def test_a_file_is_put_as_another_user_when_asked(machine: ThisMachine) -> None:
-    target = Path("/tmp") / f"put-as-another-{os.getpid()}"  # noqa: S108 - nobody may write nowhere else
+    target = Path("/tmp") / f"put as another {os.getpid()}"  # noqa: S108 - nobody may write nowhere else
     try:
-        machine.put_file(StringIO("mine"), str(target), _su_user="nobody", _su_shell="/bin/sh")
-        assert target.read_text() == "mine"
+        machine.put_file(StringIO("mine\n\nand 'more'"), str(target), _su_user="nobody", _su_shell="/bin/sh")
+        assert target.read_text() == "mine\n\nand 'more'"
+        assert stat.S_IMODE(target.stat().st_mode) == 0o600
         assert target.owner() == "nobody"
         with pytest.raises(OSError, match="denied"):
             machine.put_file(StringIO("mine"), "/root/mine", _su_user="nobody", _su_shell="/bin/sh")

@@ -182,7 +182,7 @@ class _Hearing:
         self._again: list[Again] = []
         self.doing = "starting pyinfra"
 
-    def take(self, event: dict[str, Any]) -> None:
+    def take(self, event: dict[str, Any]) -> None:  # noqa: C901 - a case for each event
         match event.get("event"):
             case "declared":
                 self._declared = event

@@ -6,7 +6,6 @@ are understood are done in the process (`native`).
 """
 
 import re
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from pyinfra.api import Host, State
 from pyinfra.api.arguments import pop_global_arguments
-from pyinfra.api.command import StringCommand
+from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.util import get_file_io
 from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.util import CommandOutput, make_unix_command_for_host
@@ -52,6 +51,8 @@ class ThisMachine(BaseConnector):
     def answer(self, fact: type, args: Sequence[Any], asked: Mapping[str, Any]) -> Any:
         """The fact's value, or UNKNOWN: see `native`."""
         self.puts.appear()
+        if args and not asked and fact.__module__ == "pyinfra.facts.files":
+            asked, args = {"path": args[0]}, args[1:]
         if not self.native or args or self.state.print_fact_input or not (answer := answer_to(fact)):
             return UNKNOWN
         arguments = self.host.current_op_global_arguments
@@ -128,11 +129,9 @@ class ThisMachine(BaseConnector):
         return True
 
     def _put_as_another(self, data: bytes, target: str, arguments: Mapping[str, Any]) -> bool:
-        with tempfile.NamedTemporaryFile() as beside:
-            beside.write(data)
-            beside.flush()
-            Path(beside.name).chmod(0o644)
-            well, output = self.run_shell_command(StringCommand("cp", beside.name, target), **arguments)
+        """Through a pipe: what is put may be a secret, and nobody else may read it on the way."""
+        command = StringCommand("umask 077; cat >", QuoteString(target))
+        well, output = self.run_shell_command(command, **{**arguments, "_stdin": data})
         if not well:
             raise OSError(output.stderr)
         return True

@@ -31,11 +31,13 @@ def run_script(
     folder: str | None = None,
 ) -> tuple[int, CommandOutput]:
     """Exit status and output. Raises EndedError when it takes longer than `seconds`; then nothing of
-    its process group is left.
+    its process group is left. Raises ValueError for a NUL, which dash would leave out.
 
     The script is read from a file that has no name, so it is in no argv; output goes to files, so a
     daemon left behind holds up nobody.
     """
+    if "\0" in script:
+        raise ValueError("embedded null byte")
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as given:
         source = os.memfd_create("script", 0)
         try:
@@ -65,8 +67,8 @@ def _said(out: Any, err: Any) -> CommandOutput:
 
 def _lines(name: str, file: Any) -> list[OutputLine]:
     file.seek(0)
-    text = file.read(_MOST_OUTPUT).decode(errors="replace")
-    return [OutputLine(name, line) for line in text.splitlines()]
+    lines = file.read(_MOST_OUTPUT).decode(errors="replace").split("\n")
+    return [OutputLine(name, line) for line in (lines if lines[-1] else lines[:-1])]
 
 
 def _stdin(given: Any) -> bytes:

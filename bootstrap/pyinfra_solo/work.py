@@ -177,7 +177,6 @@ class _Operations:
             return [], _named(error, f"the operation {name!r}")
         return [], None
 
-
     def _run(self, one: str) -> bool:
         """As pyinfra's `run_host_op`, which is called when there is something to do."""
         data = self._state.get_op_data_for_host(self._host, one)
@@ -193,7 +192,7 @@ class _Operations:
 
 
 def _machine(host: Host) -> ThisMachine:
-    return cast(ThisMachine, host.connector)
+    return cast("ThisMachine", host.connector)
 
 
 def _cpu() -> float:

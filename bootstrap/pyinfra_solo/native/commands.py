@@ -5,6 +5,8 @@ and every failure, takes the ordinary road: each of these commands can be given 
 tool says what is wrong in its own words.
 """
 
+# A Path costs as much again as the system call, for each of thousands of files.
+
 import contextlib
 import grp
 import os
@@ -45,7 +47,7 @@ def _mkdir(_puts: Puts, option: str, path: str) -> bool:
     if option != "-p" or not usual(path):
         return False
     try:
-        os.mkdir(path)  # noqa: PTH102 - of a Path, this would cost as much again
+        os.mkdir(path)
     except FileExistsError:
         return os.path.isdir(path)
     except FileNotFoundError:
@@ -65,11 +67,11 @@ def _chmod(puts: Puts, mode: str, path: str) -> bool:
     if not _MODE.fullmatch(mode) or not usual(path):
         return False
     path = puts.instead_of(path)
-    about = os.stat(path)  # noqa: PTH116
+    about = os.stat(path)
     # GNU chmod keeps these two bits of a folder unless it is told all of them (chmod(1)).
     if stat.S_ISDIR(about.st_mode) and about.st_mode & (stat.S_ISUID | stat.S_ISGID):
         return False
-    os.chmod(path, int(mode, 8))  # noqa: PTH101
+    os.chmod(path, int(mode, 8))
     return True
 
 
@@ -118,7 +120,7 @@ def _rm(_puts: Puts, option: str, path: str) -> bool:
     if option != "-f" or not usual(path) or path.endswith("/"):
         return False
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        os.unlink(path)  # noqa: PTH108
+        os.unlink(path)
     return True
 
 
@@ -128,7 +130,7 @@ def _mv(_puts: Puts, old: str, new: str) -> bool:
         return False
     if os.path.isdir(new) or (os.path.lexists(new) and (os.path.isdir(old) or os.path.samefile(old, new))):
         return False
-    os.rename(old, new)  # noqa: PTH104
+    os.rename(old, new)
     return True
 
 

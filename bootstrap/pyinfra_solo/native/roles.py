@@ -72,9 +72,9 @@ def _torn(account: pwd.struct_passwd) -> Any:
         group = grp.getgrgid(account.pw_gid).gr_name
     except KeyError:
         return True
-    shadowless = os.path.exists("/etc/shadow") and account.pw_name not in _names("/etc/shadow")  # noqa: PTH110
+    shadowless = os.path.exists("/etc/shadow") and account.pw_name not in _names("/etc/shadow")
     groupless = group in _names("/etc/group") and (
-        os.path.exists("/etc/gshadow") and group not in _names("/etc/gshadow")  # noqa: PTH110
+        os.path.exists("/etc/gshadow") and group not in _names("/etc/gshadow")
     )
     return shadowless or groupless
 
