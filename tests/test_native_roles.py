@@ -58,6 +58,32 @@ def test_every_package_of_this_machine_is_seen_as_dpkg_sees_it() -> None:
         assert roles.missing_packages([name]) == ([] if state in ("ii", "hi") else [name])
 
 
+def test_a_package_of_two_architectures_is_left_to_dpkg(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """dpkg-query tells both states, and the first is what counts."""
+    stanza = "Package: libc6\nStatus: {} ok {}\nArchitecture: {}\n\n"
+    (tmp_path / "status").write_text(
+        stanza.format("deinstall", "config-files", "amd64") + stanza.format("install", "installed", "i386")
+    )
+    real = Path.read_bytes
+    monkeypatch.setattr(
+        Path, "read_bytes", lambda path: real(tmp_path / "status" if path.name == "status" else path)
+    )
+    assert roles.missing_packages(["libc6"]) is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("text", "noted"),
+    [("a\nb\n", ("a", "b")), ("a\n", ("a", "")), ("a", ("", "")), ("a\nb\nc\n", ("a", "b")), ("", ("", ""))],
+)
+def test_a_torn_record_counts_as_its_program_counts_it(
+    tmp_path: Path, text: str, noted: tuple[str, str]
+) -> None:
+    (tmp_path / "record").write_text(text)
+    assert roles._noted(tmp_path / "record") == noted
+
+
 @pytest.mark.parametrize("name", ["libc6:amd64", "a b", "*", "-x"])
 def test_what_is_no_plain_name_of_a_package_is_left_to_dpkg(name: str) -> None:
     assert roles.missing_packages([name]) is UNKNOWN

@@ -36,6 +36,6 @@ class Solo(ThisMachine):
 def take_over(host: Host, *, native: bool, seconds: float) -> None:
     """From here on `host`, which is this machine, is asked and changed through our connector. seconds: for
     a command that has no `_timeout`."""
-    connector = Solo(host.state, host)
-    connector.native, connector.seconds = native, seconds
-    host.connector = connector
+    if not isinstance(host.connector, Solo):
+        host.connector = Solo(host.state, host)
+    host.connector.native, host.connector.seconds = native, seconds

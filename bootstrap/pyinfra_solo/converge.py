@@ -34,8 +34,8 @@ class Changes:
     checks: Sequence[dict[str, Any]]
     closed: bool
     """The gate was open, and was closed before the first change."""
-    again: Sequence[Again] = ()
-    """What a second look found to do again."""
+    again: Sequence[Again] | None = None
+    """What a second look found to do again; None when nothing was done, or an older engine makes none."""
 
     @property
     def changed(self) -> int:
@@ -44,6 +44,11 @@ class Changes:
 
     def require_idempotent(self) -> None:
         """Raises JudgedError, naming every operation that would change something again."""
+        if self.again is None and self.changed:
+            raise JudgedError(
+                "The ops repo's engine makes no second look, so that nothing proves that the machine is converged. "
+                'Let it have a newer engine, or set converge.idempotence = "report". The gate stays closed.'
+            )
         if not self.again:
             return
         said = "; ".join(f"{one.name}: {', '.join(one.would)}" for one in self.again)
@@ -179,7 +184,7 @@ class _Hearing:
         self._failed: dict[str, Any] | None = None
         self._done = False
         self._closed = False
-        self._again: list[Again] = []
+        self._again: list[Again] | None = None
         self.doing = "starting pyinfra"
 
     def take(self, event: dict[str, Any]) -> None:  # noqa: C901 - a case for each event
@@ -198,8 +203,10 @@ class _Hearing:
             case "closed":
                 self._closed = True
                 self._run.say("the gate is closed: something changes")
+            case "second look":
+                self.doing = "every operation was looked at again"
             case "again":
-                self._second_look(msgspec.convert(event["operations"], list[Again]))
+                self._second_look(msgspec.convert(event["operations"], list[Again]), float(event["seconds"]))
             case "slow":
                 self._run.say(f"takes the slow road, as pyinfra has changed: {', '.join(event['facts'])}")
             case "failed":
@@ -213,10 +220,10 @@ class _Hearing:
         if self._aloud:
             self._run.voice.operation(operation, len(self._run.report.operations), len(self._names))
 
-    def _second_look(self, found: list[Again]) -> None:
+    def _second_look(self, found: list[Again], seconds: float) -> None:
         self._again = self._run.report.again = found
-        if found:
-            self._run.say(f"would change something again: {'; '.join(one.name for one in found)}")
+        names = "; ".join(one.name for one in found) or "nothing"
+        self._run.say(f"a second look, {seconds:.2f} s: {names} would change something again")
 
     def result(self, status: int) -> Changes:
         if self._failed:
@@ -231,7 +238,7 @@ class _Hearing:
             operations=tuple(self._run.report.operations),
             checks=self._declared["checks"],
             closed=self._closed,
-            again=tuple(self._again),
+            again=self._again,
         )
 
 

@@ -62,6 +62,7 @@ def _told(generator: Callable[[], Iterator[Any]], tell: Callable[[], None]) -> C
             tell()
             yield command
 
+    commands.__wrapped__ = generator  # type: ignore[attr-defined]
     return commands
 
 

@@ -5,7 +5,7 @@ Through pyinfra's API, never `pyinfra_cli`, which patches the process.
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pyinfra.api import Config, Host, Inventory, State
 from pyinfra.api.arguments import all_argument_meta, default_sentinel
@@ -108,12 +108,15 @@ class OneHost(Inventory):
         self.groups[NAME].append(host)
 
 
-def state_here(root: Path, data: Mapping[str, Any], host: type[Host] = ThisHost) -> State:
+def state_here(
+    root: Path, data: Mapping[str, Any], host: type[Host] = ThisHost, *, native: bool = True
+) -> State:
     """A pyinfra State of this machine, nothing evaluated twice (`check_for_changes=False` is what
     `pyinfra -y` does); file names are relative to `root`."""
     state = State(OneHost(data, host), Config(), check_for_changes=False)
     state.cwd = str(root)
     for one in state.inventory:
         one.connected = True
+        cast("ThisMachine", one.connector).native = native
         state.activate_host(one)
     return state

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from importlib import import_module
 from importlib.machinery import PathFinder
@@ -174,14 +175,19 @@ def settle() -> None:
     means the same to whoever checks it and is not taken apart each time. And what is imported by now stays: the garbage
     collector need not look through it again and again.
     """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    with suppress(Exception):  # another pyinfra has other arguments: then it is only slower
+        _settle_arguments()
+
+
+def _settle_arguments() -> None:
     from pyinfra.api.arguments import AllArguments
 
     hints = get_type_hints(AllArguments)
     AllArguments.__annotations__.update(
         {name: hint if isinstance(hint, type) else NewType(name, hint) for name, hint in hints.items()}
     )
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 def remember_signatures() -> None:

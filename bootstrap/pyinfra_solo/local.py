@@ -32,17 +32,17 @@ class ThisMachine(BaseConnector):
     """Runs commands here. `seconds` bounds each command that sets no `_timeout` of its own."""
 
     handles_execution = True
-    seconds: float = 600.0
-    native: bool = True
-    """False: every fact and every command takes the ordinary road, as with any other host."""
-    waited: Callable[[str, float], None] = staticmethod(lambda _what, _seconds: None)
-    """Told what a child was run for, and for how many seconds."""
-    begins: Callable[[], None] = staticmethod(lambda: None)
-    """Told that a child is about to be run."""
 
     def __init__(self, state: State, host: Host) -> None:
         super().__init__(state, host)
         self.puts = Puts()
+        self.seconds = 600.0
+        self.native = True
+        """False: every fact and every command takes the ordinary road, as with any other host."""
+        self.begins: Callable[[], None] = lambda: None
+        """Told that a child is about to be run."""
+        self.waited: Callable[[str, float], None] = lambda _what, _seconds: None
+        """Told what a child was run for, and for how many seconds."""
 
     @staticmethod
     def make_names_data(name: str) -> Iterator[tuple[str, dict[Any, Any], list[str]]]:  # noqa: ARG004
@@ -172,12 +172,12 @@ def _raw(command: StringCommand | str) -> str:
 
 
 def program(command: StringCommand | str) -> str:
-    """The program's name alone, of our own shell programs theirs: arguments may hold secrets."""
-    words = (
-        [bit for bit in command.bits if isinstance(bit, str)] if isinstance(command, StringCommand) else []
-    )
-    if "-c" in words[:-1]:
-        return f"sh {words[words.index('-c') + 1]}"
+    """The program's name alone, of our own shell programs (`operations.script`) theirs: arguments may hold secrets."""
+    bits = list(command.bits) if isinstance(command, StringCommand) else []
+    if "-c" in bits[1:-2]:
+        shell, _, text, name = bits[(at := bits.index("-c")) - 1 : at + 3]
+        if shell == "sh" and isinstance(text, QuoteString) and re.fullmatch("[a-z]+", str(name)):
+            return f"sh {name}"
     first = re.match(r"[\w./+-]+(?=\s|$)", _raw(command).lstrip())
     return first[0].rpartition("/")[2] if first else "sh"
 

@@ -33,6 +33,15 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Every fact and command by a shell, nothing in the process."""
 
 
+def _request(text: bytes) -> Request:
+    try:
+        return msgspec.json.decode(text, type=Request)
+    except msgspec.ValidationError as error:
+        raise ConvergeError(
+            f"The engines disagree: {error}. Bake a new image, or let the ops repo have a newer engine."
+        ) from error
+
+
 def main() -> int:
     """What a role prints goes to stderr; stdout carries events alone."""
     tell = Telling(os.fdopen(os.dup(1), "wb"))
@@ -42,7 +51,7 @@ def main() -> int:
     from pyinfra_solo.work import work
 
     try:
-        request = msgspec.json.decode(sys.stdin.buffer.read(), type=Request)
+        request = _request(sys.stdin.buffer.read())
         if request.protocol != PROTOCOL:
             raise ConvergeError(
                 f"The engines disagree: protocol {request.protocol} was asked, {PROTOCOL} is spoken. Bake a new image."

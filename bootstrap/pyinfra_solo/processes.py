@@ -48,7 +48,7 @@ def end_group(group: int, grace: float = _GRACE) -> None:
             return
         until = time.monotonic() + seconds
         while time.monotonic() < until:
-            if os.waitid(os.P_PID, group, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if _has_ended(group):
                 break
             time.sleep(0.02)
     # What ignored SIGTERM and outlived its leader is still in the group.
@@ -56,6 +56,14 @@ def end_group(group: int, grace: float = _GRACE) -> None:
         os.killpg(group, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+def _has_ended(child: int) -> bool:
+    """gevent, under pyinfra's own command, waits for every child itself."""
+    try:
+        return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def _signal(pids: list[int], number: int) -> None:

@@ -1,6 +1,8 @@
 """What play says to its parent: events, a JSON object a line."""
 
 import json
+import re
+import threading
 import time
 from collections.abc import Sequence
 from typing import IO, Any
@@ -26,11 +28,26 @@ class Telling:
         self._hidden: Sequence[str] = ()
         self._starting: dict[str, Any] | None = None
         self._told = 0.0
+        self._lock = threading.RLock()
+
+    def watch(self) -> None:
+        """From now on an operation that does not end is told of, whatever it is at."""
+
+        def look() -> None:
+            while True:
+                time.sleep(1.0)
+                before = self._starting
+                time.sleep(1.0)
+                if before is not None and self._starting is before:
+                    self.hurry()
+
+        threading.Thread(target=look, daemon=True).start()
 
     def hide(self, secrets: Sequence[str]) -> None:
-        """From now on. A secret of several lines is hidden line by line, as output and diffs are lines;
-        what is shorter than four characters is no secret, and is part of every other word."""
+        """From now on. A secret of several lines is hidden line by line, as output and diffs are lines; also as
+        messages show it, with each white space as one blank, or quoted as Python does; what is shorter than four characters is no secret, and is part of every other word."""
         parts = {part for secret in secrets for part in (secret, *secret.splitlines())}
+        parts |= {form for part in parts for form in (re.sub(r"\s+", " ", part), repr(part)[1:-1])}
         self._hidden = sorted((part for part in parts if len(part.strip()) >= 4), key=len, reverse=True)
 
     def starting(self, **values: Any) -> None:
@@ -55,15 +72,19 @@ class Telling:
 
     def hurry(self) -> None:
         """Tell which operation is at work, if that is not known yet."""
-        starting, self._starting = self._starting, None
-        if starting:
-            self.event("starting", **starting)
+        with self._lock:
+            starting, self._starting = self._starting, None
+            if starting:
+                self.event("starting", **starting)
 
     def _write(self, event: str, values: dict[str, Any]) -> None:
-        self._out.write(_json({"event": event, **values}) + b"\n")
+        line = _json({"event": event, **values}) + b"\n"
+        with self._lock:
+            self._out.write(line)
 
     def _flush(self) -> None:
-        self._out.flush()
+        with self._lock:
+            self._out.flush()
         self._told = time.monotonic()
 
     def _clean(self, value: Any) -> Any:

@@ -12,8 +12,10 @@ has been told of it. What replaces a file is on disk before it does.
 import contextlib
 import errno
 import os
+import re
 import stat
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 
@@ -29,12 +31,12 @@ class Puts:
 
     def __init__(self) -> None:
         self.waits = False
-        """Whether a file may wait for its owner and mode. Whoever says so calls `appear` at the end of each operation."""
+        """Whether a file may wait for its owner and mode. Whoever says so calls `appear` at the end of the operation."""
         self._waiting: _Waiting | None = None
         self._not_on_disk: list[str] = []
 
     def put(self, path: str, data: bytes, mode: int = 0o600) -> None:
-        """`path` (or what it links to) holds `data`. An old file's mode, owner and attributes stay; a new one
+        """`path` (or what it links to) holds `data`. An old file's mode, owner and extended attributes stay (flags of chattr(1) do not); a new one
         has what the umask leaves of `mode`. Raises OSError, as cp(1) would have failed."""
         self.appear()
         target = os.path.realpath(path)
@@ -58,10 +60,6 @@ class Puts:
         if self._waiting and os.path.realpath(path) == self._waiting.target:
             return self._waiting.beside
         return path
-
-    @property
-    def waiting(self) -> bool:
-        return self._waiting is not None
 
     def appear(self) -> None:
         """What waits takes its place. Raises OSError; then the old file is still there."""
@@ -129,12 +127,23 @@ _NO_PLACE_BESIDE = (errno.EACCES, errno.EPERM, errno.EROFS)
 """A folder that may not be written, an owner that this process cannot give: the file itself may do."""
 
 
+_NEW = re.compile(r"\.pyinfra-solo-(\d+)-[0-9a-f]{8}\.new", re.ASCII)
+
+
+@cache
+def _sweep(folder: str) -> None:
+    """What killed runs left here, which nobody else would ever take away."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if (left := _NEW.fullmatch(name)) and not os.path.exists(f"/proc/{left[1]}"):
+                os.unlink(f"{folder}/{name}")
+
+
 def _beside(target: str, data: bytes, old: os.stat_result | None, mode: int) -> str:
-    """One run at a time writes here, so the name beside is always the same: what a power cut leaves of it
-    is taken away by the next one, and does not stay for ever."""
-    beside = f"{target.rpartition('/')[0]}/.pyinfra-solo-new"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(beside)
+    """A name that nobody can foresee: the folder may be another's, and another run may write there."""
+    folder = target.rpartition("/")[0]
+    _sweep(folder or "/")
+    beside = f"{folder}/.pyinfra-solo-{os.getpid()}-{os.urandom(4).hex()}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     descriptor = os.open(beside, flags, 0o600 if old else mode)
     try:

@@ -6,17 +6,15 @@ import os
 import pwd
 import re
 import stat
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyinfra_solo.native import UNKNOWN
+from pyinfra_solo.native import UNKNOWN, child
 from pyinfra_solo.native.server import found
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
 _POLICY = Path("/usr/sbin/policy-rc.d")
-_SECONDS = 60.0
 
 
 def missing_packages(packages: Sequence[str]) -> Any:
@@ -26,20 +24,25 @@ def missing_packages(packages: Sequence[str]) -> Any:
     database = b"\n\n" + Path("/var/lib/dpkg/status").read_bytes()
     if _POLICY.is_file() and b"\n# pyinfra-solo" in b"\n" + _POLICY.read_bytes():
         return UNKNOWN  # a fence: of a run that is at work, or was killed
-    return [name for name in packages if not any(_is_installed(one) for one in _stanzas(database, name))]
+    missing = []
+    for name in packages:
+        stanzas = list(_stanzas(database, name))
+        if len(stanzas) > 1:  # one for each architecture
+            return UNKNOWN
+        if not stanzas or not _INSTALLED.search(stanzas[0]):
+            missing.append(name)
+    return missing
+
+
+_INSTALLED = re.compile(rb"^Status: (install|hold) \S+ installed$", re.MULTILINE)
 
 
 def _stanzas(database: bytes, name: str) -> Iterator[bytes]:
-    """One for each architecture that the package is there for."""
     head, at = f"\n\nPackage: {name}\n".encode(), 0
     while (at := database.find(head, at)) >= 0:
         end = database.find(b"\n\n", at + 2)
         yield database[at : end if end >= 0 else None]
         at += len(head)
-
-
-def _is_installed(stanza: bytes) -> bool:
-    return re.search(rb"^Status: (install|hold) \S+ installed$", stanza, re.MULTILINE) is not None
 
 
 def account_gaps(words: Sequence[str]) -> Any:
@@ -140,11 +143,8 @@ def service_state(words: Sequence[str]) -> Any:
 def _shown(unit: str) -> dict[str, str]:
     """systemctl(1), show. Raises OSError, CalledProcessError and the like."""
     properties = "UnitFileState,ActiveState,ConditionResult,ConditionTimestampMonotonic"
-    done = subprocess.run(
-        [found("systemctl") or "systemctl", "show", f"--property={properties}", "--", unit],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_SECONDS, check=True,
-    )  # fmt: skip
-    return dict(line.split("=", 1) for line in done.stdout.splitlines())
+    shown = child.said([found("systemctl") or "systemctl", "show", f"--property={properties}", "--", unit])
+    return dict(line.split("=", 1) for line in shown.decode().splitlines())
 
 
 def _running(shown: dict[str, str]) -> str:
@@ -157,10 +157,12 @@ def _running(shown: dict[str, str]) -> str:
 
 
 def _noted(record: Path) -> tuple[str, str]:
+    """As the program's two `read`s: what has no newline after it does not count."""
     try:
-        restart, reload, *_rest = record.read_text().splitlines()
-    except (FileNotFoundError, ValueError):
-        return "", ""
+        lines = record.read_text().split("\n")[:-1]
+    except FileNotFoundError:
+        lines = []
+    restart, reload, *_rest = *lines, "", ""
     return restart, reload
 
 

@@ -9,13 +9,12 @@ import pwd
 import re
 import stat
 import struct
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyinfra_solo.native import UNKNOWN
+from pyinfra_solo.native import UNKNOWN, child
 from pyinfra_solo.native.files import contents, lines_of, usual
 
 _NAME = re.compile(r"[a-z_][a-z0-9_-]*\$?", re.ASCII)
@@ -207,10 +206,7 @@ def _last_login(name: str, entry: str) -> str:
         return ""
     if len(record) < _LASTLOG.size or _LASTLOG.unpack(record)[0] == 0:
         return f"{name} **Never logged in**"
-    done = subprocess.run(
-        ["lastlog", "-u", name], stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
-    )
-    said = lines_of(done.stdout)
+    said = lines_of(child.said(["lastlog", "-u", name]))
     return "".join(re.sub(" +", " ", line) for line in said if line.startswith(name))
 
 

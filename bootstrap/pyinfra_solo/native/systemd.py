@@ -1,16 +1,12 @@
 """Facts of pyinfra.facts.systemd: systemctl(1) itself, without the shells around it."""
 
-import subprocess
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pyinfra_solo.native import UNKNOWN
+from pyinfra_solo.native import UNKNOWN, child
 from pyinfra_solo.native.files import lines_of
 from pyinfra_solo.native.server import found
-
-_SECONDS = 60.0
-"""systemctl answers at once, or when systemd is busy reloading."""
 
 
 def _shown(
@@ -29,11 +25,7 @@ def _shown(
     # What can be read once only is left to the ordinary road.
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         return UNKNOWN
-    done = subprocess.run(
-        [program, "show", "--all", "--property", "Id", "--property", key, *names],
-        stdin=subprocess.DEVNULL, capture_output=True, timeout=_SECONDS, check=False,
-    )  # fmt: skip
-    return UNKNOWN if done.returncode else lines_of(done.stdout)
+    return lines_of(child.said([program, "show", "--all", "--property", "Id", "--property", key, *names]))
 
 
 LINES: dict[str, Callable[..., Any]] = {

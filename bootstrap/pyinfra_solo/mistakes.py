@@ -1,0 +1,46 @@
+"""What foreign code's exceptions and pyinfra's own warnings mean to whoever has to mend it."""
+
+import logging
+import re
+
+from jinja2 import TemplateError
+from pyinfra.api.exceptions import PyinfraError
+
+from pyinfra_solo.errors import ConvergeError, DataError, SoloError
+from pyinfra_solo.role import in_words
+
+
+def named(error: Exception, where: str) -> SoloError:
+    """A foreign exception, by its cause: what only a commit can mend in a template is data."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, TemplateError) or "Error in template" in str(cause):
+            return DataError(f"A template of {where} is invalid: {_short(error)}. Correct it and commit.")
+        cause = cause.__cause__ or cause.__context__
+    kind = "" if isinstance(error, (PyinfraError, SyntaxError)) else f"{type(error).__name__}: "
+    return ConvergeError(f"{where} failed: {kind}{_short(error)}")
+
+
+def _short(error: BaseException) -> str:
+    return re.sub(r"\s+", " ", in_words(error))
+
+
+class Heard(logging.Handler):
+    """pyinfra's own last warnings and errors: for a time-out they are the only reason there is."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = re.sub(r"\x1b\[[0-9;]*m|^\s*\[@local\]\s*", "", record.getMessage())
+        self.lines = [*self.lines[-9:], re.sub(r"\s+", " ", text)]
+
+
+heard = Heard()
+
+
+def listen() -> None:
+    log = logging.getLogger("pyinfra")
+    log.addHandler(heard)
+    log.propagate = False
