@@ -12,8 +12,9 @@ from tests.here import put_below
 from tests.lab.instance import Instance
 from tests.loopback import Metadata, metadata_service
 
-# nohup(1), and whoever starts a job as it does, ignores it, and all that tests start would inherit that.
+# nohup(1) ignores the one, a shell's `&` the other, and all that tests start would inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
