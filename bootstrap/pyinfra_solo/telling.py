@@ -57,7 +57,7 @@ class Telling:
     def unchanged(self, *, name: str, **times: float) -> None:
         """The operation has ended, and found nothing to do."""
         self._starting = None
-        self._write("operation", {"name": self._clean(name), "changed": False, **times})
+        self._write("operation", {"name": self._clean(name), "changed": False, "failed": False, **times})
         if time.monotonic() - self._told > _SILENCE:
             self._flush()
 
