@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from pyinfra.api import HiddenValue, MaskString, StringCommand
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.context import ctx_host, ctx_state
+from pyinfra.facts.server import Command
 
 from pyinfra_solo import spawn
 from pyinfra_solo.host import state_here
@@ -74,8 +77,17 @@ def test_more_output_than_a_pipe_holds_blocks_nobody() -> None:
 
 
 def test_output_without_end_is_cut_and_the_command_still_ends() -> None:
-    lines = out("head -c 20000000 /dev/zero | tr '\\0' x")
-    assert [len(line) for line in lines] == [spawn._MOST_OUTPUT]
+    code, output = run_script("head -c 20000000 /dev/zero | tr '\\0' x", seconds=20)
+    assert code == 0
+    assert [len(line) for line in output.stdout_lines] == [spawn._MOST_OUTPUT]
+    assert output.stderr_lines == ["(more than 8 MiB of output were cut)"]
+
+
+def test_of_half_an_output_no_fact_is_made(tmp_path: Path) -> None:
+    state = state_here(tmp_path, {})
+    host = next(iter(state.inventory))
+    with ctx_state.use(state), ctx_host.use(host), pytest.raises(PyinfraError, match="No hosts remaining"):
+        host.get_fact(Command, command="seq 2000000")
 
 
 def test_a_daemon_that_keeps_stdout_open_holds_up_nobody(pid_of: Callable[[], int], tmp_path: Path) -> None:

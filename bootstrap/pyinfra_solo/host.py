@@ -83,10 +83,11 @@ class ThisHost(Host):
         """By a shell; what waits is the fact, and not its command."""
         connector = self.connector
         before, connector.waited = connector.waited, _as_fact(fact, connector.waited)
+        connector.asking = True
         try:
             return super().get_fact(fact, *args, **kwargs)
         finally:
-            connector.waited = before
+            connector.waited, connector.asking = before, False
 
 
 def _as_fact(fact: type, waited: Callable[[str, float], None]) -> Callable[[str, float], None]:

@@ -22,7 +22,7 @@ from pyinfra_solo.native import UNKNOWN, commands
 from pyinfra_solo.native.files import forget_names
 from pyinfra_solo.native.known import answer_to
 from pyinfra_solo.native.put import Puts
-from pyinfra_solo.spawn import EndedError, run_script
+from pyinfra_solo.spawn import CUT, EndedError, run_script
 
 NAME = "@local"
 _ELSEWHERE = ("_sudo", "_su_user", "_doas", "_dzdo", "_use_sudo_login", "_use_su_login", "_preserve_sudo_env")
@@ -39,6 +39,8 @@ class ThisMachine(BaseConnector):
         self.seconds = 600.0
         self.native = True
         """False: every fact and every command takes the ordinary road, as with any other host."""
+        self.asking = False
+        """A fact is asked by a shell: of half an output it would make a wrong value."""
         self.begins: Callable[[], None] = lambda: None
         """Told that a child is about to be run."""
         self.waited: Callable[[str, float], None] = lambda _what, _seconds: None
@@ -108,6 +110,8 @@ class ThisMachine(BaseConnector):
             )
         except EndedError as ended:
             return False, ended.output
+        if self.asking and CUT in output.stderr_lines:
+            return False, output
         return code in well, output
 
     def put_file(

@@ -11,6 +11,8 @@ from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra_solo import processes
 
 _MOST_OUTPUT = 8 * 1024 * 1024
+CUT = f"(more than {_MOST_OUTPUT // 1024**2} MiB of output were cut)"
+"""The line of stderr that says so."""
 
 
 class EndedError(TimeoutError):
@@ -68,7 +70,8 @@ def _said(out: Any, err: Any) -> CommandOutput:
 def _lines(name: str, file: Any) -> list[OutputLine]:
     file.seek(0)
     lines = file.read(_MOST_OUTPUT).decode(errors="replace").split("\n")
-    return [OutputLine(name, line) for line in (lines if lines[-1] else lines[:-1])]
+    said = [OutputLine(name, line) for line in (lines if lines[-1] else lines[:-1])]
+    return [*said, OutputLine("stderr", CUT)] if file.read(1) else said
 
 
 def _stdin(given: Any) -> bytes:
