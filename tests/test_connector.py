@@ -9,8 +9,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from pyinfra.api import Host
+from pyinfra.context import ctx_host, ctx_state
+from pyinfra.facts.files import File
 
 from pyinfra_solo import __version__
+from pyinfra_solo.connector import Solo, take_over
+from pyinfra_solo.host import state_here
 from tests.here import REPOSITORY, stamps
 
 DEPLOY = """
@@ -88,3 +93,17 @@ def test_what_pyinfra_is_asked_to_show_is_shown(registered: Path, tmp_path: Path
     assert done.returncode == 0
     assert ">>> mkdir -p" in done.stderr
     assert "said" in done.stderr
+
+
+def test_the_switch_holds_also_where_our_connector_is_there_already(tmp_path: Path) -> None:
+    state = state_here(tmp_path, {}, Host)
+    host = next(iter(state.inventory))
+    host.connector = Solo(state, host)
+    shells: list[str] = []
+    for native in (False, True):
+        take_over(host, native=native, seconds=60)
+        assert isinstance(host.connector, Solo)
+        host.connector.waited = lambda what, _seconds: shells.append(what)
+        with ctx_state.use(state), ctx_host.use(host):
+            assert host.get_fact(File, path="/etc/passwd")
+        assert len(shells) == 1, "by a shell when it is off, and only then"

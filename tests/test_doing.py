@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ from pyinfra_solo.local import program
 from pyinfra_solo.operations import script
 from pyinfra_solo.play import Request, _request
 from pyinfra_solo.report import Operation
+from pyinfra_solo.telling import Telling
 from tests.here import converged, new_run, ops, put_below, write
 
 SEES = """
@@ -139,3 +141,13 @@ def test_an_engine_that_is_asked_what_it_does_not_know_says_so() -> None:
 )
 def test_a_command_is_named_by_its_program_alone(command: StringCommand | str, name: str) -> None:
     assert program(command) == name
+
+
+def test_a_secret_is_hidden_in_every_form_that_a_message_gives_it() -> None:
+    hidden = "hush  hush\tsecret\\x"
+    out = io.BytesIO()
+    tell = Telling(out)
+    tell.hide([hidden])
+    tell.event("failed", message=f"{hidden} and {hidden!r} and {' '.join(hidden.split())}")
+    assert b"hush" not in out.getvalue()
+    assert out.getvalue().count(b"[redacted]") == 3

@@ -202,3 +202,17 @@ except PermissionError:
     assert done.stdout == "refused\n"
     texts = {path.name: path.read_text() for path in for_all.rglob("*") if path.is_file()}
     assert texts == {"file": "new", "other": "new", "mine": "new", "readable": "old"}
+
+
+def test_two_that_put_into_one_folder_do_not_meet(tmp_path: Path) -> None:
+    """`pyinfra @solo` takes no lock."""
+    one, other = Puts(), Puts()
+    one.waits = other.waits = True
+    one.put(str(tmp_path / "public"), b"public")
+    other.put(str(tmp_path / "secret"), b"secret")
+    one.appear()
+    other.appear()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
+        "public": b"public",
+        "secret": b"secret",
+    }
