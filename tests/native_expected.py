@@ -15,7 +15,7 @@ _MODULES = ("files", "server", "deb", "systemd")
 def meanings() -> dict[str, dict[str, str]]:
     """`known.meaning` of each fact that is answered, by pyinfra's module."""
     from pyinfra_solo.host import state_here
-    from tests.stock import within
+    from tests.played import within
 
     found: dict[str, dict[str, str]] = {}
     with within(state_here(REPOSITORY, {})):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyinfra.api import Config, Inventory, State
+from pyinfra.api import Config, Host, Inventory, State
 from pyinfra.api.connect import connect_all, disconnect_all
 from pyinfra.api.operations import run_host_op
 from pyinfra.api.state import StateStage
@@ -27,11 +27,16 @@ class Played:
     text: str
 
 
-def play(declare: Callable[[], Any], cwd: Path = REPOSITORY) -> Played:
-    """Prepare what `declare` declares, then run it until one fails, as every driver does."""
+def stock_state() -> State:
     state = State(Inventory((["@local"], {})), Config(), check_for_changes=False)
-    state.cwd = str(cwd)
+    state.cwd = str(REPOSITORY)
     connect_all(state)
+    return state
+
+
+@contextmanager
+def within(state: State) -> Iterator[Host]:
+    """The state's one host, in pyinfra's context."""
     host = next(iter(state.inventory))
     with ExitStack() as stack:
         for context in (
@@ -41,6 +46,14 @@ def play(declare: Callable[[], Any], cwd: Path = REPOSITORY) -> Played:
             ctx_host.use(host),
         ):
             stack.enter_context(context)
+        yield host
+
+
+def play(declare: Callable[[], Any], cwd: Path = REPOSITORY) -> Played:
+    """Prepare what `declare` declares, then run it until one fails, as every driver does."""
+    state = stock_state()
+    state.cwd = str(cwd)
+    with within(state) as host:
         state.set_stage(StateStage.Prepare)
         declare()
         state.set_stage(StateStage.Execute)

@@ -9,25 +9,24 @@ import os
 import stat
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from pyinfra.api import Config, Host, Inventory, State
-from pyinfra.api.connect import connect_all
 from pyinfra.api.operations import run_host_op
 from pyinfra.api.state import StateStage
-from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
 from pyinfra_solo.host import state_here
 from pyinfra_solo.local import ThisMachine
 from pyinfra_solo.native import UNKNOWN, known
 from tests.here import REPOSITORY
-from tests.played import Played
+from tests.played import Played, within
+
+if TYPE_CHECKING:
+    from pyinfra.api import Host, State
 
 FEW = settings(
     deadline=None,
@@ -37,13 +36,6 @@ FEW = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 """The same examples in every run: an answer of pyinfra's own way costs a shell."""
-
-
-def stock_state() -> State:
-    state = State(Inventory((["@local"], {})), Config(), check_for_changes=False)
-    state.cwd = str(REPOSITORY)
-    connect_all(state)
-    return state
 
 
 def our_state(*, native: bool) -> State:
@@ -56,21 +48,6 @@ def machine(state: State) -> ThisMachine:
     connector = next(iter(state.inventory)).connector
     assert isinstance(connector, ThisMachine)
     return connector
-
-
-@contextmanager
-def within(state: State) -> Iterator[Host]:
-    """The state's one host, in pyinfra's context."""
-    host = next(iter(state.inventory))
-    with ExitStack() as stack:
-        for context in (
-            ctx_state.use(state),
-            ctx_inventory.use(state.inventory),
-            ctx_config.use(state.config.copy()),
-            ctx_host.use(host),
-        ):
-            stack.enter_context(context)
-        yield host
 
 
 class Asked:

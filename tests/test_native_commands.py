@@ -29,7 +29,8 @@ from pyinfra.operations.util import files as util
 from pyinfra_solo.local import ThisMachine
 from pyinfra_solo.native import commands
 from pyinfra_solo.native.put import Puts
-from tests.stock import ACL_FOR_NOBODY, FEW, OLD, machine, our_state, stock_state, tree, with_flag, within
+from tests.played import stock_state, within
+from tests.stock import ACL_FOR_NOBODY, FEW, OLD, machine, our_state, tree, with_flag
 
 ROOT = "/ROOT"
 """Stands in a command for the tree that it is for."""

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from pyinfra.facts import files
 
 from pyinfra_solo.native import UNKNOWN, known
-from tests.stock import ACL_FOR_NOBODY, FEW, Asked, stock_state, with_flag, within
+from tests.played import stock_state, within
+from tests.stock import ACL_FOR_NOBODY, FEW, Asked, with_flag
 
 if TYPE_CHECKING:
     from pyinfra.api import Host

@@ -12,7 +12,8 @@ from pyinfra.facts import deb, files, server, systemd
 from pyinfra_solo.native import UNKNOWN, known
 from pyinfra_solo.native.expected import EXPECTED
 from tests import native_expected
-from tests.stock import our_state, stock_state, within, without
+from tests.played import stock_state, within
+from tests.stock import our_state, without
 
 if TYPE_CHECKING:
     from pyinfra.api import Host

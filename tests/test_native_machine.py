@@ -14,7 +14,8 @@ from pyinfra.facts import deb, server, systemd
 
 from pyinfra_solo.native import UNKNOWN, known
 from tests.here import ENGINE, REPOSITORY
-from tests.stock import Asked, stock_state, within
+from tests.played import stock_state, within
+from tests.stock import Asked
 
 if TYPE_CHECKING:
     from pyinfra.api import Host
@@ -131,7 +132,8 @@ import os, sys, subprocess
 from pathlib import Path
 from pyinfra.facts import deb, server
 from pyinfra_solo.native import UNKNOWN, known
-from tests.stock import ACL_FOR_NOBODY, FEW, Asked, our_state, stock_state, with_flag, within
+from tests.played import stock_state, within
+from tests.stock import ACL_FOR_NOBODY, FEW, Asked, our_state, with_flag
 
 def over(path, data):
     # Bound over the real one, in this process's own mount namespace.

@@ -20,8 +20,8 @@ import pytest
 from pyinfra.operations import files, python, server, systemd
 
 from tests.here import ENGINE, REPOSITORY
-from tests.played import Played
-from tests.stock import ACL_FOR_NOBODY, OLD, machine, our_state, play_in, stock_state, tree, with_flag
+from tests.played import Played, stock_state
+from tests.stock import ACL_FOR_NOBODY, OLD, machine, our_state, play_in, tree, with_flag
 
 if TYPE_CHECKING:
     from pyinfra.api import State
@@ -283,7 +283,8 @@ _ON_ITS_OWN_ETC = """
 import json, subprocess, sys
 from pathlib import Path
 from pyinfra.operations import apt, server
-from tests.stock import our_state, play_in, stock_state
+from tests.played import stock_state
+from tests.stock import our_state, play_in
 
 folder = Path(sys.argv[1])
 subprocess.run(["cp", "-a", "/etc", folder / "etc"], check=True)

@@ -2,11 +2,9 @@
 
 import re
 import resource
-import signal
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, cast
 
 from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, StringCommand
@@ -14,6 +12,7 @@ from pyinfra.api.operations import run_host_op
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.util import CommandOutput
 
+from pyinfra_solo.alarm import alarm
 from pyinfra_solo.errors import ConvergeError, SoloError
 from pyinfra_solo.local import ThisMachine, program
 from pyinfra_solo.mistakes import heard, named
@@ -123,11 +122,15 @@ class Operations:
 
     def _whole(self, commands: Iterator[Any], seconds: float) -> Iterator[Any]:
         """The commands. A function finds what was put in its place, and has a time like any other; at the
-        end all of it is in its place. Raises OSError."""
+        end all of it is in its place. Raises OSError.
+
+        gevent's own time-outs, which pyinfra uses, end what gives way to gevent, and nothing else: they come first.
+        """
         for command in commands:
             if isinstance(command, FunctionCommand):
                 self._connector.puts.on_disk()
-                with _bounded(seconds):
+                late = TimeoutError(f"took longer than {seconds:g} s and was ended")
+                with alarm(seconds + 0.2, late):
                     yield command
             else:
                 yield command
@@ -139,23 +142,6 @@ def _module_of(generator: Callable[..., Any]) -> str:
     generator = getattr(generator, "__wrapped__", generator)
     cells = dict(zip(generator.__code__.co_freevars, generator.__closure__ or (), strict=False))
     return str(getattr(cells["func"].cell_contents, "__module__", "")) if "func" in cells else ""
-
-
-@contextmanager
-def _bounded(seconds: float) -> Iterator[None]:
-    """TimeoutError in whatever this process is at, `seconds` from now (setitimer(2)). gevent's own time-outs,
-    which pyinfra uses, end what gives way to gevent, and nothing else: they come first."""
-
-    def late(_number: int, _frame: object) -> None:
-        raise TimeoutError(f"took longer than {seconds:g} s and was ended")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds + 0.2)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _cpu() -> float:
@@ -174,9 +160,7 @@ def _look(state: State, host: Host, one: str, *, all_of_them: bool = False) -> l
     each. None is executed, and it counts as done, so that what depends on it (`_if=it.did_change`) is looked at too."""
     data = state.get_op_data_for_host(host, one)
     generator = cast("Generator[Any, None, None]", data.command_generator())
-    commands = [
-        command for _, command in zip(range(1_000_000 if all_of_them else 1), generator, strict=False)
-    ]
+    commands = list(islice(generator, None if all_of_them else 1))
     generator.close()
     data.operation_meta.set_complete(True, commands, CommandOutput([]))
     return commands

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import msgspec
 
 from pyinfra_solo import settings as settings_file
+from pyinfra_solo.alarm import alarm
 from pyinfra_solo.errors import DeadlineError, LockedError, PausedError, SoloError, UsageError
 from pyinfra_solo.gate import close_gate, look
 from pyinfra_solo.lock import held
@@ -52,7 +52,10 @@ def begun(
             run.keep = settings.limits.reports
             run.deadline = Deadline.after(settings.limits.deadline)
             if bounded:
-                stack.enter_context(_alarm(settings.limits.deadline + _GRACE))
+                late = DeadlineError(
+                    "Out of time: a station did not end by itself. See the report for which."
+                )
+                stack.enter_context(alarm(settings.limits.deadline + _GRACE, late))
             if locked:
                 wait = run.deadline if name == "boot" else run.deadline.sooner(settings.limits.lock)
                 lock = stack.enter_context(held(name, wait, run.say))
@@ -76,22 +79,6 @@ def begun(
 
 
 _DISK = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)}
-
-
-@contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    """DeadlineError out of whatever call this process is in, `seconds` from now (setitimer(2))."""
-
-    def late(_number: int, _frame: object) -> None:
-        raise DeadlineError("Out of time: a station did not end by itself. See the report for which.")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _named(error: BaseException) -> BaseException:

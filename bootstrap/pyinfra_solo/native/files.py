@@ -27,8 +27,6 @@ _CHANGING = re.compile(r"/(proc|dev|sys)(/|$)")
 """What is there depends on who looks (/proc/self, /dev/fd), or changes while it is looked at."""
 _LIKE_STAT = " size="
 """A name that says what stat(1) says would be read by pyinfra as if stat had said it."""
-_MODES: dict[int, int] = {mode: int(f"{mode:o}") for mode in range(0o10000)}
-"""pyinfra writes a mode as the decimal number that looks like the octal one."""
 
 
 def usual(path: object) -> bool:
@@ -41,6 +39,12 @@ def usual(path: object) -> bool:
         and "\\" not in path
         and not _CHANGING.search(path)
     )
+
+
+@cache
+def _mode(bits: int) -> int:
+    """pyinfra writes a mode as the decimal number that looks like the octal one."""
+    return int(f"{bits:o}")
 
 
 @cache
@@ -92,7 +96,7 @@ def _about(kind: str, path: str) -> Any:
     about: dict[str, Any] = {
         "user": _user(found.st_uid, _stamp("/etc/passwd")),
         "group": _group(found.st_gid, _stamp("/etc/group")),
-        "mode": _MODES[found.st_mode & 0o7777],
+        "mode": _mode(found.st_mode & 0o7777),
         "atime": _time(found.st_atime_ns // 1_000_000_000),
         "mtime": _time(found.st_mtime_ns // 1_000_000_000),
         "ctime": _time(found.st_ctime_ns // 1_000_000_000),
