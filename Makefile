@@ -35,7 +35,7 @@ peers: .venv/ready         ## Beside cfengine, puppet, salt and others: PEERS="-
 	$(PYTHON) -m benchmarks.peers $(PEERS)
 
 schema: .venv/ready        ## docs/report.schema.json, from the classes
-	PYTHONPATH=bootstrap $(PYTHON) -c 'import json; from pyinfra_solo.report import schema; print(json.dumps(schema(), indent=2))' > docs/report.schema.json
+	PYTHONPATH=bootstrap $(PYTHON) -c 'import json; from pyinfra_solo.report.records import schema; print(json.dumps(schema(), indent=2))' > docs/report.schema.json
 
 COMPILE = .venv/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links --no-config pyproject.toml

@@ -20,10 +20,10 @@ from benchmarks.tables import spread
 ENGINE = Path(__file__).parents[1] / "bootstrap"
 PROCESSES = {
     "python alone": "pass",
-    "boot": "import pyinfra_solo.cli, pyinfra_solo.boot, pyinfra_solo.runs",
-    "play, the converge": "from pyinfra_solo import lean, play; lean.import_pyinfra(); lean.settle(); import pyinfra_solo.work",
-    "judge": "import pyinfra_solo.judge",
-    "status": "import pyinfra_solo.cli, pyinfra_solo.status",
+    "boot": "import pyinfra_solo.cli.main, pyinfra_solo.boot, pyinfra_solo.run.start",
+    "play, the converge": "from pyinfra_solo.executor import lazy_pyinfra as lean; lean.import_pyinfra(); lean.settle(); import pyinfra_solo.executor.__main__; import pyinfra_solo.executor.session",
+    "judge": "import pyinfra_solo.stations.judge",
+    "status": "import pyinfra_solo.cli.main, pyinfra_solo.report.status",
 }
 TIMES = 15
 HEAVIEST = 6

@@ -148,7 +148,7 @@ engine() {
 }
 
 runtime() {
-    made=$(PYTHONPATH=$baked/engine PYTHONDONTWRITEBYTECODE=1 "$python" -m pyinfra_solo.prepare \
+    made=$(PYTHONPATH=$baked/engine PYTHONDONTWRITEBYTECODE=1 "$python" -m pyinfra_solo.stations.prepare \
         --lock "$lock" --into $baked/runtimes --uv $baked/uv/bin/uv --wheels $baked/wheels --python "$python")
     rm -rf $baked/uv-cache
     [ "$(readlink $baked/runtime 2>/dev/null)" = "$made" ] && return

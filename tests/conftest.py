@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.here import put_below
 from tests.lab.instance import Instance
-from tests.loopback import Metadata, metadata_service
+from tests.support.imds import Metadata, metadata_service
+from tests.support.machine import put_below
 
 # nohup(1) ignores the one, a shell's `&` the other, and all that tests start would inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)

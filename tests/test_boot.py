@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.here import ENGINE, lives, stamps
 from tests.lab.host import wait_for
-from tests.line import FILE, Line
+from tests.support.line import FILE, Line
+from tests.support.machine import ENGINE, lives, stamps
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 
 from pyinfra_solo.checks import Check, Finding, command, from_json, http, perform, tcp, to_json, unit
 from pyinfra_solo.errors import DataError
-from tests.here import lives
-from tests.loopback import answer, lines, mute
+from tests.support.imds import answer, lines, mute
+from tests.support.machine import lives
 
 
 def once(check: Check) -> Finding:

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from pyinfra_solo import errors
-from pyinfra_solo.commands import command
+from pyinfra_solo.cli.commands import command
 
 HERE = Path(__file__).parents[1]
 README = HERE / "README.md"
@@ -89,7 +89,7 @@ def test_the_readme_shows_a_role_as_it_is() -> None:
 
 
 def test_the_exit_statuses_are_those_of_errors() -> None:
-    engine = "".join(path.read_text() for path in (HERE / "bootstrap/pyinfra_solo").glob("*.py"))
+    engine = "".join(path.read_text() for path in (HERE / "bootstrap/pyinfra_solo").rglob("*.py"))
     raised = [one for one in KINDS if re.search(rf"(?<!class )\b{one.__name__}\b", engine)]
     rows = re.findall(r"^\| (\d+) \|[^|]+\|\s*([^|]*?)\s*\|[^|]*\|$", README.read_text(), re.MULTILINE)
     does = {int(code): what for code, what in rows}

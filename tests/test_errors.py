@@ -8,7 +8,7 @@ import pytest
 
 from pyinfra_solo import errors
 from pyinfra_solo.errors import SoloError
-from tests.here import ENGINE, REPOSITORY
+from tests.support.machine import ENGINE, REPOSITORY
 
 README = REPOSITORY / "README.md"
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SoloError)]
@@ -59,5 +59,5 @@ def test_the_readme_says_of_each_exit_status_what_the_unit_does() -> None:
 
 def raised(kind: type[SoloError]) -> bool:
     """Somewhere in the package, outside of errors.py."""
-    modules = [path for path in (ENGINE / "pyinfra_solo").glob("*.py") if path.name != "errors.py"]
+    modules = [path for path in (ENGINE / "pyinfra_solo").rglob("*.py") if path.name != "errors.py"]
     return any(re.search(rf"\b{kind.__name__}\b", path.read_text()) for path in modules)

@@ -15,7 +15,7 @@ import pytest
 
 from pyinfra_solo.errors import PausedError
 from pyinfra_solo.gate import Statement, boot_id, close_gate, kept_statement, look, open_gate
-from tests.here import ENGINE
+from tests.support.machine import ENGINE
 
 OTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 

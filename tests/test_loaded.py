@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.here import REPOSITORY, ops, write
+from tests.support.machine import REPOSITORY, ops, write
 
 LOADED = Path(__file__).with_name("loaded.json")
 HEAVY = ("pyinfra", "boto3", "botocore", "git", "gevent", "paramiko", "jinja2")
@@ -25,7 +25,7 @@ import atexit, json, os, sys
 atexit.register(lambda: json.dump(sorted(sys.modules), open(os.environ["LOADED"], "w")))
 sys.argv = json.loads(os.environ["ARGV"])
 """
-_COMMAND = _RUN + "from pyinfra_solo.cli import main; main()"
+_COMMAND = _RUN + "from pyinfra_solo.cli.main import main; main()"
 _CHILDREN = {
     "converge, nothing to do": _RUN + "from pyinfra_solo import play; play.main()",
     "judge": _RUN + "from pyinfra_solo import judge; judge.main()",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.here import ENGINE
+from tests.support.machine import ENGINE
 
 SHOW = "from pyinfra_solo import paths as p; print(p.CONFIG, p.BAKED, p.STATE, p.RUN, p.GATE, p.APPS)"
 PLACES = [

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.here import REPOSITORY, Machine, listing, ops, put_runtime, stamps, write
 from tests.lab.repository import Repository
+from tests.support.machine import REPOSITORY, Machine, listing, ops, put_runtime, stamps, write
 
 OPERATIONS = """
     files.put(name="the file is there", src=StringIO(f"{data.text} {data.token}\\n"), dest=f"{data.target}/file", mode="600")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from benchmarks.peers.stage import INSIDE
-from pyinfra_solo.converge import PROTOCOL
+from pyinfra_solo.stations.converge import PROTOCOL
 from tests.lab.image import ENVIRONMENT
 
 POLICIES = f"{INSIDE}/policies"
@@ -73,8 +73,8 @@ def _request(stock: bool) -> Callable[[str], str]:
 ENGINE = {"PYTHONPATH": f"{INSIDE}/engine", "PYTHONSAFEPATH": "1", "PYTHONUTF8": "1"}
 OURS = Contestant(
     name="ours",
-    work="/opt/ours/bin/python -m pyinfra_solo.play",
-    empty="/opt/ours/bin/python -m pyinfra_solo.play",
+    work="/opt/ours/bin/python -m pyinfra_solo.executor",
+    empty="/opt/ours/bin/python -m pyinfra_solo.executor",
     version="/opt/ours/bin/python -c 'import pyinfra_solo; print(pyinfra_solo.__version__)'",
     script=_venv("ours", "--require-hashes --requirement /tmp/requirements.lock"),
     lock=True,

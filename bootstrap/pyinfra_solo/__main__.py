@@ -1,5 +1,5 @@
 """`python -m pyinfra_solo`: the command, as the baked launcher starts it."""
 
-from pyinfra_solo.cli import main
+from pyinfra_solo.cli.main import main
 
 main()

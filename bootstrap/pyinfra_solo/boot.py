@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pyinfra_solo import paths
-from pyinfra_solo.converge import Changes, Engine, converge, engine_of
 from pyinfra_solo.errors import PausedError
-from pyinfra_solo.fetch import Checkout, fetch
 from pyinfra_solo.gate import Statement, boot_id, close_gate, look, open_gate
-from pyinfra_solo.good import last_good, remember_good
-from pyinfra_solo.identify import Instance, identify
-from pyinfra_solo.judge import judge
-from pyinfra_solo.prepare import Runtime, prepare
-from pyinfra_solo.resolve import Choice, resolve, stage_of
-from pyinfra_solo.run import Run
-from pyinfra_solo.settings import Settings
+from pyinfra_solo.run.run import Run
+from pyinfra_solo.run.settings import Settings
+from pyinfra_solo.stations.converge import Changes, Engine, converge, engine_of
+from pyinfra_solo.stations.fetch import Checkout, fetch
+from pyinfra_solo.stations.identify import Instance, identify
+from pyinfra_solo.stations.judge import judge
+from pyinfra_solo.stations.last_good import last_good, remember_good
+from pyinfra_solo.stations.prepare import Runtime, prepare
+from pyinfra_solo.stations.resolve import Choice, resolve, stage_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from typing import Any
 
 from pyinfra import context
 
-from pyinfra_solo.data import stages
 from pyinfra_solo.errors import RoleError
-from pyinfra_solo.part import Bound, Part, bind
+from pyinfra_solo.ops_repo.bind import Bound, Part, bind
+from pyinfra_solo.ops_repo.values import stages
 
 _part: Part | None = None
 
@@ -69,7 +69,7 @@ def _told(generator: Callable[[], Iterator[Any]], tell: Callable[[], None]) -> C
 def _by_hand() -> Part:
     host = context.host
     if host.name in ("@local", "@solo"):
-        from pyinfra_solo import by_hand
+        from pyinfra_solo import pyinfra_command as by_hand
 
         return by_hand.begin(host.data)
     root = Path(context.state.cwd or ".")

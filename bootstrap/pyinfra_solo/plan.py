@@ -5,14 +5,14 @@ from pathlib import Path
 
 from pyinfra_solo import paths
 from pyinfra_solo.boot import Wishes, identify_machine, prepare_runtime
-from pyinfra_solo.converge import Changes, Engine, converge, engine_of
-from pyinfra_solo.fetch import fetch
-from pyinfra_solo.good import last_good
-from pyinfra_solo.identify import Instance
-from pyinfra_solo.resolve import resolve, stage_of
-from pyinfra_solo.run import Run
-from pyinfra_solo.settings import Settings
-from pyinfra_solo.talk import printable
+from pyinfra_solo.run.console import printable
+from pyinfra_solo.run.run import Run
+from pyinfra_solo.run.settings import Settings
+from pyinfra_solo.stations.converge import Changes, Engine, converge, engine_of
+from pyinfra_solo.stations.fetch import fetch
+from pyinfra_solo.stations.identify import Instance
+from pyinfra_solo.stations.last_good import last_good
+from pyinfra_solo.stations.resolve import resolve, stage_of
 
 
 def plan(

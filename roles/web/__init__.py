@@ -11,7 +11,9 @@ import msgspec
 
 from pyinfra_solo import paths
 from pyinfra_solo.checks import Check, http, tcp, unit
-from pyinfra_solo.operations import accounts, app, packages, verified
+from pyinfra_solo.operations import accounts, packages
+from pyinfra_solo.operations import release as app
+from pyinfra_solo.operations import validated as verified
 from pyinfra_solo.operations.service import Service, runs, up
 from pyinfra_solo.role import role
 

@@ -8,7 +8,8 @@ import msgspec
 
 from pyinfra_solo import paths
 from pyinfra_solo.checks import Check, unit
-from pyinfra_solo.operations import accounts, app
+from pyinfra_solo.operations import accounts
+from pyinfra_solo.operations import release as app
 from pyinfra_solo.operations.service import Service, runs
 from pyinfra_solo.role import role
 

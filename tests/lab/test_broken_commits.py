@@ -14,7 +14,7 @@ from tests.lab.host import wait_for
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 from tests.lab.reasons import SOON, last_run, tries_no_more, why
-from tests.wheels import ZERO, wheel
+from tests.support.wheels import ZERO, wheel
 
 pytestmark = pytest.mark.lab
 

@@ -12,7 +12,7 @@ from tests.lab.fleet import HERE, Fleet, changed, report, solo, wait_for_exit
 from tests.lab.health import Health
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
-from tests.wheels import wheel
+from tests.support.wheels import wheel
 
 pytestmark = pytest.mark.lab
 
@@ -69,7 +69,7 @@ def test_the_next_boot_is_converged_by_the_engine_that_a_commit_changes(fleet: F
     health = fleet.in_service(machine)
     assert {one["name"].split(" | ")[0] for one in report(machine)["operations"]} == {"base", "web"}
     baked = listing(machine, "/opt/pyinfra-solo/engine")
-    engine = "bootstrap/pyinfra_solo/part.py"
+    engine = "bootstrap/pyinfra_solo/ops_repo/bind.py"
     text = (fleet.tree / engine).read_text()
     naming = "name=self.role.name, kwargs"
     assert text.count(naming) == 1

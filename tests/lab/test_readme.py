@@ -19,7 +19,7 @@ pytestmark = pytest.mark.lab
 
 README = Path(__file__).parents[2] / "README.md"
 A_PART = (
-    "UNIT='tests/test_gate.py tests/test_fetch.py tests/test_skeleton.py' "
+    "UNIT='tests/test_gate.py tests/stations/test_fetch.py tests/cli/test_init.py' "
     "LAB='tests/lab/test_lab_itself.py -k a_systemd_machine_boots'"
 )
 LONG = 1800.0

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from pyinfra_solo import data, role
+from pyinfra_solo import role
 from pyinfra_solo.errors import DataError
-from tests.here import ENGINE, REPOSITORY
+from pyinfra_solo.ops_repo import values as data
+from tests.support.machine import ENGINE, REPOSITORY
 
 ROLES = role.names(REPOSITORY)
 STAGES = data.stages(REPOSITORY)

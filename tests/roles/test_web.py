@@ -16,12 +16,13 @@ from typing import Any
 
 import pytest
 
-from pyinfra_solo.operations import service, verified
+from pyinfra_solo.operations import service
+from pyinfra_solo.operations import validated as verified
 from pyinfra_solo.operations.service import Init
 from roles.web import Web, application, healthy
-from tests.git_here import free_port
-from tests.here import REPOSITORY
 from tests.lab.host import wait_for
+from tests.support.git import free_port
+from tests.support.machine import REPOSITORY
 
 TEMPLATE = REPOSITORY / "roles/web/templates/nginx.conf.j2"
 DATA = Web(app_repo="https://git.example.com/shop.git")

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Sequence
 
 from pyinfra_solo.native.files import contents, usual
-from pyinfra_solo.native.put import Puts
+from pyinfra_solo.native.pending_files import Puts
 
 _LINE = re.compile(r"[a-z]+(?: (?:[A-Za-z0-9_@%+=:,./-]|'[ -&(-~]*+')++)++", re.ASCII)
 """Words without a meaning to the shell, and words between single quotes. Nothing is tried twice."""

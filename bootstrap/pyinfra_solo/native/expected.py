@@ -1,6 +1,6 @@
 """What pyinfra 3.10.0 means by the facts that are answered here: `known.meaning` of each.
 
-Made by `python -m tests.native_expected`."""
+Made by `python -m tests.support.native_expected`."""
 
 EXPECTED: dict[str, dict[str, str]] = {
     "files": {

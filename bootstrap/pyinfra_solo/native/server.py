@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pyinfra_solo.native import UNKNOWN, child
+from pyinfra_solo.native import UNKNOWN
+from pyinfra_solo.native import programs as child
 from pyinfra_solo.native.files import contents, lines_of, usual
 
 _NAME = re.compile(r"[a-z_][a-z0-9_-]*\$?", re.ASCII)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from pyinfra_solo.native import UNKNOWN, child
+from pyinfra_solo.native import UNKNOWN
+from pyinfra_solo.native import programs as child
 from pyinfra_solo.native.files import lines_of
 from pyinfra_solo.native.server import found
 

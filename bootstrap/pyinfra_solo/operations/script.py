@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pyinfra.api import QuoteString, StringCommand
 
-_FOLDER = Path(__file__).parent / "scripts"
+_FOLDER = Path(__file__).parent
 
 
 def run(name: str, *words: str, environment: Mapping[str, str] | None = None) -> StringCommand:
-    """The program scripts/`name`.sh with `words` as its arguments. They show in `ps`: no secret."""
-    text = (_FOLDER / f"{name}.sh").read_text()
+    """The program `name`.sh with `words` as its arguments. They show in `ps`: no secret."""
+    text = next(_FOLDER.glob(f"*/{name}.sh")).read_text()
     variables = [QuoteString(f"{key}={value}") for key, value in (environment or {}).items()]
     head = ["env", *variables] if variables else []
     return StringCommand(*head, "sh", "-c", QuoteString(text), name, *map(QuoteString, words))

@@ -1,0 +1,73 @@
+"""The process `pyinfra-solo`: its signals, and how each failure ends. stdout is data, stderr is talk."""
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+import click
+
+from pyinfra_solo.cli.commands import command, print_json, printed
+from pyinfra_solo.errors import SoloError, UsageError
+
+
+class InterruptedRunError(SoloError):
+    """The run was told to stop. Its exit status is what a shell makes of the signal: 143 for SIGTERM."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"The run was stopped by {signal.Signals(number).name}.")
+        self.exit_code = 128 + number
+
+
+def main() -> NoReturn:
+    """Every failure ends here, as one line on stderr and the exit status of its kind."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
+            signal.signal(number, _stop)
+    try:
+        sys.exit(command.main(prog_name="pyinfra-solo", standalone_mode=False) or 0)
+    except click.exceptions.Exit as ended:
+        sys.exit(ended.exit_code)
+    except click.ClickException as error:
+        with suppress(OSError):
+            error.show()
+        _json_if_asked(error.format_message(), UsageError.exit_code)
+        sys.exit(UsageError.exit_code)
+    except PermissionError as error:
+        if os.geteuid() == 0:
+            raise
+        _say(f"pyinfra-solo: {error.filename}: {error.strerror}. Run it as root.")
+        _json_if_asked(f"{error.filename}: {error.strerror}. Run it as root.", UsageError.exit_code)
+        sys.exit(UsageError.exit_code)
+    except SoloError as error:
+        _say(f"pyinfra-solo: {error}")
+        _json_if_asked(str(error), error.exit_code)
+        sys.exit(error.exit_code)
+    finally:
+        _drop_unheard()
+
+
+def _json_if_asked(error: str, exit_code: int) -> None:
+    if "--json" in sys.argv[1:] and not printed and "'--json'" not in error:
+        print_json({"error": error, "exit_code": exit_code})
+
+
+def _drop_unheard() -> None:
+    """Of what stderr could not take Python would make exit status 120 (Py_FinalizeEx)."""
+    try:
+        if sys.stderr:
+            sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def _stop(number: int, _frame: object) -> None:
+    raise InterruptedRunError(number)
+
+
+def _say(text: str) -> None:
+    from pyinfra_solo.run.console import printable
+
+    with suppress(OSError):  # nobody hears it; the exit status says it too
+        click.echo(printable(text), err=True)

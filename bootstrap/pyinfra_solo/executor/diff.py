@@ -1,0 +1,55 @@
+"""What a command of an operation would do, in words: a diff of a file, or the command line."""
+
+from difflib import unified_diff
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api.command import FileUploadCommand, QuoteString, StringCommand
+from pyinfra.api.util import get_file_io
+
+from pyinfra_solo.operations import validated as verified
+
+
+def would(command: Any, *, blank: bool) -> list[str]:
+    """The lines of a plan for one command. blank: against a machine with nothing on it."""
+    if isinstance(command, FileUploadCommand):
+        return _diff(command, blank=blank)
+    if isinstance(command, StringCommand):
+        return [
+            f"$ {line}" if number == 0 else f"  {line}"
+            for number, line in enumerate(_brief(command).get_masked_value().splitlines())
+        ]
+    return [str(command)]
+
+
+def _brief(command: StringCommand) -> StringCommand:
+    """The command without its environment and without the text of our own programs: their names and
+    words say what they do."""
+    bits = list(command.bits)
+    if bits[:1] == ["env"] and "sh" in bits:
+        bits = bits[bits.index("sh") :]
+    bits = ["..." if isinstance(bit, QuoteString) and "\n" in str(bit.obj) else bit for bit in bits]
+    return StringCommand(*bits, _separator=command.separator)
+
+
+def _diff(command: FileUploadCommand, *, blank: bool) -> list[str]:
+    with get_file_io(command.src) as opened:
+        data = opened.read()
+    new = data.encode() if isinstance(data, str) else data
+    target = Path(command.dest.removesuffix(verified.NEW))
+    try:
+        old = None if blank else target.read_bytes()
+    except OSError:
+        old = None
+    if b"\0" in new or b"\0" in (old or b""):
+        return [f"Binary file {target} differs"]
+    return [
+        line.rstrip("\n")
+        for line in unified_diff(
+            (old or b"").decode(errors="replace").splitlines(),
+            new.decode(errors="replace").splitlines(),
+            str(target) if old is not None else "/dev/null",
+            str(target),
+            lineterm="",
+        )
+    ]

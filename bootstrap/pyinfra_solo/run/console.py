@@ -1,0 +1,101 @@
+"""How a run sounds on stderr: plain lines in a journal, a moving line on a terminal."""
+
+import io
+import os
+import shutil
+import sys
+import time
+from contextlib import suppress
+from typing import TextIO
+
+from pyinfra_solo.report.records import Operation
+from pyinfra_solo.run.run import Voice
+
+
+def voice(out: TextIO | None = None) -> Voice:
+    """The voice that suits where stderr goes (`NO_COLOR` and TERM=dumb are honoured)."""
+    out = out or sys.stderr or io.StringIO()  # a parent may have closed it
+    terminal = out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    return Terminal(out) if terminal else Plain(out)
+
+
+class Plain:
+    """A line for everything that is worth one: the station, the thing and the reason."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def station(self, name: str, seconds: float | None, outcome: str) -> None:
+        if seconds is not None:
+            self._line(f"{name}: {outcome} in {seconds:.1f} s")
+
+    def say(self, station: str, text: str) -> None:
+        self._line(f"{station}: {text}")
+
+    def starting(self, name: str, number: int, of: int) -> None:
+        """Said when it ends."""
+
+    def operation(self, operation: Operation, number: int, of: int) -> None:
+        did = "FAILED" if operation.failed else "changed" if operation.changed else "ok"
+        self._line(f"converge: {number}/{of} {operation.name}: {did} in {operation.seconds:.2f} s")
+        for line in operation.output:
+            self._line(f"converge:   {line}")
+
+    def _line(self, text: str) -> None:
+        self._write(printable(text) + "\n")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError):  # a full disk or a closed pipe: a run does not fail because nobody hears it
+            self._out.write(text)
+            self._out.flush()
+
+
+class Terminal(Plain):
+    """Stations and changes stay; what is going on moves in the last line."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__(out)
+        self._colour = "NO_COLOR" not in os.environ
+        self._began = time.monotonic()
+
+    def station(self, name: str, seconds: float | None, outcome: str) -> None:
+        if seconds is None:
+            self._moving(f"· {name}")
+        else:
+            mark = self._paint("32", "✓") if outcome == "ok" else self._paint("31", "✗")
+            self._line(f"{mark} {name:<11} {self._paint('2', f'{seconds:6.1f} s')}")
+
+    def say(self, station: str, text: str) -> None:
+        self._line(f"    {self._paint('2', station + ':')} {printable(text)}")
+
+    def starting(self, name: str, number: int, of: int) -> None:
+        self._moving(f"· converge {number}/{of} {name}")
+
+    def operation(self, operation: Operation, number: int, of: int) -> None:  # noqa: ARG002
+        if operation.failed:
+            self._line(f"    {self._paint('31', 'failed')}  {printable(operation.name)}")
+        elif operation.changed:
+            self._line(
+                f"    {self._paint('33', 'changed')} {printable(operation.name)} {self._paint('2', f'{operation.seconds:.1f} s')}"
+            )
+        for line in operation.output:
+            self._line(f"            {printable(line)}")
+
+    def _line(self, text: str) -> None:
+        self._write(f"\r\x1b[K{text}\n")
+
+    def _moving(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        self._write(f"\r\x1b[K{printable(text)[:width]}")
+
+    def _paint(self, code: str, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
+
+
+def printable(text: str) -> str:
+    """Control characters shown as their codes: a tag or an output may hold anything, and this goes to
+    consoles."""
+    return "".join(
+        character if character.isprintable() or character == "\t" else repr(character)[1:-1]
+        for character in text
+    )

@@ -1,0 +1,237 @@
+"""Station prepare: the Python environment that a lock file asks for, hashes required.
+
+A runtime is a folder named by its key, and is there in full or not at all: it is built beside its
+place, synced, and moved in. Standard library only: install.sh runs this module before any
+dependency exists.
+"""
+
+import argparse
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyinfra_solo.clients import lockfile
+from pyinfra_solo.clients.uv import Uv
+from pyinfra_solo.errors import DataError, DeadlineError, SoloError, SourceError
+from pyinfra_solo.system import durable
+
+_RECIPE = "1"
+"""Part of every key: raise it when a runtime is built differently from here on."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A Python environment, complete and on disk.
+
+    key: names what it was made from. python: its interpreter. made: "found" when it was there,
+    "offline" from wheels at hand, "index" with the network. seconds: how long that took.
+    """
+
+    key: str
+    python: Path
+    made: str
+    seconds: float
+
+
+def runtime_key(lock: bytes, python: str) -> str:
+    """16 hexadecimal digits for a lock file's content, an interpreter and this machine's architecture.
+
+    The interpreter counts by its resolved name, /usr/bin/python3.11: it changes with the minor
+    version, for which a runtime is made, and not with a security update, which runtimes survive.
+    """
+    parts = (_RECIPE, os.uname().machine, os.path.realpath(python), hashlib.sha256(lock).hexdigest())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def prepare(
+    lock: Path,
+    *,
+    homes: Sequence[Path],
+    into: Path,
+    uv: Path,
+    wheels: Sequence[Path | str],
+    index: str | None,
+    python: str = "/usr/bin/python3",
+    timeout: float,
+    keep: int = 2,
+    log: Callable[[str], None],
+) -> Runtime:
+    """The runtime for the file `lock`: the first complete one in `homes`, else built in `into`.
+
+    wheels: folders or URLs. index: instead of uv's default. timeout: seconds for all of it. keep:
+    how many runtimes stay in `into`. When one is found, nothing is started and nothing is built.
+    Raises DataError (the lock), TrustError (a hash), SourceError (no wheel), DeadlineError.
+    """
+    started = time.monotonic()
+    content = _read(lock)
+    key = runtime_key(content, python)
+    found = _find(key, homes)
+    if found:
+        return Runtime(key, found, "found", time.monotonic() - started)
+    pins = lockfile.pins(content, lock)
+    log(f"{lock.name} asks for {len(pins)} packages, which are not here yet")
+    with _alone(into, started + timeout):
+        found = _find(key, [*homes, into])
+        if found:
+            return Runtime(key, found, "found", time.monotonic() - started)
+        tool = Uv(uv, into.parent / "uv-cache", started + timeout, log)
+        made = _build(tool, content, into, key, python, wheels, index)
+        _prune(into, key, keep, log)
+    return Runtime(key, into / key / "bin/python", made, time.monotonic() - started)
+
+
+def _read(lock: Path) -> bytes:
+    try:
+        return lock.read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(
+            f"There is no {lock.name} in the ops repo. Commit one, made with `uv pip compile --generate-hashes`."
+        ) from error
+    except OSError as error:
+        raise DataError(f"{lock.name} cannot be read: {error.strerror}.") from error
+
+
+def _find(key: str, homes: Sequence[Path]) -> Path | None:
+    """The interpreter of the complete runtime `key`. One whose Python was removed does not count."""
+    for home in homes:
+        python = home / key / "bin/python"
+        if durable.is_complete(home / key) and os.access(python, os.X_OK):
+            with suppress(OSError):  # so that the least used goes first; an image's may be read-only
+                os.utime(home / key / durable.MARKER)
+            return python
+    return None
+
+
+def _build(
+    tool: Uv,
+    content: bytes,
+    into: Path,
+    key: str,
+    python: str,
+    wheels: Sequence[Path | str],
+    index: str | None,
+) -> str:
+    durable.discard_leftovers(into)
+    # What stands here without an interpreter is of a Python that was removed.
+    durable.doubt(into / key)
+    building = into / f"{durable.BUILDING}{key}-{os.getpid()}"
+    # uv does not sync its cache: after a power cut it may hold empty files, and uv would use them.
+    if not durable.is_complete(tool.cache):
+        durable.discard(tool.cache)
+    tool.cache.mkdir(mode=0o755, exist_ok=True)
+    durable.doubt(tool.cache)
+    try:
+        tool.make_environment(building, python)
+        # The bytes that were checked, not the path: a checkout could be written to in between.
+        asked = building / "requirements.lock"
+        asked.write_bytes(content)
+        made = tool.install(building, asked, wheels, index)
+        durable.publish(building, into / key)
+        durable.complete(tool.cache)
+    except OSError as error:
+        raise SourceError(f"The runtime {key} cannot be written below {into}: {error}.") from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return made
+
+
+@contextmanager
+def _alone(into: Path, until: float) -> Iterator[None]:
+    """One builder at a time; the lock goes with its process. Raises DeadlineError, SourceError."""
+    try:
+        into.mkdir(mode=0o755, parents=True, exist_ok=True)
+        handle = os.open(into / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise SourceError(f"Runtimes cannot be built in {into}: {error.strerror}. Run as root.") from error
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise DeadlineError(
+                        f"Another process was still building a runtime in {into} when the time was over."
+                    ) from None
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _prune(into: Path, key: str, keep: int, log: Callable[[str], None]) -> None:
+    """Remove all but the `keep` last used ones; never one that something runs from."""
+    kept = [path for path in into.iterdir() if re.fullmatch(r"[0-9a-f]{16}", path.name)]
+    kept.sort(key=_last_used, reverse=True)
+    old = [path for path in kept if path.name != key][max(0, keep - 1) :]
+    for path in old:
+        if not _in_use(path):
+            durable.discard(path)
+            log(f"the runtime {path.name} is not needed any more, and is removed")
+
+
+def _last_used(runtime: Path) -> float:
+    try:
+        return (runtime / durable.MARKER).stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _in_use(runtime: Path) -> bool:
+    """Whether this process, the baked launcher, or any command line names it (proc(5), cmdline)."""
+    if Path(sys.prefix).resolve() == runtime.resolve():
+        return True
+    if (runtime.parent.parent / "runtime").resolve() == runtime.resolve():
+        return True
+    wanted = f"{runtime}/".encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if wanted in path.read_bytes():
+                return True
+    return False
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="prepare", description="Print the path of the runtime for a lock file, building it if need be."
+    )
+    parser.add_argument("--lock", type=Path, required=True, help="requirements.lock")
+    parser.add_argument("--into", type=Path, required=True, help="the folder of runtimes")
+    parser.add_argument("--uv", type=Path, required=True, help="the uv to build with")
+    parser.add_argument("--wheels", action="append", default=[], help="a folder or URL; may be repeated")
+    parser.add_argument("--index", help="a package index, instead of uv's default")
+    parser.add_argument("--python", default="/usr/bin/python3")
+    parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS")
+    return parser.parse_args()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"prepare: {text}\n")
+
+
+def main() -> int:
+    """The module as a command: the runtime's path on stdout, talk on stderr, errors.py's exit status."""
+    asked = _arguments()
+    try:
+        runtime = prepare(
+            asked.lock, homes=[asked.into], into=asked.into, uv=asked.uv, wheels=asked.wheels,
+            index=asked.index, python=asked.python, timeout=asked.timeout, log=_say,
+        )  # fmt: skip
+    except SoloError as error:
+        _say(str(error))
+        return error.exit_code
+    _say(f"runtime {runtime.key}, {runtime.made}, {runtime.seconds:.1f} s")
+    sys.stdout.write(f"{runtime.python.parent.parent}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

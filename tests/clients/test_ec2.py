@@ -1,0 +1,197 @@
+"""The one door to the AWS API: the tags of an instance, from moto's server, and from one that refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from pyinfra_solo.clients import ec2 as aws
+from pyinfra_solo.clients.ec2 import ApiRefusedError, ApiUnavailableError
+from pyinfra_solo.run.settings import Machine
+from pyinfra_solo.stations.identify import Instance, identify
+from tests.support.imds import NOWHERE, Metadata, answer, lines
+from tests.support.machine import ENGINE, new_run
+
+REGION = "eu-west-1"
+
+
+@dataclass
+class Cloud:
+    """The API, and an instance in it."""
+
+    ec2: Any
+    id: str
+
+    def tag(self, **tags: str) -> None:
+        self.ec2.create_tags(
+            Resources=[self.id], Tags=[{"Key": key, "Value": value} for key, value in tags.items()]
+        )
+
+
+def error(status: str, code: str) -> bytes:
+    """As EC2 says it (EC2 API Reference, error codes)."""
+    body = f"<Response><Errors><Error><Code>{code}</Code><Message>no</Message></Error></Errors></Response>"
+    return answer(status, body.encode(), "Content-Type: text/xml")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    from moto.server import ThreadedMotoServer
+
+    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    yield f"http://{host}:{port}"
+    moto.stop()
+
+
+@pytest.fixture
+def account(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Credentials that only an emulator takes; nothing is asked of any real service."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_ENDPOINT_URL": NOWHERE,
+        "AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE,
+        "AWS_EC2_METADATA_V1_DISABLED": "true",
+        "AWS_METADATA_SERVICE_TIMEOUT": "1",
+        "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "1",
+        "AWS_CONFIG_FILE": "/nonexistent",
+        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+    }.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.fixture
+def cloud(server: str, account: pytest.MonkeyPatch) -> Cloud:
+    account.setenv("AWS_ENDPOINT_URL", server)
+    ec2 = aws.client("ec2", REGION)
+    started = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)  # one of moto's own
+    return Cloud(ec2, started["Instances"][0]["InstanceId"])
+
+
+def test_the_tags_of_an_instance_are_its_own(cloud: Cloud) -> None:
+    other = cloud.ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=1)["VolumeId"]
+    cloud.ec2.create_tags(Resources=[other], Tags=[{"Key": "Role", "Value": "disk"}])
+    cloud.tag(Role="web", Stage="production")
+
+    assert aws.instance_tags(cloud.id, REGION) == {"Role": "web", "Stage": "production"}
+
+
+def test_an_instance_without_tags_has_none(cloud: Cloud) -> None:
+    assert aws.instance_tags(cloud.id, REGION) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\u2603\U0001f600" * 128, "<&>'\" ", ""],
+    ids=["256 odd characters", "markup", "nothing"],
+)
+def test_a_tag_comes_back_as_it_was_set(cloud: Cloud, text: str) -> None:
+    cloud.tag(Role=text)
+
+    assert aws.instance_tags(cloud.id, REGION) == {"Role": text}
+
+
+def test_tags_that_the_metadata_service_does_not_have_come_from_the_api(
+    cloud: Cloud, metadata: Metadata
+) -> None:
+    metadata.instance.id, metadata.instance.tags = cloud.id, None
+    cloud.tag(Role="worker")
+    run = new_run()
+    with run.station("identify"):
+        found = identify(Machine(ec2="yes"), False, 30, run)
+
+    assert (found.tags, found.tags_from) == ({"Role": "worker"}, "the EC2 API")
+
+
+def test_an_api_that_fails_for_a_while_is_asked_again(
+    account: pytest.MonkeyPatch, metadata: Metadata
+) -> None:
+    metadata.instance.tags = None
+    tags = b"<DescribeTagsResponse><tagSet><item><key>Role</key><value>web</value></item></tagSet></DescribeTagsResponse>"
+    fault = error("503 Service Unavailable", "Unavailable")
+    run = new_run()
+    with (
+        lines(fault, fault, answer("200 OK", tags, "Content-Type: text/xml")) as api,
+        run.station("identify"),
+    ):
+        account.setenv("AWS_ENDPOINT_URL", api.url)
+        found: Instance = identify(Machine(ec2="yes"), False, 30, run)
+
+    assert found.tags == {"Role": "web"}
+    assert [(wait.what, wait.why) for wait in run.report.stations[0].waits] == [
+        ("EC2 API", "DescribeTags: Unavailable")
+    ]
+
+
+@pytest.mark.parametrize("code", ["UnauthorizedOperation", "AccessDenied"])
+def test_an_api_that_refuses_is_not_asked_again(
+    account: pytest.MonkeyPatch, metadata: Metadata, code: str
+) -> None:
+    metadata.instance.tags = None
+    run = new_run()
+    with lines(error("403 Forbidden", code)) as api, run.station("identify"):
+        account.setenv("AWS_ENDPOINT_URL", api.url)
+        with pytest.raises(
+            ApiRefusedError, match=rf"refuses ec2:DescribeTags \({code}\). Allow it, or enable"
+        ):
+            identify(Machine(ec2="yes"), False, 30, run)
+        assert len(api.asked) == 1
+
+
+@pytest.mark.parametrize("code", ["AuthFailure", "RequestExpired", "RequestLimitExceeded"])
+def test_what_may_pass_is_an_outage(account: pytest.MonkeyPatch, code: str) -> None:
+    """Keys that are not known everywhere yet, a clock that is not set yet, a whole group that boots."""
+    with lines(error("400 Bad Request", code)) as api:
+        account.setenv("AWS_ENDPOINT_URL", api.url)
+        with pytest.raises(ApiUnavailableError, match=f"DescribeTags: {code}"):
+            aws.instance_tags("i-0a1", REGION)
+
+
+@pytest.mark.parametrize("said", [answer("200 OK", b"<html>"), answer("200 OK", b"\xff\xfe")])
+def test_an_answer_that_is_none_is_an_outage(account: pytest.MonkeyPatch, said: bytes) -> None:
+    with lines(said) as api:
+        account.setenv("AWS_ENDPOINT_URL", api.url)
+        with pytest.raises(ApiUnavailableError):
+            aws.instance_tags("i-0a1", REGION)
+
+
+def test_an_api_that_is_not_there_is_an_outage(account: pytest.MonkeyPatch) -> None:
+    del account
+    with pytest.raises(ApiUnavailableError, match="Could not connect"):
+        aws.instance_tags("i-0a1", REGION)
+
+
+def test_a_machine_without_credentials_may_get_them_yet(account: pytest.MonkeyPatch) -> None:
+    """An instance profile that was just attached is there a few seconds later."""
+    account.delenv("AWS_ACCESS_KEY_ID")
+    account.delenv("AWS_SECRET_ACCESS_KEY")
+    with pytest.raises(ApiUnavailableError, match="DescribeTags: "):
+        aws.instance_tags("i-0a1", REGION)
+
+
+def test_a_region_that_is_none_is_an_outage(account: pytest.MonkeyPatch) -> None:
+    del account
+    with pytest.raises(ApiUnavailableError, match="region"):
+        aws.instance_tags("i-0a1", "../eu")
+
+
+def test_who_does_not_ask_the_api_does_not_load_boto3() -> None:
+    """It costs 0.2 s and 20 MB: a machine whose metadata service has the tags never needs it."""
+    script = "import sys, pyinfra_solo.stations.identify, pyinfra_solo.report.status, pyinfra_solo.cli.main; print('boto3' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(ENGINE)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "False\n"

@@ -1,0 +1,186 @@
+"""The one door to the metadata service: version 2 only, bounded, and never through a proxy."""
+
+from __future__ import annotations
+
+import pytest
+
+from pyinfra_solo.clients import imds
+from pyinfra_solo.clients.imds import MetadataUnavailableError, V1OnlyError
+from tests.support.imds import NOWHERE, Metadata, answer, lines, mute
+
+ID = "meta-data/instance-id"
+TOKEN = answer("200 OK", b"a-token")
+
+
+@pytest.fixture
+def client(metadata: Metadata) -> imds.Metadata:
+    del metadata  # it serves, and the environment names it
+    return imds.Metadata()
+
+
+def test_what_is_there_is_told_and_what_is_not_is_none(client: imds.Metadata, metadata: Metadata) -> None:
+    with client:
+        assert client.get(ID) == metadata.instance.id
+        assert client.get("meta-data/spot/instance-action") is None
+
+
+def test_one_token_serves_all_requests(client: imds.Metadata, metadata: Metadata) -> None:
+    with client:
+        for _ in range(3):
+            client.get(ID)
+
+    assert metadata.asked("PUT") == ["/api/token"]
+    assert metadata.asked() == [f"/{ID}"] * 3
+
+
+def test_a_token_that_is_no_longer_good_is_renewed(client: imds.Metadata, metadata: Metadata) -> None:
+    with client:
+        client.get(ID)
+        metadata.service.tokens.clear()
+        assert client.get(ID) == metadata.instance.id
+
+    assert len(metadata.asked("PUT")) == 2
+
+
+def test_tokens_that_are_never_good_are_an_outage_and_no_circle() -> None:
+    with lines(TOKEN, answer("401 Unauthorized"), TOKEN, answer("401 Unauthorized")) as server:
+        with (
+            imds.Metadata(server.url) as client,
+            pytest.raises(MetadataUnavailableError, match="answered 401"),
+        ):
+            client.get(ID)
+        assert len(server.asked) == 4
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, 400, 302])
+def test_a_fault_is_an_outage(client: imds.Metadata, metadata: Metadata, status: int) -> None:
+    with client:
+        client.get(ID)
+        metadata.service.faults.fail = [status]
+        with pytest.raises(MetadataUnavailableError, match=f"answered {status}"):
+            client.get(ID)
+        assert client.get(ID) == metadata.instance.id
+
+
+def test_a_refused_token_is_an_outage_for_as_long_as_it_is_refused(
+    client: imds.Metadata, metadata: Metadata
+) -> None:
+    """403: the service is off, or a firewall is not up yet."""
+    metadata.service.refuse_tokens = 1
+    with client:
+        with pytest.raises(MetadataUnavailableError, match="PUT api/token answered 403"):
+            client.get(ID)
+        assert client.get(ID) == metadata.instance.id
+
+
+def test_a_connection_that_is_dropped_is_an_outage_and_the_next_is_new(
+    client: imds.Metadata, metadata: Metadata
+) -> None:
+    with client:
+        client.get(ID)
+        metadata.service.faults.drop = 1
+        with pytest.raises(MetadataUnavailableError, match="GET meta-data/instance-id: "):
+            client.get(ID)
+        assert client.get(ID) == metadata.instance.id
+
+
+def test_an_answer_that_is_cut_is_no_answer(client: imds.Metadata, metadata: Metadata) -> None:
+    """Half of an instance id is another instance id."""
+    with client:
+        client.get(ID)
+        metadata.service.faults.drop_after = 4
+        with pytest.raises(MetadataUnavailableError):
+            client.get(ID)
+
+
+def test_a_service_that_hangs_is_an_outage_after_the_time_that_was_given(
+    client: imds.Metadata, metadata: Metadata
+) -> None:
+    metadata.service.faults.hang = True
+    with client, pytest.raises(MetadataUnavailableError, match="timed out"):
+        client.get(ID, timeout=0.05)
+
+
+def test_the_time_for_each_exchange_is_the_one_that_was_given_last(
+    client: imds.Metadata, metadata: Metadata
+) -> None:
+    with client:
+        client.get(ID, timeout=30)
+        metadata.service.faults.hang = True
+        with pytest.raises(MetadataUnavailableError, match="timed out"):
+            client.get(ID, timeout=0.05)
+
+
+def test_a_service_that_is_not_there_yet_is_an_outage(client: imds.Metadata, metadata: Metadata) -> None:
+    metadata.service.stop()
+    with client:
+        with pytest.raises(MetadataUnavailableError, match="refused"):
+            client.get(ID)
+        metadata.service.start()
+        assert client.get(ID) == metadata.instance.id
+
+
+def test_version_1_alone_is_refused_for_good(client: imds.Metadata, metadata: Metadata) -> None:
+    """It would answer anyone who can make this machine send a GET."""
+    metadata.service.version_1_only = True
+    with client, pytest.raises(V1OnlyError, match="IMDSv1 only, which is refused"):
+        client.get(ID)
+
+    assert metadata.asked() == []
+
+
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "501 Not Implemented"])
+def test_whatever_has_no_tokens_is_version_1(status: str) -> None:
+    with lines(answer(status)) as server, imds.Metadata(server.url) as client, pytest.raises(V1OnlyError):
+        client.get(ID)
+
+
+@pytest.mark.parametrize(
+    "token", [b"", b"a\r\nX-Evil: 1", b"a\n", b"\xff\xfe", b"\x00", "tok\u0435n".encode()]
+)
+def test_a_token_that_is_none_is_an_outage_and_no_crash(token: bytes) -> None:
+    with lines(answer("200 OK", token), answer("401 Unauthorized")) as server:
+        with imds.Metadata(server.url) as client, pytest.raises(MetadataUnavailableError):
+            client.get(ID)
+        assert not any(b"X-Evil" in request for request in server.asked)
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"220 mail.example.com ESMTP\r\n", b"HTTP/1.1 \r\n\r\n", b"\xff" * 65537]
+)
+def test_what_does_not_speak_http_is_an_outage(said: bytes) -> None:
+    with lines(said) as server, imds.Metadata(server.url) as client, pytest.raises(MetadataUnavailableError):
+        client.get(ID)
+
+
+def test_text_that_is_not_utf_8_is_told_with_marks() -> None:
+    with lines(TOKEN, answer("200 OK", b"w\xffb")) as server, imds.Metadata(server.url) as client:
+        assert client.get("meta-data/tags/instance/Role") == "w\ufffdb"
+
+
+def test_a_proxy_of_the_environment_never_sees_a_request(
+    client: imds.Metadata, metadata: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, NOWHERE)
+
+    with client:
+        assert client.get(ID) == metadata.instance.id
+
+
+@pytest.mark.parametrize("value", ["", None])
+def test_the_service_is_where_ec2_has_it_unless_the_environment_says_otherwise(
+    value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is asked here: making a client opens no connection."""
+    monkeypatch.delenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", raising=False)
+    if value is not None:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", value)
+
+    assert imds.Metadata().endpoint == "http://169.254.169.254"
+
+
+def test_a_server_that_never_says_a_word_is_an_outage() -> None:
+    said = "PUT api/token: timed out"
+    with mute() as port, pytest.raises(MetadataUnavailableError, match=said):
+        imds.Metadata(f"http://127.0.0.1:{port}").get(ID, timeout=0.05)

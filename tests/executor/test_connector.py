@@ -1,0 +1,251 @@
+"""This machine as pyinfra's host: every command ends, and what it prints is kept."""
+
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api import HiddenValue, MaskString, StringCommand
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.context import ctx_host, ctx_state
+from pyinfra.facts.server import Command
+
+from pyinfra_solo.executor import shell as spawn
+from pyinfra_solo.executor.connector import ThisMachine
+from pyinfra_solo.executor.host import state_here
+from pyinfra_solo.executor.shell import run_script
+from tests.lab.host import wait_for
+from tests.support.machine import lives
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> ThisMachine:
+    state = state_here(tmp_path, {})
+    connector = next(iter(state.inventory)).connector
+    assert isinstance(connector, ThisMachine)
+    return connector
+
+
+@pytest.fixture
+def pid_of(tmp_path: Path) -> Iterator[Callable[[], int]]:
+    """The pid that a script wrote into the file `pid`; it is ended after the test."""
+    file = tmp_path / "pid"
+
+    def pid() -> int:
+        return int(file.read_text())
+
+    yield pid
+    if file.exists() and lives(pid()):
+        os.kill(pid(), signal.SIGKILL)
+
+
+def out(script: str, **options: Any) -> list[str]:
+    code, output = run_script(script, seconds=options.pop("seconds", 20), **options)
+    assert code == 0
+    return output.stdout_lines
+
+
+def test_output_that_is_not_utf_8_is_kept() -> None:
+    assert out(r"printf 'caf\351 au lait\nand more\n'") == [
+        "caf\N{REPLACEMENT CHARACTER} au lait",
+        "and more",
+    ]
+
+
+def test_lines_end_at_newlines_and_nowhere_else() -> None:
+    """files.line asks for what grep(1) prints, of files with any line ends."""
+    assert out(r"printf 'a\r\nb\fc\r\n\n'") == ["a\r", "b\fc\r", ""]
+
+
+def test_a_script_with_a_nul_is_refused() -> None:
+    with pytest.raises(ValueError, match="null"):
+        run_script("echo a\0b", seconds=20)
+
+
+def test_output_and_errors_are_told_apart() -> None:
+    code, output = run_script("echo well; echo ill >&2; exit 3", seconds=20)
+    assert (code, output.stdout_lines, output.stderr_lines) == (3, ["well"], ["ill"])
+
+
+def test_more_output_than_a_pipe_holds_blocks_nobody() -> None:
+    assert len(out("seq 100000; seq 100000 >&2")) == 100000
+
+
+def test_output_without_end_is_cut_and_the_command_still_ends() -> None:
+    code, output = run_script("head -c 20000000 /dev/zero | tr '\\0' x", seconds=20)
+    assert code == 0
+    assert [len(line) for line in output.stdout_lines] == [spawn._MOST_OUTPUT]
+    assert output.stderr_lines == ["(more than 8 MiB of output were cut)"]
+
+
+def test_of_half_an_output_no_fact_is_made(tmp_path: Path) -> None:
+    state = state_here(tmp_path, {})
+    host = next(iter(state.inventory))
+    with ctx_state.use(state), ctx_host.use(host), pytest.raises(PyinfraError, match="No hosts remaining"):
+        host.get_fact(Command, command="seq 2000000")
+
+
+def test_a_daemon_that_keeps_stdout_open_holds_up_nobody(pid_of: Callable[[], int], tmp_path: Path) -> None:
+    """pyinfra's own connector waits for the daemon's end."""
+    assert out(f"setsid sleep 60 & echo $! > {tmp_path}/pid; echo started") == ["started"]
+    assert lives(pid_of())
+
+
+def test_a_time_out_ends_the_whole_process_group(pid_of: Callable[[], int], tmp_path: Path) -> None:
+    script = f"sh -c 'echo $$ > {tmp_path}/pid; exec sleep 60'; true"
+    with pytest.raises(TimeoutError, match=r"longer than 0\.5 s"):
+        run_script(script, seconds=0.5)
+    assert not lives(pid_of())
+
+
+def test_a_time_out_ends_what_ignores_the_polite_signal(pid_of: Callable[[], int], tmp_path: Path) -> None:
+    """A child that ignores SIGTERM outlives its parent, which does not."""
+    script = f"(trap '' TERM; echo $(exec sh -c 'echo $PPID') > {tmp_path}/pid; while :; do sleep 0.1; done) & wait"
+    with pytest.raises(TimeoutError):
+        run_script(script, seconds=1)
+    # Its SIGKILL is sent by then; the kernel may take a moment.
+    wait_for("its end", lambda: not lives(pid_of()), timeout=10)
+
+
+def test_a_script_is_in_no_argv(tmp_path: Path) -> None:
+    """Any user may read /proc/*/cmdline."""
+    script = f"""
+        : hunter2-in-a-script
+        for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $file 2>/dev/null; echo; done > {tmp_path}/argvs
+    """
+    out(script)
+    argvs = (tmp_path / "argvs").read_text()
+    assert "/dev/fd/" in argvs
+    assert "hunter2" not in argvs
+
+
+def test_a_script_longer_than_an_argument_may_be_is_run() -> None:
+    """One argument holds 128 KiB at most (execve(2), MAX_ARG_STRLEN)."""
+    assert out(": " + "x" * 200_000 + "\necho done") == ["done"]
+
+
+def test_a_script_may_hold_bytes_that_are_no_text() -> None:
+    assert out("printf '\udce9' | od -An -tx1") == [" e9"]
+
+
+@pytest.mark.parametrize(
+    "given", ["one\ntwo\n", b"one\ntwo\n", StringIO("one\ntwo\n"), ["one", "two"], ("one\n", "two\n")]
+)
+def test_stdin_is_what_pyinfra_takes(given: Any) -> None:
+    assert out("cat", stdin=given) == ["one", "two"]
+
+
+def test_without_stdin_a_command_that_asks_reads_its_end() -> None:
+    """Nobody is there to answer."""
+    assert out("read line || echo nobody") == ["nobody"]
+
+
+def test_env_chdir_and_shell_are_honoured(machine: ThisMachine, tmp_path: Path) -> None:
+    done, output = machine.run_shell_command(
+        StringCommand('echo "$WHO $(pwd) $BASH_VERSION"'),
+        _env={"WHO": "me"}, _chdir=str(tmp_path), _shell_executable="/bin/bash",
+    )  # fmt: skip
+    assert done
+    assert output.stdout.startswith(f"me {tmp_path} 5")
+
+
+def test_a_hidden_value_reaches_the_command(machine: ThisMachine) -> None:
+    _, output = machine.run_shell_command(
+        StringCommand('echo "$A $B"'), _env={"A": HiddenValue("one"), "B": 2}
+    )
+    assert output.stdout == "one 2"
+    _, output = machine.run_shell_command(StringCommand("echo", MaskString("three")))
+    assert output.stdout == "three"
+
+
+def test_other_exit_codes_can_be_well(machine: ThisMachine) -> None:
+    assert machine.run_shell_command(StringCommand("exit 3"), _success_exit_codes=[0, 3])[0]
+    assert not machine.run_shell_command(StringCommand("exit 4"), _success_exit_codes=[0, 3])[0]
+
+
+def test_another_user_runs_it_when_asked(machine: ThisMachine) -> None:
+    """root needs neither sudo nor a password for su(1)."""
+    done, output = machine.run_shell_command(
+        StringCommand("echo $(id -un) $WHO"), _su_user="nobody", _su_shell="/bin/sh", _env={"WHO": "me"}
+    )
+    assert (done, output.stdout) == (True, "nobody me")
+
+
+def test_a_file_is_put_as_another_user_when_asked(machine: ThisMachine) -> None:
+    target = Path("/tmp") / f"put as another {os.getpid()}"  # noqa: S108 - nobody may write nowhere else
+    try:
+        machine.put_file(StringIO("mine\n\nand 'more'"), str(target), _su_user="nobody", _su_shell="/bin/sh")
+        assert target.read_text() == "mine\n\nand 'more'"
+        assert stat.S_IMODE(target.stat().st_mode) == 0o600
+        assert target.owner() == "nobody"
+        with pytest.raises(OSError, match="denied"):
+            machine.put_file(StringIO("mine"), "/root/mine", _su_user="nobody", _su_shell="/bin/sh")
+    finally:
+        target.unlink(missing_ok=True)
+
+
+def test_its_own_timeout_beats_the_general_one(machine: ThisMachine) -> None:
+    done, output = machine.run_shell_command(StringCommand("echo so far; sleep 60"), _timeout=0.2)
+    assert (done, output.stdout, output.stderr) == (False, "so far", "took longer than 0.2 s and was ended")
+
+
+def test_a_file_that_is_put_keeps_its_mode_and_owner(machine: ThisMachine, tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_text("old")
+    os.chown(target, 65534, 12)
+    target.chmod(0o4750)
+    machine.put_file(StringIO("new"), str(target))
+    about = target.stat()
+    assert target.read_text() == "new"
+    assert (stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid) == (0o4750, 65534, 12)
+
+
+def test_a_new_file_is_for_its_owner_alone(machine: ThisMachine, tmp_path: Path) -> None:
+    machine.put_file(StringIO("new"), str(tmp_path / "file"))
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
+
+
+def test_a_reader_of_a_file_that_is_put_sees_the_old_or_the_new(machine: ThisMachine, tmp_path: Path) -> None:
+    """It comes by rename: who has the old one open keeps reading the old one."""
+    target = tmp_path / "file"
+    target.write_text("old")
+    with target.open() as before:
+        machine.put_file(StringIO("new"), str(target))
+        assert before.read() == "old"
+    assert sorted(tmp_path.iterdir()) == [target]
+
+
+def test_a_link_that_is_put_to_stays_a_link(machine: ThisMachine, tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("old")
+    (tmp_path / "link").symlink_to("real")
+    machine.put_file(StringIO("new"), str(tmp_path / "link"))
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_text() == "new"
+
+
+def test_a_file_that_cannot_be_put_leaves_the_old_one_and_nothing_beside_it(
+    machine: ThisMachine, tmp_path: Path
+) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        machine.put_file(StringIO("new"), str(tmp_path / "absent" / "file"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_fetched(machine: ThisMachine, tmp_path: Path) -> None:
+    (tmp_path / "from").write_bytes(b"\0\xff")
+    machine.get_file(str(tmp_path / "from"), str(tmp_path / "to"))
+    assert (tmp_path / "to").read_bytes() == b"\0\xff"
+
+
+def test_what_a_script_leaves_in_the_background_is_not_waited_for(
+    pid_of: Callable[[], int], tmp_path: Path
+) -> None:
+    """It is in the command's group, and is not ended by the command's own end."""
+    out(f"sleep 60 & echo $! > {tmp_path}/pid")
+    time.sleep(0.1)
+    assert lives(pid_of())

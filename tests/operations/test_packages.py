@@ -1,0 +1,220 @@
+"""All roles' packages come with the first operation that misses one; each State, host and look is its own.
+
+dpkg-query answers from a database below the test's folder; nothing is installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api import Config, Host, State
+from pyinfra.context import ctx_config, ctx_host, ctx_state
+
+from pyinfra_solo.executor.connector import ThisMachine
+from pyinfra_solo.executor.host import OneHost, ThisHost, state_here
+from pyinfra_solo.operations import packages
+from tests.support import machine as here
+
+ROLE = """
+from pyinfra_solo.operations import packages
+packages.installed(name="alpha is installed", packages=["no-such-alpha"])
+packages.installed(name="beta is installed", packages=["no-such-beta", "no-such-gamma"])
+packages.installed(name="delta is installed", packages=["no-such-delta"], alone=True)
+"""
+
+
+class Dpkg:
+    """dpkg's database, below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._status = folder / "status"
+        self.has()
+
+    def has(self, *names: str) -> None:
+        """From now on these packages are installed, and no other."""
+        self._status.write_text(
+            "\n".join(
+                f"Package: {name}\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n"
+                for name in names
+            )
+        )
+
+
+@pytest.fixture
+def dpkg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dpkg:
+    monkeypatch.setenv("DPKG_ADMINDIR", str(tmp_path))
+    return Dpkg(tmp_path)
+
+
+@pytest.fixture
+def state(tmp_path: Path, dpkg: Dpkg) -> State:  # noqa: ARG001
+    return state_here(tmp_path, {})
+
+
+@contextmanager
+def of(state: State, host: Host | None = None) -> Iterator[None]:
+    with (
+        ctx_state.use(state),
+        ctx_config.use(state.config),
+        ctx_host.use(host or next(iter(state.inventory))),
+    ):
+        yield
+
+
+def wants(state: State, *names: str, host: Host | None = None, **options: Any) -> Any:
+    """Declare an operation; what pyinfra holds of it."""
+    with of(state, host):
+        packages.installed(packages=names, **options)
+    host = host or next(iter(state.inventory))
+    return state.ops[host][host.op_hash_order[-1]]
+
+
+def planned(state: State, operation: Any, host: Host | None = None) -> list[list[str]]:
+    """The packages of each command that it would run; none is run."""
+    state.is_executing = True
+    with of(state, host):
+        return [asked(command) for command in operation.command_generator()]
+
+
+def asked(command: Any) -> list[str]:
+    return [str(getattr(bit, "obj", bit)) for bit in command.bits][7:]
+
+
+def looks(state: State, operations: Sequence[Any]) -> list[list[list[str]]]:
+    return [planned(state, operation) for operation in operations]
+
+
+def test_the_first_operation_installs_what_all_want(state: State) -> None:
+    operations = [wants(state, "a"), wants(state, "b", "c"), wants(state, "c", "d")]
+    assert looks(state, operations) == [[["a", "b", "c", "d"]], [], []]
+
+
+def test_an_operation_that_misses_nothing_leaves_it_to_the_next(state: State, dpkg: Dpkg) -> None:
+    dpkg.has("a")
+    operations = [wants(state, "a"), wants(state, "b"), wants(state, "c")]
+    assert looks(state, operations) == [[], [["b", "c"]], []]
+
+
+def test_in_a_run_later_operations_go_by_the_machine(state: State, dpkg: Dpkg) -> None:
+    first, second, third = [wants(state, name) for name in "abc"]
+    state.is_executing = True
+    with of(state):
+        commands = first.command_generator()
+        assert asked(next(commands)) == ["a", "b", "c"]
+        dpkg.has("a", "b", "c")
+        assert list(commands) == []
+    assert planned(state, second) == []
+    dpkg.has("a")
+    assert planned(state, second) == [["b", "c"]]
+    assert planned(state, third) == []
+
+
+def test_a_failed_install_promises_nothing(state: State) -> None:
+    """Its generator is closed at the command that failed."""
+    first, second = wants(state, "a"), wants(state, "b")
+    state.is_executing = True
+    with of(state):
+        next(commands := first.command_generator())
+        commands.close()
+    assert planned(state, second) == [["b"]]
+
+
+def test_each_look_is_at_the_machine_anew(state: State, dpkg: Dpkg) -> None:
+    operations = [wants(state, "a"), wants(state, "b")]
+    assert looks(state, operations) == looks(state, operations) == [[["a", "b"]], []]
+    dpkg.has("a", "b")
+    assert looks(state, operations) == [[], []]
+    dpkg.has("a")
+    assert looks(state, operations) == [[], [["b"]]]
+    dpkg.has("b")
+    assert looks(state, operations) == [[["a"]], []]
+
+
+@pytest.mark.parametrize("option", [{"_if": lambda: True}, {"_ignore_errors": True}, {"alone": True}])
+def test_what_may_not_be_or_must_wait_comes_alone(state: State, option: dict[str, Any]) -> None:
+    operations = [wants(state, "a"), wants(state, "b", **option), wants(state, "c")]
+    assert looks(state, operations) == [[["a", "c"]], [["b"]], []]
+
+
+def test_what_must_wait_takes_nothing_with_it(state: State) -> None:
+    operations = [wants(state, "a", alone=True), wants(state, "a", "b"), wants(state, "c")]
+    assert looks(state, operations) == [[["a"]], [["b", "c"]], []]
+
+
+def test_an_if_of_a_deploy_counts_as_one_of_the_call(state: State) -> None:
+    first = wants(state, "a")
+    host = next(iter(state.inventory))
+    unsure: Any = {"_if": lambda: False}
+    with of(state), host.deploy(name="role", kwargs=unsure, data=None):
+        packages.installed(packages=["b"])
+    assert planned(state, first) == [["a"]]
+
+
+def test_calls_under_another_account_do_not_mix(state: State) -> None:
+    operations = [wants(state, "a", _env={"X": "1"}), wants(state, "b"), wants(state, "c")]
+    assert looks(state, operations) == [[["a"]], [["b", "c"]], []]
+
+
+def test_the_youngest_lists_that_are_asked_for_count(state: State) -> None:
+    first, _ = wants(state, "a", lists_age=50), wants(state, "b", lists_age=7)
+    state.is_executing = True
+    with of(state):
+        command = next(first.command_generator())
+    assert " 300 7 a b" in command.get_raw_value()
+
+
+def test_two_states_share_nothing(state: State, tmp_path: Path) -> None:
+    other = state_here(tmp_path, {})
+    first, second = wants(state, "a"), wants(other, "b")
+    assert planned(state, first) == [["a"]]
+    assert planned(other, second) == [["b"]]
+
+
+def test_hosts_of_one_state_share_nothing(tmp_path: Path, dpkg: Dpkg) -> None:  # noqa: ARG001
+    state = State(Two({}), Config(), check_for_changes=False)
+    state.cwd = str(tmp_path)
+    one, two = state.inventory
+    for host in (one, two):
+        host.connected = True
+        state.activate_host(host)
+    first, second = wants(state, "a", host=one), wants(state, "a", "b", host=two)
+    wants(state, "c", host=one)
+    assert planned(state, first, one) == [["a", "c"]]
+    assert planned(state, second, two) == [["a", "b"]]
+
+
+class Two(OneHost):
+    """Two hosts, both this machine."""
+
+    def make_hosts_and_groups(self, names: Any, groups: Any) -> None:
+        super().make_hosts_and_groups(names, groups)
+        self.hosts["@two"] = ThisHost("@two", inventory=self, groups=["@local"], connector_cls=ThisMachine)
+        self.host_data["@two"] = {}
+
+
+def test_a_plan_shows_all_packages_at_the_first_operation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.put_below(tmp_path / "machine", monkeypatch)
+    root = here.write(tmp_path / "ops", here.ops(ROLE, tmp_path))
+    for mode in ("plan", "blank"):
+        done = here.converged(root, mode=mode).operations
+        assert [one.changed for one in done] == [True, False, True]
+        assert [line.split(" apply ")[1] for one in done for line in one.diff] == [
+            "300 86400 no-such-alpha no-such-beta no-such-gamma",
+            "300 86400 no-such-delta",
+        ]
+
+
+def test_pyinfras_own_plan_says_the_same(tmp_path: Path) -> None:
+    machine = here.Machine(tmp_path / "machine")
+    root = here.write(tmp_path / "ops", here.ops(ROLE, tmp_path))
+    pyinfra = str(Path(sys.executable).with_name("pyinfra"))
+    said = machine.command([pyinfra, "--dry", "@local", "deploy.py"], cwd=root).must(0)
+    table = [line.split() for line in (said.out + said.err).splitlines() if "is installed" in line]
+    assert [(line[2], line[5]) for line in table] == [("alpha", "1"), ("beta", "-"), ("delta", "1")]

@@ -1,0 +1,176 @@
+"""A service has read what is on disk: also when the run that changed it was killed before it said so.
+
+The init here is the LSB kind: `service NAME VERB`, a program of the test that notes its verbs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.operations import files, server
+
+from pyinfra_solo.operations import service
+from tests.support.pyinfra_api import Played, play
+
+pytestmark = pytest.mark.skipif(
+    Path("/run/systemd/system").is_dir(), reason="systemd runs here, and would be asked"
+)
+
+
+class Init:
+    """An init system with one service, `demo`; `verbs` are what it was told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.up = folder / "up"
+        self.log = folder / "verbs"
+        self.config = folder / "demo.conf"
+        self.config.write_text("one\n")
+        (folder / "bin").mkdir()
+        program = folder / "bin/service"
+        program.write_text(
+            f'#!/bin/sh\n[ "$2" != status ] || {{ [ -e {self.up} ]; exit; }}\necho $2 >>{self.log}\n: >{self.up}\n'
+        )
+        program.chmod(0o755)
+
+    def verbs(self) -> list[str]:
+        """What was told since the last call."""
+        said = self.log.read_text().split() if self.log.exists() else []
+        self.log.unlink(missing_ok=True)
+        return said
+
+    def converge(self, declare: Callable[[], Any] = lambda: None, **options: Any) -> Played:
+        """`declare` first, then the service."""
+
+        def both() -> None:
+            op = declare()
+            listed = {key: [op] for key in options.pop("on", ()) if op is not None}
+            service.up("demo", name="demo is up", enabled=False, **{**listed, **options})
+
+        played = play(both, self.folder)
+        assert not played.failed, played.text
+        return played
+
+
+@pytest.fixture
+def init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Init:
+    made = Init(tmp_path)
+    monkeypatch.setattr(service, "RECORDS", str(tmp_path / "run/loaded"))
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    return made
+
+
+@pytest.fixture
+def running(init: Init) -> Init:
+    init.converge(rereads=[str(init.config)])
+    assert init.verbs() == ["start"]
+    return init
+
+
+def change(init: Init, text: str = "two\n") -> Any:
+    return files.put(name="demo is configured", src=_source(init, text), dest=str(init.config))
+
+
+def _source(init: Init, text: str) -> str:
+    path = init.folder / "source"
+    path.write_text(text)
+    return str(path)
+
+
+def test_what_is_down_is_started(init: Init) -> None:
+    assert init.converge(rereads=[str(init.config)]).made == ("demo is up",)
+    assert init.verbs() == ["start"]
+
+
+def test_a_second_time_changes_nothing(running: Init) -> None:
+    assert running.converge(rereads=[str(running.config)]).made == ()
+    assert running.verbs() == []
+
+
+@pytest.mark.parametrize(("paths", "verb"), [("rereads", "reload"), ("reads", "restart")])
+def test_a_changed_file_is_read_again(init: Init, paths: str, verb: str) -> None:
+    options: dict[str, Any] = {paths: [str(init.config)]}
+    init.converge(**options)
+    init.verbs()
+    assert init.converge(lambda: change(init), **options).made == ("demo is configured", "demo is up")
+    assert init.verbs() == [verb]
+    assert init.converge(lambda: change(init), **options).made == ()
+
+
+def test_a_run_that_was_killed_before_the_reload_leaves_it_to_the_next(running: Init) -> None:
+    running.config.write_text("two\n")  # what the killed run had written
+    assert running.converge(rereads=[str(running.config)]).made == ("demo is up",)
+    assert running.verbs() == ["reload"]
+
+
+def test_the_very_first_run_after_a_boot_may_be_the_killed_one(init: Init) -> None:
+    """Nothing is noted yet, the service came up by itself, and the run dies after its change."""
+    init.up.touch()
+
+    def dies() -> None:
+        change(init)
+        server.shell(name="the run dies", commands="false")
+        service.up("demo", name="demo is up", enabled=False, rereads=[str(init.config)])
+
+    assert play(dies, init.folder).failed == "the run dies"
+    assert init.verbs() == []
+    assert init.converge(rereads=[str(init.config)]).made == ("demo is up",)
+    assert init.verbs() == ["reload"]
+
+
+def test_after_a_boot_that_changed_nothing_nothing_is_reloaded(init: Init) -> None:
+    init.up.touch()
+    assert init.converge(rereads=[str(init.config)]).made == ()
+    assert init.verbs() == []
+
+
+def test_a_link_that_names_another_folder_is_a_change(init: Init) -> None:
+    current = init.folder / "current"
+    current.symlink_to("releases/1")
+    init.converge(reads=[str(current)])
+    init.verbs()
+    current.unlink()
+    current.symlink_to("releases/2")
+    init.converge(reads=[str(current)])
+    assert init.verbs() == ["restart"]
+
+
+@pytest.mark.parametrize("what", ["changed", "added", "removed"])
+def test_a_folder_stands_for_all_files_in_it(init: Init, what: str) -> None:
+    folder = init.folder / "conf.d"
+    folder.mkdir()
+    (folder / "a b.conf").write_text("one")
+    init.converge(rereads=[str(folder)])
+    init.verbs()
+    if what == "changed":
+        (folder / "a b.conf").write_text("two")
+    elif what == "added":
+        (folder / "more.conf").write_text("")
+    else:
+        (folder / "a b.conf").unlink()
+    init.converge(rereads=[str(folder)])
+    assert init.verbs() == ["reload"]
+
+
+@pytest.mark.parametrize(("key", "verb"), [("changed", "restart"), ("reload_on", "reload")])
+def test_an_operation_may_ask_for_it(running: Init, key: str, verb: str) -> None:
+    other = running.folder / "other"
+    options: dict[str, Any] = {"rereads": [str(running.config)], "on": [key]}
+    running.converge(lambda: files.put(name="other", src=_source(running, "x"), dest=str(other)), **options)
+    assert running.verbs() == [verb]
+    options = {"rereads": [str(running.config)], "on": [key]}
+    running.converge(lambda: files.put(name="other", src=_source(running, "x"), dest=str(other)), **options)
+    assert running.verbs() == []
+
+
+def test_a_restart_is_enough_where_a_reload_is_asked_for_too(init: Init) -> None:
+    options: dict[str, Any] = {"reads": [str(init.config)], "rereads": [str(init.config)]}
+    init.converge(**options)
+    init.verbs()
+    init.config.write_text("two\n")
+    init.converge(**options)
+    assert init.verbs() == ["restart"]

@@ -1,0 +1,72 @@
+"""A configuration replaces the old one only when its own program has found it good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyinfra_solo.errors import DataError
+from pyinfra_solo.operations import validated as verified
+from tests.support.pyinfra_api import Played, play
+
+GOOD = 'grep -q "^good" "$FILE"'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "site.j2").write_text("{{ quality }} {{ number }}\n")
+    (tmp_path / "site").write_text("good 0\n")
+    return tmp_path
+
+
+def put(folder: Path, quality: str, number: int = 1, verify: str = GOOD) -> Played:
+    return play(
+        lambda: verified.template(
+            name="the site is known", src="site.j2", dest=str(folder / "site"), verify=verify, quality=quality, number=number
+        ),
+        folder,
+    )  # fmt: skip
+
+
+def test_a_good_file_replaces_the_old_one(folder: Path) -> None:
+    old = (folder / "site").stat().st_ino
+    assert put(folder, "good").made == ("the site is known",)
+    assert (folder / "site").read_text() == "good 1\n"
+    assert (folder / "site").stat().st_ino != old, "by a rename"
+    assert sorted(path.name for path in folder.iterdir()) == ["site", "site.j2"]
+
+
+def test_a_second_time_changes_nothing(folder: Path) -> None:
+    put(folder, "good")
+    assert put(folder, "good").made == ()
+
+
+def test_a_bad_file_leaves_the_old_one_and_says_why(folder: Path) -> None:
+    played = put(folder, "bad", verify=f'{GOOD} || {{ echo "line 1: unknown directive"; exit 1; }}')
+    assert played.failed == "the site is known"
+    assert "line 1: unknown directive" in played.text
+    assert "is unchanged. Correct the template or its values." in played.text
+    assert (folder / "site").read_text() == "good 0\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["site", "site.j2"]
+
+
+def test_what_a_killed_run_left_is_not_in_the_way(folder: Path) -> None:
+    (folder / f"site{verified.NEW}").write_text("half")
+    assert put(folder, "good").made == ("the site is known",)
+    assert (folder / "site").read_text() == "good 1\n"
+
+
+def test_a_template_that_lacks_a_value_is_named(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"site\.j2 cannot be filled: 'missing' is undefined"):
+        verified.rendered(_written(folder / "site.j2", "{{ missing }}"), {})
+
+
+def test_a_template_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing\.j2 cannot be filled"):
+        verified.rendered(folder / "nothing.j2", {})
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path

@@ -1,0 +1,236 @@
+"""The settings file: read once, checked whole, and explained by an example that cannot lie."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from pyinfra_solo.errors import DataError
+from pyinfra_solo.run.settings import Settings, check_ref, check_remote, load
+from tests.support.machine import ENGINE
+
+EXAMPLE = ENGINE / "config.example.toml"
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    path = folder / "config.toml"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def uncommented(text: str) -> str:
+    """With the keys that the example only shows, which are comments that look like an assignment."""
+    return re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE)
+
+
+def keys(tables: dict[str, Any]) -> dict[str, set[str]]:
+    return {name: set(table) for name, table in tables.items()}
+
+
+def test_the_example_says_the_defaults() -> None:
+    assert load(EXAMPLE) == Settings()
+
+
+def test_the_example_lists_every_key_and_no_other() -> None:
+    listed = tomllib.loads(uncommented(EXAMPLE.read_text()))
+    refs = listed["ops"].pop("refs")
+    there = keys(msgspec.to_builtins(Settings()))
+
+    assert isinstance(refs, dict)
+    assert keys(listed) == {**there, "ops": there["ops"] - {"refs"}}
+
+
+def test_what_the_example_only_shows_is_valid_too(tmp_path: Path) -> None:
+    settings = load(written(tmp_path, uncommented(EXAMPLE.read_text())))
+
+    assert settings.ops.deploy_key == Path("/etc/pyinfra-solo/deploy_key")
+    assert settings.ops.known_hosts == Path("/etc/pyinfra-solo/known_hosts")
+    assert settings.ops.refs == {"production": "production"}
+    assert settings.machine.role == "web"
+
+
+def test_a_machine_without_a_settings_file_has_the_defaults(below: Path) -> None:
+    assert not (below / "etc").exists()
+    assert load() == Settings()
+
+
+def test_a_settings_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    """`--config /etc/pyinfra-slo/config.toml` must not converge a machine by the defaults."""
+    assert "There is no settings file" in refusal(tmp_path / "config.tmol")
+
+
+def test_the_file_of_the_machine_is_read(below: Path) -> None:
+    (below / "etc/pyinfra-solo").mkdir(parents=True)
+    (below / "etc/pyinfra-solo/config.toml").write_text("[ops]\nref = 'production'\n")
+
+    assert load().ops.ref == "production"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[ops]\nremote = []", "`remote` - at `$.ops`"),
+        ("[opps]\nref = 'main'", "`opps`"),
+        ("ref = 'main'", "`ref`"),
+        ("[ops]\nref = 3", "$.ops.ref"),
+        ("[ops]\nremotes = 'https://git.example.com/ops.git'", "$.ops.remotes"),
+        ("[ops]\ndeploy_key = 3", "$.ops.deploy_key"),
+        ("[ops]\non_disk = 'sometimes'", "$.ops.on_disk"),
+        ("[ops]\nkeep = 0", "$.ops.keep"),
+        ("[ops]\nkeep = 2.5", "$.ops.keep"),
+        ("[ops.refs]\nproduction = 1", "$.ops.refs"),
+        ("[machine]\nec2 = true", "$.machine.ec2"),
+        ("[machine]\nrole = ['web']", "$.machine.role"),
+        ("[prepare]\nwithin = '10 min'", "$.prepare.within"),
+        ("[prepare]\nwithin = true", "$.prepare.within"),
+        ("[limits]\ndeadline = nan", "$.limits.deadline"),
+        ("[limits]\ndeadline = inf", "$.limits.deadline"),
+        ("[limits]\nlock = -1", "$.limits.lock"),
+        ("limits = 3", "$.limits"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_or_value_is_named_with_its_file(text: str, named: str, tmp_path: Path) -> None:
+    assert named in refusal(written(tmp_path, text))
+
+
+def test_whole_seconds_may_be_written_without_a_point(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "[limits]\ndeadline = 60\n")).limits.deadline == 60.0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[ops", "is not TOML"),
+        ("[ops]\nref = 'a'\nref = 'b'\n", "is not TOML"),
+        (b"[ops]\nref = '\xff\xfe'\n", "cannot be read"),
+        (b"\x00", "is not TOML"),
+    ],
+)
+def test_what_is_not_toml_is_refused(text: str | bytes, said: str, tmp_path: Path) -> None:
+    assert said in refusal(written(tmp_path, text))
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    assert "cannot be read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "https://git.example.com/acme/ops.git",
+        "http://127.0.0.1:8080/ops.git",
+        "ssh://git@mirror.example.com:2222/acme/ops.git",
+        "git@git.example.com:acme/ops.git",
+        "file:///srv/ops.git",
+        "/srv/ops.git",
+        "https://[::1]:8443/ops.git",
+    ],
+)
+def test_a_remote_is_a_url_an_address_or_a_folder(remote: str) -> None:
+    check_remote(remote, "the settings")
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        "",
+        "ops",
+        "ext::sh -c true",
+        "ext::sh",
+        "fd::17/ops",
+        "git::https://git.example.com/ops.git",
+        "git@host::x",
+        "--upload-pack=true",
+        "-oProxyCommand=true",
+        "-oProxyCommand=true@host:ops.git",
+        "-u@host:ops.git",
+        "git@-oProxyCommand:ops.git",
+        "git@host:-x",
+        "ssh://-oProxyCommand=true/ops.git",
+        "ssh://git@-oProxyCommand=true/ops.git",
+        "git://git.example.com/ops.git",
+        "ftp://git.example.com/ops.git",
+        "https://git.example.com/ops.git\n",
+        "https://git.example.com/ops.git --upload-pack=true",
+        "https://git.example.com/\x00",
+        "https://git.example.com/\x1b[2J",
+        "../ops.git",
+    ],
+)
+def test_a_remote_that_git_would_take_for_something_else_is_refused(remote: str, tmp_path: Path) -> None:
+    """gitremote-helpers(7): `<transport>::<address>` starts a program; a dash starts an option."""
+    with pytest.raises(DataError, match="is not a remote"):
+        check_remote(remote, "the settings")
+    assert "is not a remote" in refusal(written(tmp_path, f"[ops]\nremotes = [{_toml(remote)}]\n"))
+
+
+REFS = [
+    "main",
+    "v1.2.3",
+    "release/2026-11",
+    "feature/a_b+c",
+    "0123456789abcdef0123456789abcdef01234567",
+    "a" * 255,
+]
+
+
+@pytest.mark.parametrize("ref", REFS)
+def test_a_ref_is_a_branch_a_tag_or_a_commit(ref: str) -> None:
+    check_ref(ref, "--ref")
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "",
+        "--upload-pack=x",
+        "-f",
+        "a..b",
+        "../../etc",
+        "a//b",
+        "a/",
+        "a.",
+        "a/.b",
+        "a.lock",
+        "a.lock/b",
+        "main:refs/heads/x",
+        "+main",
+        "refs/heads/*",
+        "main^{commit}",
+        "main~1",
+        "@{-1}",
+        "main\n",
+        "a b",
+        "a" * 256,
+        "m\u0430in",
+        "main\x00",
+    ],
+)
+def test_a_ref_that_git_would_take_for_something_else_is_refused(ref: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a branch, a tag or a commit"):
+        check_ref(ref, "--ref")
+    assert "is not a branch" in refusal(written(tmp_path, f"[ops]\nref = {_toml(ref)}\n"))
+    assert "is not a branch" in refusal(written(tmp_path, f"[ops.refs]\nstaging = {_toml(ref)}\n"))
+
+
+@pytest.mark.parametrize("ref", [*REFS, "a.b/c-d", "a+b"])
+def test_git_takes_what_is_let_through(ref: str) -> None:
+    subprocess.run(["git", "check-ref-format", f"refs/heads/{ref}"], check=True)
+
+
+def _toml(text: str) -> str:
+    """As a basic string, every odd character by its number."""
+    return '"' + "".join(c if c.isalnum() and c.isascii() else f"\\U{ord(c):08x}" for c in text) + '"'

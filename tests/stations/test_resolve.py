@@ -1,0 +1,190 @@
+"""Exactly one role and one stage, or an error that names every candidate and where it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyinfra_solo.errors import DataError, RoleError, SoloError
+from pyinfra_solo.stations.identify import Instance
+from pyinfra_solo.stations.resolve import Candidate, Choice, resolve, stage_of
+from tests.support.machine import REPOSITORY, write
+from tests.test_role import ODD
+
+MAP = '[security_groups]\n"web" = "web"\n"*-web" = "web"\n"worker" = "worker"\n'
+STAGE = Candidate(name="staging", source="the tag Stage")
+
+
+def machine(*groups: str, **tags: str) -> Instance:
+    return Instance(on_ec2=True, id="i-0a1", security_groups=groups, tags=tags)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Only names count here: a role that cannot be loaded is a role."""
+    files = {f"roles/{name}/__init__.py": "1 / 0" for name in ("base", "web", "worker")}
+    return write(
+        tmp_path,
+        {**files, "roles/roles.toml": MAP, "inventories/staging.py": "", "inventories/production.py": ""},
+    )
+
+
+def role_of(tree: Path, instance: Instance, flag: str | None = None, setting: str | None = None) -> Candidate:
+    return resolve(tree, flag, setting, STAGE, instance).role
+
+
+def refusal(
+    tree: Path, instance: Instance, flag: str | None = None, kind: type[SoloError] = RoleError
+) -> str:
+    with pytest.raises(kind) as caught:
+        role_of(tree, instance, flag)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flag", "setting", "tags", "winner"),
+    [
+        ("a", "b", {"Stage": "c"}, ("a", "the flag --stage")),
+        (None, "b", {"Stage": "c"}, ("c", "the tag Stage")),
+        (None, "b", {}, ("b", "machine.stage in the settings")),
+    ],
+)
+def test_a_stage_is_the_flag_s_then_the_tag_s_then_the_settings(
+    flag: str | None, setting: str | None, tags: dict[str, str], winner: tuple[str, str]
+) -> None:
+    found = stage_of(flag, setting, machine(**tags))
+
+    assert (found.name, found.source) == winner
+
+
+def test_a_machine_without_a_stage_is_told_how_to_get_one() -> None:
+    with pytest.raises(
+        RoleError, match=r"Give it a tag Stage, set machine\.stage in the settings, or use --stage"
+    ):
+        stage_of(None, None, machine())
+
+
+@pytest.mark.parametrize("name", ODD.values(), ids=ODD)
+def test_a_stage_or_a_role_that_is_not_a_name_is_refused_wherever_it_comes_from(
+    tree: Path, name: str
+) -> None:
+    for flag, setting, tags in (
+        (name, None, {}),
+        (None, name, {}),
+        (None, None, {"Stage": name, "Role": name}),
+    ):
+        with pytest.raises(RoleError, match="is not a name"):
+            stage_of(flag, setting, machine(**tags))
+        with pytest.raises(RoleError, match="is not a name"):
+            resolve(tree, flag, setting, STAGE, machine(**tags))
+
+
+def test_a_tag_that_is_there_and_empty_is_no_reason_to_guess(tree: Path) -> None:
+    """A template that lost its variable: by its security group the machine would become another."""
+    assert refusal(tree, machine("web", Role="")).startswith("The role '' from the tag Role is not a name")
+
+
+def test_an_unknown_stage_is_told_with_its_source_and_those_that_are(tree: Path) -> None:
+    with pytest.raises(RoleError) as caught:
+        resolve(tree, "web", None, Candidate(name="prod", source="the tag Stage"), machine())
+    said = str(caught.value)
+
+    assert "There is no stage 'prod'." in said
+    assert "Stages here: production, staging." in said
+    assert "(It is 'prod' from the tag Stage.)" in said
+
+
+@pytest.mark.parametrize(
+    ("flag", "setting", "tags", "winner"),
+    [
+        ("base", "web", {"Role": "worker"}, ("base", "the flag --role")),
+        (None, "web", {"Role": "worker"}, ("web", "machine.role in the settings")),
+        (None, None, {"Role": "worker"}, ("worker", "the tag Role")),
+        (None, None, {}, ("web", "the security group 'acme-web' ('*-web' in roles/roles.toml)")),
+    ],
+)
+def test_a_role_is_the_flag_s_then_the_settings_then_the_tag_s_then_the_security_groups(
+    tree: Path, flag: str | None, setting: str | None, tags: dict[str, str], winner: tuple[str, str]
+) -> None:
+    found = role_of(tree, machine("default", "acme-web", **tags), flag, setting)
+
+    assert (found.name, found.source) == winner
+
+
+def test_role_and_stage_come_back_with_what_won(tree: Path) -> None:
+    assert resolve(tree, None, None, STAGE, machine(Role="web")) == Choice(
+        role=Candidate(name="web", source="the tag Role"), stage=STAGE
+    )
+
+
+def test_several_groups_that_mean_one_role_are_one_role(tree: Path) -> None:
+    assert role_of(tree, machine("web", "acme-web")).name == "web"
+
+
+def test_several_roles_are_told_each_with_its_group(tree: Path) -> None:
+    said = refusal(tree, machine("acme-web", "worker", "default"))
+
+    assert said.startswith("This machine has several roles: ")
+    assert "'web' from the security group 'acme-web' ('*-web' in roles/roles.toml)" in said
+    assert "'worker' from the security group 'worker'" in said
+    assert "Give it a tag Role that names the one" in said
+
+
+def test_a_machine_without_a_role_is_told_its_groups_and_the_roles(tree: Path) -> None:
+    said = refusal(tree, machine("default", "Web"))
+
+    assert "maps none of its security groups (default, Web)" in said
+    assert "Roles here: base, web, worker." in said
+    assert "(none)" in refusal(tree, machine())
+
+
+def test_an_unknown_role_is_told_with_its_source_and_the_nearest(tree: Path) -> None:
+    said = refusal(tree, machine(Role="wbe"))
+
+    assert "There is no role 'wbe'. Did you mean 'web'? Roles here: base, web, worker." in said
+    assert "(It is 'wbe' from the tag Role.)" in said
+
+
+def test_a_role_that_the_map_alone_knows_is_told_with_its_group(tree: Path) -> None:
+    write(tree, {"roles/roles.toml": '[security_groups]\n"default" = "wbe"\n'})
+
+    assert "'wbe' from the security group 'default' ('default' in roles/roles.toml)" in refusal(
+        tree, machine("default")
+    )
+
+
+def test_a_repository_without_a_map_has_no_role_by_groups(tree: Path) -> None:
+    (tree / "roles/roles.toml").unlink()
+
+    assert "has no role" in refusal(tree, machine("web"))
+    assert role_of(tree, machine("web", Role="web")).name == "web"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[security_groups", "roles/roles.toml cannot be read"),
+        (b"\xff\xfe", "roles/roles.toml cannot be read"),
+        ("[security_group]\n", "holds one table, [security_groups]"),
+        ("security_groups = 'web'\n", "holds one table, [security_groups]"),
+        ("[security_groups]\nweb = ['web']\n", "holds one table, [security_groups]"),
+        ("[security_groups.web]\nrole = 'web'\n", "holds one table, [security_groups]"),
+    ],
+)
+def test_a_map_that_cannot_be_read_is_an_error(tree: Path, text: str | bytes, said: str) -> None:
+    (tree / "roles/roles.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    assert said in refusal(tree, machine("web"), kind=DataError)
+
+
+def test_a_folder_in_place_of_the_map_is_an_error(tree: Path) -> None:
+    (tree / "roles/roles.toml").unlink()
+    (tree / "roles/roles.toml").mkdir()
+
+    assert "cannot be read" in refusal(tree, machine("web"), kind=DataError)
+
+
+def test_the_map_that_is_shipped_names_roles_that_are_shipped() -> None:
+    for group in ("web", "acme-web", "worker", "acme-worker"):
+        assert resolve(REPOSITORY, None, None, STAGE, machine(group)).role.name in group

@@ -1,0 +1,107 @@
+"""Wheels small enough to write by hand, and runtimes made of them: what the tests of runtimes share."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from pyinfra_solo.stations.prepare import Runtime, prepare
+
+ZERO = "0" * 64
+PYTHON = "/usr/bin/python3"
+NOBODY = "http://127.0.0.1:9/simple"
+"""Where no index is: the port is discard's."""
+
+
+def uv() -> Path:
+    """The uv of the development environment, else the one on PATH."""
+    ours = Path(sys.prefix) / "uv/bin/uv"
+    found = str(ours) if ours.exists() else shutil.which("uv")
+    assert found, "uv is on PATH: tests/prepare.sh installs it"
+    return Path(found)
+
+
+def wheel(folder: Path, name: str, version: str = "1.0", body: str = "") -> str:
+    """A wheel with the module `name` and a command of that name, which prints the version: its hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    about = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    tags = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    module = f"def main() -> None:\n    print({version!r})\n{body}"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}/__init__.py", module)
+        archive.writestr(f"{about}/METADATA", metadata)
+        archive.writestr(f"{about}/WHEEL", tags)
+        archive.writestr(f"{about}/entry_points.txt", f"[console_scripts]\n{name} = {name}:main\n")
+        archive.writestr(f"{about}/RECORD", "")
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def lock(path: Path, *pins: tuple[str, str, str]) -> Path:
+    """A lock file at `path` of (name, version, sha256)."""
+    path.write_text(
+        "".join(f"{name}=={version} \\\n    --hash=sha256:{sha}\n" for name, version, sha in pins)
+    )
+    return path
+
+
+class House:
+    """A folder of wheels, a lock file, and where runtimes are built from them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.wheels = folder / "wheels"
+        self.lock = folder / "requirements.lock"
+        self.into = folder / "state/runtimes"
+        self.said: list[str] = []
+        alpha, beta = wheel(self.wheels, "alpha"), wheel(self.wheels, "beta", "2.0")
+        self.ask(("alpha", "1.0", alpha), ("beta", "2.0", beta))
+
+    def ask(self, *pins: tuple[str, str, str]) -> None:
+        """The lock file has these pins."""
+        lock(self.lock, *pins)
+
+    def prepare(
+        self,
+        *homes: Path,
+        tool: Path | None = None,
+        index: str = NOBODY,
+        timeout: float = 60,
+        urls: tuple[str, ...] = (),
+    ) -> Runtime:
+        return prepare(
+            self.lock, homes=[*homes, self.into], into=self.into, uv=tool or uv(), wheels=[self.wheels, *urls],
+            index=index, python=PYTHON, timeout=timeout, log=self.said.append,
+        )  # fmt: skip
+
+    def names(self) -> set[str]:
+        """What is in the folder of runtimes."""
+        return {path.name for path in self.into.iterdir() if path.name != ".lock"}
+
+
+def prints(runtime: Runtime, code: str) -> str:
+    """What Python code prints in a runtime."""
+    done = subprocess.run(
+        [runtime.python, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=True
+    )
+    return done.stdout.strip()
+
+
+SLOW = """\
+#!/bin/sh
+case $1 in venv) exec {uv} "$@" ;; esac
+sleep 300 & echo $! >{folder}/child
+wait
+"""
+
+
+def slow_uv(folder: Path) -> Path:
+    """A uv whose installations never end, and have a child."""
+    path = folder / "slow-uv"
+    path.write_text(SLOW.format(uv=uv(), folder=folder))
+    path.chmod(0o755)
+    return path

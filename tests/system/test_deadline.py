@@ -1,0 +1,131 @@
+"""One deadline for a run, on the monotonic clock, and bounded tries inside it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from pyinfra_solo.errors import DeadlineError
+from pyinfra_solo.system.deadline import Deadline, Wait, retry
+
+
+class Flaky:
+    """Fails as often as it is told, then answers; remembers the time-outs that it was given."""
+
+    def __init__(self, failures: int, error: Exception | None = None) -> None:
+        self.failures = failures
+        self.error = error or ConnectionError("refused")
+        self.timeouts: list[float] = []
+
+    def __call__(self, timeout: float) -> str:
+        self.timeouts.append(timeout)
+        if len(self.timeouts) <= self.failures:
+            raise self.error
+        return "here"
+
+
+def tried(
+    attempt: Flaky, seconds: float, waits: list[Wait], first: float = 0.001, most: float = 0.004
+) -> str:
+    return retry(
+        "the thing",
+        attempt,
+        deadline=Deadline.after(seconds),
+        retried=(OSError,),
+        waited=waits.append,
+        first=first,
+        most=most,
+    )
+
+
+def test_time_that_is_left_is_never_negative() -> None:
+    assert Deadline.after(-5).left() == 0
+    assert 0 < Deadline.after(100).left() <= 100
+
+
+def test_a_sooner_deadline_is_never_a_later_one() -> None:
+    deadline = Deadline.after(10)
+
+    assert deadline.sooner(1).left() <= 1
+    assert deadline.sooner(100) == deadline
+
+
+def test_out_of_time_says_what_was_under_way() -> None:
+    Deadline.after(10).check("coming to fetch")
+    with pytest.raises(DeadlineError, match="Out of time while coming to fetch"):
+        Deadline.after(0).check("coming to fetch")
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_a_wall_clock_that_steps_moves_no_deadline(step: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At boot the clock may be an hour wrong until it is set, and that may happen during the run."""
+    deadline, sooner = Deadline.after(100), Deadline.after(100).sooner(50)
+    wall = time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + step)
+
+    assert 90 < deadline.left() <= 100
+    assert 40 < sooner.left() <= 50
+    deadline.check("a step of the clock")
+
+
+def test_a_try_that_works_waits_for_nothing() -> None:
+    waits: list[Wait] = []
+
+    assert tried(Flaky(0), 10, waits) == "here"
+    assert waits == []
+
+
+def test_each_wait_says_for_what_and_why() -> None:
+    waits: list[Wait] = []
+
+    assert tried(Flaky(3), 10, waits) == "here"
+    assert [(wait.what, wait.why) for wait in waits] == [("the thing", "refused")] * 3
+
+
+def test_an_error_without_a_text_is_told_by_its_kind() -> None:
+    waits: list[Wait] = []
+    tried(Flaky(1, TimeoutError()), 10, waits)
+
+    assert waits[0].why == "TimeoutError"
+
+
+def test_pauses_double_up_to_the_most_and_are_spread() -> None:
+    """Jitter: a whole group of machines boots at once, and must not ask at once again."""
+    waits: list[Wait] = []
+    tried(Flaky(6), 10, waits, first=0.002, most=0.008)
+
+    for wait, longest in zip(waits, [0.002, 0.004, 0.008, 0.008, 0.008, 0.008], strict=True):
+        assert longest / 2 - 0.001 <= wait.seconds <= longest
+
+
+def test_when_the_deadline_has_come_the_last_error_is_what_is_raised() -> None:
+    attempt, waits = Flaky(10**6), list[Wait]()
+    with pytest.raises(ConnectionError, match="refused"):
+        tried(attempt, 0.02, waits)
+
+    assert len(attempt.timeouts) == len(waits) + 1
+
+
+def test_without_time_there_is_one_try_all_the_same() -> None:
+    attempt = Flaky(0)
+
+    assert tried(attempt, 0, []) == "here"
+    assert attempt.timeouts == [0.1]
+
+
+def test_no_try_gets_more_time_than_is_left_or_than_one_may_have() -> None:
+    short, long = Flaky(0), Flaky(0)
+    tried(short, 1, [])
+    tried(long, 1000, [])
+
+    assert short.timeouts[0] <= 1
+    assert long.timeouts == [5.0]
+
+
+def test_an_error_of_another_kind_is_not_tried_again() -> None:
+    attempt = Flaky(1, KeyError("a bug"))
+    with pytest.raises(KeyError, match="a bug"):
+        tried(attempt, 10, [])
+
+    assert len(attempt.timeouts) == 1

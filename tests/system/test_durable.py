@@ -1,0 +1,165 @@
+"""A file is whole or what it was; a folder without its marker is never believed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pyinfra_solo.system import durable
+from tests.support.machine import ENGINE, lives
+
+WRITER = """
+import sys
+from pathlib import Path
+from pyinfra_solo.system import durable
+path = Path(sys.argv[1])
+while True:
+    for letter in b"ab":
+        durable.write(path, bytes([letter]) * 300_000, 0o640)
+"""
+
+PUBLISHER = """
+import sys
+from pathlib import Path
+from pyinfra_solo.system import durable
+parent = Path(sys.argv[1])
+while True:
+    durable.discard_leftovers(parent)
+    building = parent / ".building-one"
+    building.mkdir()
+    for number in range(40):
+        (building / str(number)).write_text("whole")
+    durable.publish(building, parent / "one")
+    durable.discard(parent / "one")
+"""
+
+
+def killed_at_random(code: str, argument: Path, seconds: float) -> None:
+    """Run `code`, and kill it with SIGKILL within `seconds` of its first sign of life."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(argument)], env={**os.environ, "PYTHONPATH": str(ENGINE)}
+    )
+    watched = argument if argument.is_dir() else argument.parent
+    before = watched.stat().st_mtime_ns
+    while watched.stat().st_mtime_ns == before:
+        assert lives(process.pid)
+        time.sleep(0.001)
+    time.sleep(random.uniform(0, seconds))  # noqa: S311 - any moment will do
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_file_has_the_content_and_the_mode_asked_for_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        durable.write(tmp_path / "file", "text\n", 0o644)
+        durable.write(tmp_path / "secret", b"\x00", 0o600)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").read_text() == "text\n"
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
+    assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match="folder"):
+        durable.write(tmp_path / "folder", "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    durable.write(path, b"a" * 300_000, 0o640)
+    for _ in range(15):
+        killed_at_random(WRITER, path, 0.05)
+        content = path.read_bytes()
+        assert len(content) == 300_000
+        assert len(set(content)) == 1
+        assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_is_moved_over_what_was_there(tmp_path: Path) -> None:
+    for target in ("one", "two"):
+        durable.link(tmp_path / "link", target)
+        assert (tmp_path / "link").readlink() == Path(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_published_folder_is_believed_and_one_that_is_only_there_is_not(tmp_path: Path) -> None:
+    (tmp_path / ".building-x").mkdir()
+    (tmp_path / ".building-x/file").write_text("whole")
+    assert not durable.is_complete(tmp_path / ".building-x")
+    durable.publish(tmp_path / ".building-x", tmp_path / "x")
+    assert durable.is_complete(tmp_path / "x")
+    assert (tmp_path / "x/file").read_text() == "whole"
+    assert not (tmp_path / ".building-x").exists()
+
+
+def test_what_is_not_finished_gives_way_and_what_is_finished_stays(tmp_path: Path) -> None:
+    def build(text: str) -> Path:
+        building = tmp_path / ".building-x"
+        building.mkdir()
+        (building / "file").write_text(text)
+        return building
+
+    final = tmp_path / "x"
+    final.mkdir()
+    (final / "torn").touch()
+    durable.publish(build("first"), final)
+    assert sorted(path.name for path in final.iterdir()) == [durable.MARKER, "file"]
+    durable.publish(build("second"), final)
+    assert (final / "file").read_text() == "first"
+    assert not (tmp_path / ".building-x").exists()
+
+
+def test_a_doubted_folder_keeps_its_files_and_is_not_believed(tmp_path: Path) -> None:
+    durable.complete(tmp_path)
+    durable.doubt(tmp_path)
+    durable.doubt(tmp_path)
+    assert not durable.is_complete(tmp_path)
+
+
+def test_a_publisher_killed_at_any_moment_leaves_all_of_it_or_nothing_that_is_believed(
+    tmp_path: Path,
+) -> None:
+    for _ in range(15):
+        killed_at_random(PUBLISHER, tmp_path, 0.1)
+        if durable.is_complete(tmp_path / "one"):
+            files = [path for path in (tmp_path / "one").iterdir() if path.name != durable.MARKER]
+            assert len(files) == 40
+            assert {path.read_text() for path in files} == {"whole"}
+        for path in tmp_path.iterdir():
+            assert path.name == "one" or path.name.startswith(durable.BUILDING)
+    durable.discard_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["one"])
+
+
+def test_leftovers_go_and_nothing_else_does(tmp_path: Path) -> None:
+    for name in (".building-1", "kept"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    (tmp_path / ".building-link").symlink_to(tmp_path / "kept")
+    (tmp_path / ".building-file").touch()
+    durable.discard_leftovers(tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["kept", "kept/file"]
+    durable.discard_leftovers(tmp_path / "not there")
+    durable.discard(tmp_path / "not there")
+
+
+def test_a_tree_can_be_synced_on_any_file_system(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    durable.sync_tree(tmp_path)
+    durable.sync_folder(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        durable.sync_tree(tmp_path / "not there")
+    shm = Path("/dev/shm")  # noqa: S108 - a file system that has nothing to sync
+    if shm.is_dir():
+        durable.sync_tree(shm)

@@ -1,0 +1,288 @@
+"""The boot units beside the real cloud-init and nginx: in order, in no circle, and complete."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from pyinfra_solo.run import settings
+from tests.lab.image import cache_folder
+from tests.support.machine import ENGINE, REPOSITORY
+
+UNITS = ENGINE / "pyinfra_solo/units"
+PACKAGES = ("cloud-init", "nginx-common", "systemd")
+SCRIPTS = (
+    "pyinfra",
+    "pyinfra-solo",
+    "pyinfra-solo-fence",
+    "pyinfra-solo-retry",
+    "pyinfra-solo.lsb",
+    "pyinfra-solo-fence.lsb",
+)
+WEB_SERVERS = {"nginx", "apache2", "httpd", "lighttpd", "caddy", "haproxy"}
+NO_RETRY = {"11", "12", "13", "21", "64"}
+"""The exit statuses after which trying again cannot help; errors.py says which."""
+
+
+@pytest.fixture(scope="session")
+def distribution() -> Path:
+    """A folder with Debian's own units of PACKAGES, downloaded once."""
+    folder = cache_folder() / "units"
+    if not folder.exists():
+        building = folder.with_name(f".units-{os.getpid()}")
+        (building / "debs").mkdir(parents=True)
+        # As root apt would download as a user of its own, who may not write here.
+        get = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *PACKAGES]
+        subprocess.run(get, cwd=building / "debs", check=True, capture_output=True, timeout=120)
+        for deb in (building / "debs").glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", deb, building / "root"], check=True)
+        building.rename(folder)
+    return folder / "root"
+
+
+@pytest.fixture
+def machine(distribution: Path, tmp_path: Path) -> Path:
+    """A root with those units and ours, all enabled, as on an image that was baked."""
+    root = tmp_path / "root"
+    ours = root / "etc/systemd/system"
+    shutil.copytree(distribution / "lib/systemd", root / "lib/systemd", symlinks=True)
+    wanted = root / "etc/systemd/system/multi-user.target.wants"
+    wanted.mkdir(parents=True)
+    for unit in UNITS.glob("*.service"):
+        shutil.copy(unit, ours)
+        for command in re.findall(r"^ExecStart=(\S+)", unit.read_text(), re.MULTILINE):
+            (root / command[1:]).parent.mkdir(parents=True, exist_ok=True)
+            (root / command[1:]).write_text("#!/bin/sh\n")
+            (root / command[1:]).chmod(0o755)
+    cloud = ("cloud-init-local", "cloud-init", "cloud-config", "cloud-final")
+    enabled = [*(f"{name}.service" for name in cloud), "nginx.service"]
+    enabled += ["pyinfra-solo.service", "pyinfra-solo-fence.service"]
+    subprocess.run(
+        ["systemctl", "--quiet", f"--root={root}", "enable", *enabled], check=True, capture_output=True
+    )
+    # cloud-init's generator does this at boot, when a cloud is there.
+    (wanted / "cloud-init.target").symlink_to("/lib/systemd/system/cloud-init.target")
+    return root
+
+
+def verified(root: Path) -> str:
+    """What systemd says of a boot of that root, as far as it is of us or of an order."""
+    said = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", f"--root={root}", "multi-user.target", "cloud-init.target"],
+        capture_output=True, text=True, check=False, timeout=60,
+    ).stderr  # fmt: skip
+    return "\n".join(line for line in said.splitlines() if re.search(r"pyinfra-solo|cycl", line))
+
+
+def unit(name: str) -> configparser.ConfigParser:
+    """A unit's sections; a key that stands twice has its lines joined."""
+    joined: dict[tuple[str, str], str] = {}
+    section = ""
+    for line in (UNITS / name).read_text().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif "=" in line and not line.startswith("#"):
+            key, value = line.split("=", 1)
+            joined[section, key] = f"{joined.get((section, key), '')} {value}".strip()
+    parsed = configparser.ConfigParser(interpolation=None, delimiters=("=",))
+    parsed.optionxform = str  # type: ignore[assignment,method-assign]
+    for (part, key), value in joined.items():
+        if not parsed.has_section(part):
+            parsed.add_section(part)
+        parsed.set(part, key, value)
+    return parsed
+
+
+def test_systemd_finds_nothing_wrong_with_our_units_beside_the_distributions(machine: Path) -> None:
+    assert verified(machine) == ""
+
+
+def test_after_cloud_final_would_be_a_circle_in_which_systemd_drops_a_job(machine: Path) -> None:
+    """So the test above can fail. Which job of the circle is dropped is systemd's to choose: it may be ours."""
+    path = machine / "etc/systemd/system/pyinfra-solo.service"
+    path.write_text(re.sub(r"^After=.*$", "After=cloud-final.service", path.read_text(), flags=re.MULTILINE))
+    said = verified(machine)
+    assert "Found ordering cycle on" in said
+    assert (
+        "Found dependency on pyinfra-solo.service/start" in said
+        or "cycle on pyinfra-solo.service/start" in said
+    )
+    assert "deleted to break ordering cycle" in said
+
+
+def test_before_nginx_is_the_fence_and_never_the_converge_which_starts_nginx_itself() -> None:
+    fence = unit("pyinfra-solo-fence.service")["Unit"]
+    assert {f"{name}.service" for name in WEB_SERVERS} <= set(fence["Before"].split())
+    assert "pyinfra-solo.service" in fence["Before"]
+    assert fence["DefaultDependencies"] == "no"
+    assert "Before" not in unit("pyinfra-solo.service")["Unit"]
+
+
+def test_the_boot_run_comes_back_by_itself_for_ever_but_not_when_that_cannot_help() -> None:
+    solo = unit("pyinfra-solo.service")
+    assert set(solo["Service"]["RestartPreventExitStatus"].split()) == NO_RETRY
+    assert solo["Service"]["Restart"] == "on-failure"
+    assert solo["Unit"]["StartLimitIntervalSec"] == "0"
+    assert "SuccessExitStatus" not in solo["Service"], "exit status 0 means ready, nothing else does"
+    assert solo["Service"]["Type"] == "exec", "a long oneshot would hold up cloud-final"
+
+
+def test_every_init_system_retries_after_the_same_endings() -> None:
+    retry = (UNITS / "pyinfra-solo-retry").read_text()
+    cases = re.search(r"case \$code in ([0-9 |]+)\) break", retry)
+    assert cases
+    assert set(cases[1].split(" | ")) == NO_RETRY | {"0"}
+
+
+@pytest.mark.parametrize("name", ["pyinfra-solo.service", "pyinfra-solo-fence.service"])
+def test_what_is_said_is_in_the_journal_and_on_the_console(name: str) -> None:
+    service = unit(name)["Service"]
+    assert service["StandardOutput"] == "journal+console"
+    assert service["SyslogIdentifier"] == "pyinfra-solo"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_posix_shell(name: str) -> None:
+    assert (UNITS / name).read_text().startswith("#!/bin/sh\n")
+    subprocess.run(["dash", "-n", UNITS / name], check=True)
+
+
+def header(name: str) -> dict[str, set[str]]:
+    """The LSB header of a SysV script."""
+    text = (UNITS / name).read_text()
+    inside = text.split("### BEGIN INIT INFO\n")[1].split("### END INIT INFO")[0]
+    pairs = [line.removeprefix("# ").split(":", 1) for line in inside.splitlines()]
+    return {key: set(value.split()) for key, value in pairs}
+
+
+@pytest.mark.parametrize("name", ["pyinfra-solo", "pyinfra-solo-fence"])
+def test_sysv_headers_are_complete(name: str) -> None:
+    """What insserv(8) warns of when it is missing."""
+    found = header(f"{name}.lsb")
+    assert found["Provides"] == {name}
+    assert {"Required-Start", "Required-Stop", "Default-Start", "Default-Stop", "Short-Description"} <= set(
+        found
+    )
+    assert found["Default-Start"] == {"2", "3", "4", "5"}
+
+
+def test_under_sysv_too_the_fence_is_before_web_servers_and_before_the_boot_run() -> None:
+    assert header("pyinfra-solo-fence.lsb")["X-Start-Before"] >= WEB_SERVERS | {"pyinfra-solo"}
+    assert {"$network", "$remote_fs", "pyinfra-solo-fence"} <= header("pyinfra-solo.lsb")["Required-Start"]
+
+
+def test_under_upstart_the_fence_holds_up_rc_which_starts_a_sysv_nginx() -> None:
+    """Upstart is packaged for nothing that is maintained: the form is all that can be checked here."""
+    fence = (UNITS / "pyinfra-solo-fence.conf").read_text()
+    start = re.search(r"^start on \((.*)\)$", fence, re.MULTILINE)
+    assert start
+    events = set(start[1].split(" or "))
+    assert {f"starting {name}" for name in WEB_SERVERS} | {"starting rc RUNLEVEL=[2345]"} == events
+    assert not re.search(r"^(task|respawn|exec|script)\b", fence, re.MULTILINE), (
+        "once a boot, and it stays up"
+    )
+    solo = (UNITS / "pyinfra-solo.conf").read_text()
+    assert "started pyinfra-solo-fence" in solo
+    assert solo.count("\nexec ") == 1
+
+
+def fence(root: Path) -> subprocess.CompletedProcess[str]:
+    """The fence, with every path of its own below `root`."""
+    text = (UNITS / "pyinfra-solo-fence").read_text()
+    moved = re.sub(r"(?<![\w/])/(run|var|usr|etc)/", rf"{root}/\1/", text)
+    return subprocess.run(["dash", "-c", moved], capture_output=True, text=True, check=False, timeout=10)
+
+
+def put(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_the_fence_closes_the_gate_and_removes_health_files_of_older_images(tmp_path: Path) -> None:
+    gate = put(tmp_path / "run/pyinfra-solo/gate/ping.html", "ok").parent
+    put(tmp_path / "run/pyinfra-solo/statement.json", "{}")
+    old = [put(tmp_path / name) for name in ("var/www/html/ping.html", "srv/a b/up.txt")]
+    put(tmp_path / "etc/pyinfra-solo/stale", f"# of 2019\n\n{tmp_path}/srv/a b/up.txt\n{tmp_path}/srv/none")
+    done = fence(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(gate.iterdir()) == []
+    assert gate.stat().st_mode & 0o777 == 0o755
+    assert not (tmp_path / "run/pyinfra-solo/statement.json").exists()
+    assert not any(path.exists() for path in old)
+    for path in old:
+        assert f"fence: removed {path}" in done.stderr
+    assert fence(tmp_path).returncode == 0
+
+
+def test_the_fence_leaves_a_link_into_the_gate_and_removes_one_that_leads_elsewhere(tmp_path: Path) -> None:
+    gate = tmp_path / "run/pyinfra-solo/gate/ping.html"
+    ours, theirs = tmp_path / "var/www/html/ping.html", tmp_path / "var/www/ping.html"
+    put(tmp_path / "elsewhere", "ok")
+    ours.parent.mkdir(parents=True)
+    ours.symlink_to(gate)
+    theirs.symlink_to(tmp_path / "elsewhere")
+    assert fence(tmp_path).returncode == 0
+    assert ours.is_symlink()
+    assert not theirs.is_symlink()
+    assert (tmp_path / "elsewhere").exists()
+
+
+def test_the_fence_removes_no_folder_and_says_so(tmp_path: Path) -> None:
+    """A document root that is named by mistake must not be lost; the machine stays out, loudly."""
+    site = put(tmp_path / "srv/site/index.html")
+    put(tmp_path / "etc/pyinfra-solo/stale", f"{site.parent}\n")
+    done = fence(tmp_path)
+    assert done.returncode != 0
+    assert f"CANNOT REMOVE {site.parent}" in done.stderr
+    assert site.exists()
+
+
+def test_a_fence_that_cannot_remove_a_health_file_removes_the_others_and_fails_loudly(tmp_path: Path) -> None:
+    """Then no web server starts: each Requires= it. Nobody can remove a file of /proc, not even root."""
+    other = put(tmp_path / "srv/up.txt")
+    put(tmp_path / "run/pyinfra-solo/gate/ping.html", "ok")
+    put(tmp_path / "etc/pyinfra-solo/stale", f"/proc/version\n{other}\n")
+    done = fence(tmp_path)
+    assert done.returncode != 0
+    assert "CANNOT REMOVE /proc/version" in done.stderr
+    assert not other.exists()
+    assert list((tmp_path / "run/pyinfra-solo/gate").iterdir()) == []
+
+
+def test_a_fence_that_failed_does_not_keep_the_boot_run_away() -> None:
+    solo = unit("pyinfra-solo.service")["Unit"]
+    assert "pyinfra-solo-fence.service" in solo["Wants"].split()
+    assert "pyinfra-solo-fence.service" in solo["After"].split()
+    assert not {"Requires", "BindsTo", "Requisite"} & set(solo)
+
+
+def test_the_user_data_is_what_cloud_inits_schema_accepts(distribution: Path) -> None:
+    text = (REPOSITORY / "bootstrap/user-data.yaml").read_text()
+    assert text.startswith("#cloud-config\n")
+    schemas = distribution / "usr/lib/python3/dist-packages/cloudinit/config/schemas"
+    schema = json.loads((schemas / "schema-cloud-config-v1.json").read_text())
+    data = yaml.safe_load(text)
+    checker = jsonschema.Draft4Validator(schema)
+    assert [error.message for error in checker.iter_errors(data)] == []
+    assert list(checker.iter_errors({**data, "runcmd": "not a list"})), "the schema is one that can refuse"
+    for script in data["runcmd"]:
+        subprocess.run(["dash", "-n"], input=script, text=True, check=True)
+
+
+def test_the_settings_in_the_user_data_are_settings(tmp_path: Path) -> None:
+    data = yaml.safe_load((REPOSITORY / "bootstrap/user-data.yaml").read_text())
+    written = {file["path"]: file for file in data["write_files"]}
+    file = written["/etc/pyinfra-solo/config.toml"]
+    loaded = settings.load(put(tmp_path / "config.toml", file["content"]))
+    assert loaded.ops.remotes == ("https://git.example.com/acme/ops.git",)
+    assert file["permissions"] == "0600"
