@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pyinfra_solo.errors import PausedError
-from pyinfra_solo.gate import Statement, boot_id, close_gate, kept_statement, look, open_gate
+from pyinfra_solo.gate import Statement, boot_id, close_gate, kept_statement, open_gate, read_gate
 from tests.support.machine import ENGINE
 
 OTHER_BOOT = "00000000-0000-4000-8000-000000000000"
@@ -46,13 +46,13 @@ def claim(gate: Path, said: str | None) -> None:
 
 
 def test_a_machine_without_a_gate_is_out(gate: Path) -> None:
-    assert (look(gate=gate).open, look(gate=gate).reason) == (False, "never opened")
+    assert (read_gate(gate=gate).open, read_gate(gate=gate).reason) == (False, "never opened")
     assert not gate.exists()
 
 
 def test_an_open_gate_has_a_page_and_a_statement(gate: Path) -> None:
     open_gate(statement(), gate=gate)
-    found = look("i-0a1", gate=gate)
+    found = read_gate("i-0a1", gate=gate)
 
     assert ping(gate).read_text() == "ok"
     assert (found.open, found.since, found.statement) == (True, 1000.0, statement())
@@ -71,7 +71,7 @@ def test_a_closed_gate_says_why_and_since_when_and_the_page_is_gone(gate: Path) 
 
     assert close_gate("the disk is being replaced", gate=gate)
     assert not ping(gate).exists()
-    found = look(gate=gate)
+    found = read_gate(gate=gate)
     assert (found.open, found.reason) == (False, "the disk is being replaced")
     assert found.since is not None
 
@@ -79,16 +79,16 @@ def test_a_closed_gate_says_why_and_since_when_and_the_page_is_gone(gate: Path) 
 def test_a_gate_that_is_closed_again_keeps_the_newest_reason_and_the_first_time(gate: Path) -> None:
     open_gate(statement(), gate=gate)
     close_gate("first", gate=gate)
-    since = look(gate=gate).since
+    since = read_gate(gate=gate).since
 
     assert not close_gate("second", gate=gate)
-    assert (look(gate=gate).reason, look(gate=gate).since) == ("second", since)
+    assert (read_gate(gate=gate).reason, read_gate(gate=gate).since) == ("second", since)
 
 
 def test_a_gate_whose_statement_is_of_another_boot_is_closed(gate: Path) -> None:
     """An image that was taken of a machine in service, with /run on its disk."""
     claim(gate, json.dumps(asdict(statement(boot_id=OTHER_BOOT))))
-    found = look(gate=gate)
+    found = read_gate(gate=gate)
 
     assert (found.open, found.reason) == (False, "its statement was of another boot")
     assert not ping(gate).exists()
@@ -96,7 +96,7 @@ def test_a_gate_whose_statement_is_of_another_boot_is_closed(gate: Path) -> None
 
 def test_a_gate_whose_statement_is_of_another_instance_is_closed(gate: Path) -> None:
     open_gate(statement(), gate=gate)
-    found = look("i-0b2", gate=gate)
+    found = read_gate("i-0b2", gate=gate)
 
     assert (found.open, found.reason) == (False, "its statement was of another instance, i-0a1")
     assert not ping(gate).exists()
@@ -105,7 +105,7 @@ def test_a_gate_whose_statement_is_of_another_instance_is_closed(gate: Path) -> 
 @pytest.mark.parametrize("said", [None, "", "{", "[]", '"ok"', "{}", '{"role": "web"}', "\x00"])
 def test_a_page_that_nothing_vouches_for_is_removed(gate: Path, said: str | None) -> None:
     claim(gate, said)
-    found = look(gate=gate)
+    found = read_gate(gate=gate)
 
     assert (found.open, found.reason) == (False, "ping.html had no statement")
     assert not ping(gate).exists()
@@ -115,7 +115,7 @@ def test_a_statement_that_is_not_utf_8_vouches_for_nothing(gate: Path) -> None:
     claim(gate, None)
     (gate.parent / "statement.json").write_bytes(b"\xff\xfe{}")
 
-    assert not look(gate=gate).open
+    assert not read_gate(gate=gate).open
 
 
 def test_opening_an_open_gate_anew_for_the_same_leaves_it_as_it_is(gate: Path) -> None:
@@ -125,21 +125,21 @@ def test_opening_an_open_gate_anew_for_the_same_leaves_it_as_it_is(gate: Path) -
     open_gate(statement(at=2000.0, run="20261121T010000Z-abcdef"), gate=gate)
 
     assert ping(gate).stat().st_ino == before
-    assert look(gate=gate).since == 1000.0
+    assert read_gate(gate=gate).since == 1000.0
 
 
 def test_opening_it_for_another_commit_says_so(gate: Path) -> None:
     open_gate(statement(), gate=gate)
     open_gate(statement(sha="b" * 40, at=2000.0), gate=gate)
 
-    assert look(gate=gate).statement == statement(sha="b" * 40, at=2000.0)
+    assert read_gate(gate=gate).statement == statement(sha="b" * 40, at=2000.0)
 
 
 def test_an_operator_s_close_keeps_what_the_gate_vouched_for(gate: Path) -> None:
     open_gate(statement(), gate=gate)
     close_gate("a look inside", reopenable=True, gate=gate)
 
-    assert not look(gate=gate).open
+    assert not read_gate(gate=gate).open
     assert kept_statement(gate=gate) == statement()
 
 
@@ -189,7 +189,7 @@ def test_closing_removes_whatever_lies_in_the_gate(gate: Path, tmp_path: Path) -
 def test_a_folder_in_place_of_the_page_is_no_open_gate(gate: Path) -> None:
     ping(gate).mkdir(parents=True)
 
-    assert not look(gate=gate).open
+    assert not read_gate(gate=gate).open
     assert [path.name for path in gate.iterdir()] == []
 
 
@@ -197,7 +197,7 @@ def test_a_folder_in_place_of_the_page_is_no_open_gate(gate: Path) -> None:
 def test_a_reason_may_be_any_text(gate: Path, reason: str) -> None:
     close_gate(reason, gate=gate)
 
-    assert look(gate=gate).reason == reason
+    assert read_gate(gate=gate).reason == reason
 
 
 def test_whoever_makes_the_gate_the_web_server_may_come_in(gate: Path) -> None:
@@ -224,7 +224,7 @@ def test_who_looks_while_it_opens_and_closes_changes_nothing(gate: Path) -> None
     def looking() -> None:
         nonlocal looked
         while not done.is_set():
-            look(gate=gate)
+            read_gate(gate=gate)
             looked += 1
 
     others = [threading.Thread(target=looking) for _ in range(2)]
@@ -237,7 +237,7 @@ def test_who_looks_while_it_opens_and_closes_changes_nothing(gate: Path) -> None
             open_gate(statement(run=str(number)), gate=gate)
             assert ping(gate).exists()
             close_gate(f"close {number}", gate=gate)
-            assert look(gate=gate).reason == f"close {number}"
+            assert read_gate(gate=gate).reason == f"close {number}"
     finally:
         sys.setswitchinterval(interval)
         done.set()

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from pyinfra_solo import paths
 from pyinfra_solo.errors import PausedError
-from pyinfra_solo.gate import Statement, boot_id, close_gate, look, open_gate
+from pyinfra_solo.gate import Statement, boot_id, close_gate, open_gate, read_gate
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
 from pyinfra_solo.stations.converge import Changes, Engine, converge, engine_of
@@ -24,7 +24,7 @@ from pyinfra_solo.stations.resolve import Choice, resolve, stage_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class RunOptions:
     """What a command line asks for. at_boot: nothing that was true before this boot counts. stock: nothing
     native, every fact and command by a shell."""
 
@@ -37,30 +37,30 @@ class Wishes:
     stock: bool = False
 
 
-def boot(settings: Settings, wishes: Wishes, run: Run) -> Changes:
+def boot(settings: Settings, options: RunOptions, run: Run) -> Changes:
     """Converge this machine, and open its gate when that is right. Raises SoloError; then the gate is
     closed, unless the machine was in service and nothing on it has been changed."""
     try:
         with run.station("close gate"):
-            drain = _close(settings, wishes)
+            drain = _close(settings, options)
         with run.station("identify"):
-            instance = identify_machine(settings, wishes, run)
-            look(instance.id)
-            stage = stage_of(wishes.stage, settings.machine.stage, instance)
+            instance = identify_machine(settings, options, run)
+            read_gate(instance.id)
+            stage = stage_of(options.stage, settings.machine.stage, instance)
         with run.station("fetch"):
-            checkout = fetch(settings.ops, stage.name, wishes.ref, paths.STATE, run, good=last_good())
+            checkout = fetch(settings.ops, stage.name, options.ref, paths.STATE, run, good=last_good())
             run.report.sha, run.report.source = checkout.sha, checkout.source
         with run.station("prepare"):
             engine = engine_of(checkout.root, prepare_runtime(settings, checkout, run).python)
         with run.station("resolve"):
-            choice = resolve(checkout.root, wishes.role, settings.machine.role, stage, instance)
+            choice = resolve(checkout.root, options.role, settings.machine.role, stage, instance)
             run.report.role, run.report.stage = choice.role.name, choice.stage.name
             run.say(f"{choice.role}, {choice.stage}")
         with run.station("converge"):
             changes = converge(
-                checkout.root, engine, choice, wishes.flags, run,
+                checkout.root, engine, choice, options.flags, run,
                 operation_seconds=settings.limits.operation, close_on_change=drain,
-                stock=wishes.stock or not settings.converge.native,
+                stock=options.stock or not settings.converge.native,
             )  # fmt: skip
             run.say(f"{changes.changed} of {len(changes.operations)} operations changed something")
         with run.station("judge"):
@@ -70,21 +70,21 @@ def boot(settings: Settings, wishes: Wishes, run: Run) -> Changes:
             if settings.converge.idempotence == "refuse":
                 changes.require_idempotent()
             run.say(f"{len(verdict.findings)} checks passed")
-        if wishes.gate:
+        if options.gate:
             with run.station("open gate"):
                 _open(choice, checkout, instance, changes, engine, run)
         # join: the balancers and the launch hook have their place here.
     except PausedError:
         raise
     except BaseException as error:
-        if wishes.at_boot or run.touched():
+        if options.at_boot or run.touched():
             close_gate(str(error) or type(error).__name__)
         raise
     return changes
 
 
-def identify_machine(settings: Settings, wishes: Wishes, run: Run) -> Instance:
-    known = bool(wishes.role or settings.machine.role) and bool(wishes.stage or settings.machine.stage)
+def identify_machine(settings: Settings, options: RunOptions, run: Run) -> Instance:
+    known = bool(options.role or settings.machine.role) and bool(options.stage or settings.machine.stage)
     return identify(settings.machine, known, settings.limits.metadata, run)
 
 
@@ -104,12 +104,12 @@ def prepare_runtime(settings: Settings, checkout: Checkout, run: Run) -> Runtime
     return runtime
 
 
-def _close(settings: Settings, wishes: Wishes) -> bool:
+def _close(settings: Settings, options: RunOptions) -> bool:
     """Whether the gate is still to be closed before the first change."""
-    if wishes.at_boot or settings.limits.drain == "always":
+    if options.at_boot or settings.limits.drain == "always":
         close_gate("a run has begun")
         return False
-    look()
+    read_gate()
     return settings.limits.drain == "on-change"
 
 

@@ -12,19 +12,19 @@ from typing import Any
 from pyinfra import context
 
 from pyinfra_solo.errors import RoleError
-from pyinfra_solo.ops_repo.bind import Bound, Part, bind
+from pyinfra_solo.ops_repo.bind import BoundRole, DeployContext, bind
 from pyinfra_solo.ops_repo.values import stages
 
-_part: Part | None = None
+_part: DeployContext | None = None
 
 
-def play(part: Part) -> None:
+def play(part: DeployContext) -> None:
     """From here on `roles()` and `gate()` answer for the engine."""
     global _part  # noqa: PLW0603 - pyinfra executes deploy.py with no argument to hand it over
     _part = part
 
 
-def roles() -> list[Bound]:
+def roles() -> list[BoundRole]:
     """The roles of the machine that is being converged, needed ones first."""
     if _part is None:
         play(_by_hand())
@@ -66,7 +66,7 @@ def _told(generator: Callable[[], Iterator[Any]], tell: Callable[[], None]) -> C
     return commands
 
 
-def _by_hand() -> Part:
+def _by_hand() -> DeployContext:
     host = context.host
     if host.name in ("@local", "@solo"):
         from pyinfra_solo import pyinfra_command as by_hand
@@ -78,7 +78,7 @@ def _by_hand() -> Part:
         raise RoleError(
             f"{host.name} has no role or no stage. Give it host data `role`, and put it into a stage's inventory."
         )
-    return Part(bind(root, role, stage, {}))
+    return DeployContext(bind(root, role, stage, {}))
 
 
 def _stage_group(root: Path, groups: Sequence[str]) -> str | None:

@@ -109,7 +109,7 @@ def kept_statement(*, gate: Path | None = None) -> Statement | None:
     return statement if statement and statement.boot_id == boot_id() else None
 
 
-def look(instance_id: str | None = None, *, gate: Path | None = None) -> Gate:
+def read_gate(instance_id: str | None = None, *, gate: Path | None = None) -> Gate:
     """The gate as it is. An open one that is not of this boot, or of another instance when
     `instance_id` is given, is closed here and now, if this process may."""
     gate = gate or paths.GATE
@@ -124,7 +124,7 @@ def look(instance_id: str | None = None, *, gate: Path | None = None) -> Gate:
     if problem is None and statement is not None:
         return Gate(open=True, reason="converged and judged", since=statement.at, statement=statement)
     if _page(gate) != page:
-        return look(instance_id, gate=gate)  # closed meanwhile, by who had a reason of their own
+        return read_gate(instance_id, gate=gate)  # closed meanwhile, by who had a reason of their own
     if os.access(gate, os.W_OK):
         close_gate(problem or "no statement", gate=gate)
     return Gate(open=False, reason=problem or "no statement", since=time.time(), statement=None)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pyinfra_solo import paths
-from pyinfra_solo.boot import Wishes, identify_machine, prepare_runtime
+from pyinfra_solo.boot import RunOptions, identify_machine, prepare_runtime
 from pyinfra_solo.run.console import printable
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
@@ -16,34 +16,34 @@ from pyinfra_solo.stations.resolve import resolve, stage_of
 
 
 def plan(
-    settings: Settings, wishes: Wishes, run: Run, *, folder: Path | None, python: Path, blank: bool
+    settings: Settings, options: RunOptions, run: Run, *, folder: Path | None, python: Path, blank: bool
 ) -> Changes:
     """folder: a working tree to plan instead of the wanted commit; then nothing is fetched, and the
     engine is this one (`python`). blank: against a machine with nothing on it, without touching one.
     Raises SoloError.
     """
     with run.station("identify"):
-        instance = Instance(on_ec2=False) if blank else identify_machine(settings, wishes, run)
-        stage = stage_of(wishes.stage, settings.machine.stage, instance)
+        instance = Instance(on_ec2=False) if blank else identify_machine(settings, options, run)
+        stage = stage_of(options.stage, settings.machine.stage, instance)
     if folder:
         root, engine = folder.resolve(), engine_of(folder.resolve(), python)
     else:
-        root, engine = _fetched(settings, wishes, stage.name, run)
+        root, engine = _fetched(settings, options, stage.name, run)
     with run.station("resolve"):
-        choice = resolve(root, wishes.role, settings.machine.role, stage, instance)
+        choice = resolve(root, options.role, settings.machine.role, stage, instance)
         run.report.role, run.report.stage = choice.role.name, choice.stage.name
         run.say(f"{choice.role}, {choice.stage}")
     with run.station("plan"):
         return converge(
-            root, engine, choice, wishes.flags, run,
+            root, engine, choice, options.flags, run,
             operation_seconds=settings.limits.operation, mode="blank" if blank else "plan",
-            stock=wishes.stock or not settings.converge.native,
+            stock=options.stock or not settings.converge.native,
         )  # fmt: skip
 
 
-def _fetched(settings: Settings, wishes: Wishes, stage: str, run: Run) -> tuple[Path, Engine]:
+def _fetched(settings: Settings, options: RunOptions, stage: str, run: Run) -> tuple[Path, Engine]:
     with run.station("fetch"):
-        checkout = fetch(settings.ops, stage, wishes.ref, paths.STATE, run, good=last_good(), tidy=False)
+        checkout = fetch(settings.ops, stage, options.ref, paths.STATE, run, good=last_good(), tidy=False)
         run.report.sha, run.report.source = checkout.sha, checkout.source
     with run.station("prepare"):
         return checkout.root, engine_of(checkout.root, prepare_runtime(settings, checkout, run).python)

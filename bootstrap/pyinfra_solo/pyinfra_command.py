@@ -14,12 +14,12 @@ from pyinfra import context
 from pyinfra.operations import python
 
 from pyinfra_solo import checks
-from pyinfra_solo.boot import Wishes, identify_machine
+from pyinfra_solo.boot import RunOptions, identify_machine
 from pyinfra_solo.clients.git import head
 from pyinfra_solo.errors import JudgedError, SoloError
 from pyinfra_solo.executor.solo_connector import take_over
-from pyinfra_solo.gate import Statement, boot_id, close_gate, look, open_gate
-from pyinfra_solo.ops_repo.bind import Bound, Part, bind
+from pyinfra_solo.gate import Statement, boot_id, close_gate, open_gate, read_gate
+from pyinfra_solo.ops_repo.bind import BoundRole, DeployContext, bind
 from pyinfra_solo.run import start as runs
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
@@ -32,15 +32,15 @@ class _Work:
     """How far the operations have come: pyinfra tells nobody when one of them fails."""
 
     def __init__(self) -> None:
-        self.begun = self.done = False
+        self.start_run = self.done = False
 
     def close_if_half_done(self) -> None:
         """At the process's end, with the run lock still held."""
-        if self.begun and not self.done:
+        if self.start_run and not self.done:
             close_gate("a run by hand changed this machine and did not end well")
 
 
-def begin(data: Any) -> Part:
+def begin(data: Any) -> DeployContext:
     """What deploy.py is to do on this machine. data: pyinfra's host data: `--data role=web`.
 
     Ends the process with the error's exit status when there is no answer.
@@ -49,7 +49,7 @@ def begin(data: Any) -> Part:
     atexit.register(stack.close)
     try:
         settings, run = stack.enter_context(
-            runs.begun(None, "pyinfra @local deploy.py", keep_report=False, bounded=False)
+            runs.start_run(None, "pyinfra @local deploy.py", keep_report=False, bounded=False)
         )
         take_over(context.ctx_host.get(), native=settings.converge.native, seconds=settings.limits.operation)
         work = _Work()
@@ -64,15 +64,15 @@ def _end(error: SoloError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any, work: _Work) -> Part:
+def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any, work: _Work) -> DeployContext:
     root = Path(context.state.cwd or ".").resolve()
-    wishes = Wishes(role=data.get("role"), stage=data.get("stage"))
+    options = RunOptions(role=data.get("role"), stage=data.get("stage"))
     with run.station("identify"):
-        instance = identify_machine(settings, wishes, run)
-        look(instance.id)
-        stage = stage_of(wishes.stage, settings.machine.stage, instance)
+        instance = identify_machine(settings, options, run)
+        read_gate(instance.id)
+        stage = stage_of(options.stage, settings.machine.stage, instance)
     with run.station("resolve"):
-        choice = resolve(root, wishes.role, settings.machine.role, stage, instance)
+        choice = resolve(root, options.role, settings.machine.role, stage, instance)
         run.say(f"{choice.role}, {choice.stage}")
     values = {key: _text(value) for key, value in flags.items() if key not in ("role", "stage")}
     bound = bind(root, choice.role.name, choice.stage.name, values)
@@ -85,8 +85,8 @@ def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any, work: 
         )  # fmt: skip
 
     def changing() -> None:
-        work.begun = True
-        if settings.limits.drain != "never" or not look().open:
+        work.start_run = True
+        if settings.limits.drain != "never" or not read_gate().open:
             close_gate("a run by hand is changing this machine")
 
     def last() -> None:
@@ -96,11 +96,11 @@ def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any, work: 
             choice=choice, instance=instance, bound=bound, root=root, run=run, work=work,
         )  # fmt: skip
 
-    return Part(bound, changing, last)
+    return DeployContext(bound, changing, last)
 
 
 def _judge_and_open(
-    choice: Choice, instance: Instance, bound: list[Bound], root: Path, run: Run, work: _Work
+    choice: Choice, instance: Instance, bound: list[BoundRole], root: Path, run: Run, work: _Work
 ) -> None:
     """The last operation: pyinfra comes to it only when every other one has succeeded."""
     declared = [check for one in bound for check in one.checks()]

@@ -16,18 +16,18 @@ from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.server import Command
 
 from pyinfra_solo.executor import shell as spawn
-from pyinfra_solo.executor.connector import ThisMachine
-from pyinfra_solo.executor.host import state_here
+from pyinfra_solo.executor.connector import LocalConnector
+from pyinfra_solo.executor.host import local_state
 from pyinfra_solo.executor.shell import run_script
 from tests.lab.host import wait_for
 from tests.support.machine import lives
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> ThisMachine:
-    state = state_here(tmp_path, {})
+def machine(tmp_path: Path) -> LocalConnector:
+    state = local_state(tmp_path, {})
     connector = next(iter(state.inventory)).connector
-    assert isinstance(connector, ThisMachine)
+    assert isinstance(connector, LocalConnector)
     return connector
 
 
@@ -84,7 +84,7 @@ def test_output_without_end_is_cut_and_the_command_still_ends() -> None:
 
 
 def test_of_half_an_output_no_fact_is_made(tmp_path: Path) -> None:
-    state = state_here(tmp_path, {})
+    state = local_state(tmp_path, {})
     host = next(iter(state.inventory))
     with ctx_state.use(state), ctx_host.use(host), pytest.raises(PyinfraError, match="No hosts remaining"):
         host.get_fact(Command, command="seq 2000000")
@@ -145,7 +145,7 @@ def test_without_stdin_a_command_that_asks_reads_its_end() -> None:
     assert out("read line || echo nobody") == ["nobody"]
 
 
-def test_env_chdir_and_shell_are_honoured(machine: ThisMachine, tmp_path: Path) -> None:
+def test_env_chdir_and_shell_are_honoured(machine: LocalConnector, tmp_path: Path) -> None:
     done, output = machine.run_shell_command(
         StringCommand('echo "$WHO $(pwd) $BASH_VERSION"'),
         _env={"WHO": "me"}, _chdir=str(tmp_path), _shell_executable="/bin/bash",
@@ -154,7 +154,7 @@ def test_env_chdir_and_shell_are_honoured(machine: ThisMachine, tmp_path: Path) 
     assert output.stdout.startswith(f"me {tmp_path} 5")
 
 
-def test_a_hidden_value_reaches_the_command(machine: ThisMachine) -> None:
+def test_a_hidden_value_reaches_the_command(machine: LocalConnector) -> None:
     _, output = machine.run_shell_command(
         StringCommand('echo "$A $B"'), _env={"A": HiddenValue("one"), "B": 2}
     )
@@ -163,12 +163,12 @@ def test_a_hidden_value_reaches_the_command(machine: ThisMachine) -> None:
     assert output.stdout == "three"
 
 
-def test_other_exit_codes_can_be_well(machine: ThisMachine) -> None:
+def test_other_exit_codes_can_be_well(machine: LocalConnector) -> None:
     assert machine.run_shell_command(StringCommand("exit 3"), _success_exit_codes=[0, 3])[0]
     assert not machine.run_shell_command(StringCommand("exit 4"), _success_exit_codes=[0, 3])[0]
 
 
-def test_another_user_runs_it_when_asked(machine: ThisMachine) -> None:
+def test_another_user_runs_it_when_asked(machine: LocalConnector) -> None:
     """root needs neither sudo nor a password for su(1)."""
     done, output = machine.run_shell_command(
         StringCommand("echo $(id -un) $WHO"), _su_user="nobody", _su_shell="/bin/sh", _env={"WHO": "me"}
@@ -176,7 +176,7 @@ def test_another_user_runs_it_when_asked(machine: ThisMachine) -> None:
     assert (done, output.stdout) == (True, "nobody me")
 
 
-def test_a_file_is_put_as_another_user_when_asked(machine: ThisMachine) -> None:
+def test_a_file_is_put_as_another_user_when_asked(machine: LocalConnector) -> None:
     target = Path("/tmp") / f"put as another {os.getpid()}"  # noqa: S108 - nobody may write nowhere else
     try:
         machine.put_file(StringIO("mine\n\nand 'more'"), str(target), _su_user="nobody", _su_shell="/bin/sh")
@@ -189,12 +189,12 @@ def test_a_file_is_put_as_another_user_when_asked(machine: ThisMachine) -> None:
         target.unlink(missing_ok=True)
 
 
-def test_its_own_timeout_beats_the_general_one(machine: ThisMachine) -> None:
+def test_its_own_timeout_beats_the_general_one(machine: LocalConnector) -> None:
     done, output = machine.run_shell_command(StringCommand("echo so far; sleep 60"), _timeout=0.2)
     assert (done, output.stdout, output.stderr) == (False, "so far", "took longer than 0.2 s and was ended")
 
 
-def test_a_file_that_is_put_keeps_its_mode_and_owner(machine: ThisMachine, tmp_path: Path) -> None:
+def test_a_file_that_is_put_keeps_its_mode_and_owner(machine: LocalConnector, tmp_path: Path) -> None:
     target = tmp_path / "file"
     target.write_text("old")
     os.chown(target, 65534, 12)
@@ -205,12 +205,14 @@ def test_a_file_that_is_put_keeps_its_mode_and_owner(machine: ThisMachine, tmp_p
     assert (stat.S_IMODE(about.st_mode), about.st_uid, about.st_gid) == (0o4750, 65534, 12)
 
 
-def test_a_new_file_is_for_its_owner_alone(machine: ThisMachine, tmp_path: Path) -> None:
+def test_a_new_file_is_for_its_owner_alone(machine: LocalConnector, tmp_path: Path) -> None:
     machine.put_file(StringIO("new"), str(tmp_path / "file"))
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o600
 
 
-def test_a_reader_of_a_file_that_is_put_sees_the_old_or_the_new(machine: ThisMachine, tmp_path: Path) -> None:
+def test_a_reader_of_a_file_that_is_put_sees_the_old_or_the_new(
+    machine: LocalConnector, tmp_path: Path
+) -> None:
     """It comes by rename: who has the old one open keeps reading the old one."""
     target = tmp_path / "file"
     target.write_text("old")
@@ -220,7 +222,7 @@ def test_a_reader_of_a_file_that_is_put_sees_the_old_or_the_new(machine: ThisMac
     assert sorted(tmp_path.iterdir()) == [target]
 
 
-def test_a_link_that_is_put_to_stays_a_link(machine: ThisMachine, tmp_path: Path) -> None:
+def test_a_link_that_is_put_to_stays_a_link(machine: LocalConnector, tmp_path: Path) -> None:
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")
     machine.put_file(StringIO("new"), str(tmp_path / "link"))
@@ -229,14 +231,14 @@ def test_a_link_that_is_put_to_stays_a_link(machine: ThisMachine, tmp_path: Path
 
 
 def test_a_file_that_cannot_be_put_leaves_the_old_one_and_nothing_beside_it(
-    machine: ThisMachine, tmp_path: Path
+    machine: LocalConnector, tmp_path: Path
 ) -> None:
     with pytest.raises(OSError, match="No such file"):
         machine.put_file(StringIO("new"), str(tmp_path / "absent" / "file"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_fetched(machine: ThisMachine, tmp_path: Path) -> None:
+def test_a_file_is_fetched(machine: LocalConnector, tmp_path: Path) -> None:
     (tmp_path / "from").write_bytes(b"\0\xff")
     machine.get_file(str(tmp_path / "from"), str(tmp_path / "to"))
     assert (tmp_path / "to").read_bytes() == b"\0\xff"

@@ -14,7 +14,7 @@ from pyinfra.api import QuoteString, StringCommand
 from pyinfra_solo.errors import ConvergeError, DeadlineError, JudgedError
 from pyinfra_solo.executor.__main__ import Request, _request
 from pyinfra_solo.executor.connector import program
-from pyinfra_solo.executor.events import Telling
+from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.operations import script
 from pyinfra_solo.report.records import Operation
 from pyinfra_solo.stations.converge import Changes
@@ -146,7 +146,7 @@ def test_a_command_is_named_by_its_program_alone(command: StringCommand | str, n
 def test_a_secret_is_hidden_in_every_form_that_a_message_gives_it() -> None:
     hidden = "hush  hush\tsecret\\x"
     out = io.BytesIO()
-    tell = Telling(out)
+    tell = EventWriter(out)
     tell.hide([hidden])
     tell.event("failed", message=f"{hidden} and {hidden!r} and {' '.join(hidden.split())}")
     assert b"hush" not in out.getvalue()

@@ -14,8 +14,8 @@ from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.files import File
 
 from pyinfra_solo import __version__
-from pyinfra_solo.executor.host import state_here
-from pyinfra_solo.executor.solo_connector import Solo, take_over
+from pyinfra_solo.executor.host import local_state
+from pyinfra_solo.executor.solo_connector import SoloConnector, take_over
 from tests.support.machine import REPOSITORY, stamps
 
 DEPLOY = """
@@ -96,13 +96,13 @@ def test_what_pyinfra_is_asked_to_show_is_shown(registered: Path, tmp_path: Path
 
 
 def test_the_switch_holds_also_where_our_connector_is_there_already(tmp_path: Path) -> None:
-    state = state_here(tmp_path, {}, Host)
+    state = local_state(tmp_path, {}, Host)
     host = next(iter(state.inventory))
-    host.connector = Solo(state, host)
+    host.connector = SoloConnector(state, host)
     shells: list[str] = []
     for native in (False, True):
         take_over(host, native=native, seconds=60)
-        assert isinstance(host.connector, Solo)
+        assert isinstance(host.connector, SoloConnector)
         host.connector.waited = lambda what, _seconds: shells.append(what)
         with ctx_state.use(state), ctx_host.use(host):
             assert host.get_fact(File, path="/etc/passwd")

@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from pyinfra.api import Host, QuoteString, StringCommand
 from pyinfra.operations.util import files as util
 
-from pyinfra_solo.executor.connector import ThisMachine
+from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.native import commands
-from pyinfra_solo.native.pending_files import Puts
+from pyinfra_solo.native.pending_files import PendingFiles
 from tests.support.both_ways import ACL_FOR_NOBODY, FEW, OLD, machine, our_state, tree, with_flag
 from tests.support.pyinfra_api import stock_state, within
 
@@ -42,7 +42,7 @@ Step = str | tuple[str, bytes]
 def hosts() -> Iterator[tuple[Host, Host]]:
     """Ours, and pyinfra's own."""
     with within(our_state(native=True)) as ours, within(stock_state()) as stock:
-        assert isinstance(ours.connector, ThisMachine)
+        assert isinstance(ours.connector, LocalConnector)
         ours.connector.puts.waits = True
         yield ours, stock
 
@@ -99,7 +99,7 @@ def does(host: Host, root: Path, steps: tuple[Step, ...]) -> bool:
                 host.connector.put_file(BytesIO(step[1]), f"{root}/{step[0]}")
             elif not host.run_shell_command(StringCommand(step.replace(ROOT, str(root))))[0]:
                 return False
-        if isinstance(host.connector, ThisMachine):
+        if isinstance(host.connector, LocalConnector):
             host.connector.puts.appear()
     except OSError:
         return False
@@ -192,7 +192,7 @@ OPERATIONS: st.SearchStrategy[tuple[Step, ...]] = st.one_of(
 def test_any_commands_leave_the_tree_that_a_shell_leaves(hosts: tuple[Host, Host], tmp_path: Path) -> None:
     ours, stock = hosts
     number, counted = count(), Counter[str]()
-    assert isinstance(ours.connector, ThisMachine)
+    assert isinstance(ours.connector, LocalConnector)
     before = ours.connector.waited
     ours.connector.waited = lambda _what, _seconds: counted.update(["by a shell"])
 
@@ -280,13 +280,13 @@ def test_a_line_that_is_not_understood_to_its_last_character_is_not_done(
     done: list[str] = []
     for name in ("chmod", "chown", "unlink", "rename", "symlink", "mkdir", "makedirs", "utime"):
         monkeypatch.setattr(os, name, lambda *_args, name=name, **_options: done.append(name))
-    assert not commands.done(line, Puts())
+    assert not commands.done(line, PendingFiles())
     assert done == []
 
 
 def test_a_line_of_many_quotes_is_refused_at_once() -> None:
     """Nothing is tried twice: the pattern is possessive."""
-    assert not commands.done("rm -f " + "''a" * 50_000 + '"', Puts())
+    assert not commands.done("rm -f " + "''a" * 50_000 + '"', PendingFiles())
 
 
 def test_a_file_is_seen_with_its_owner_and_mode_or_as_it_was(

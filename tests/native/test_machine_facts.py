@@ -222,7 +222,7 @@ def test_an_owner_s_name_is_that_of_now(tmp_path: Path) -> None:
     said = in_a_namespace(
         """
     from pyinfra.facts import files
-    from pyinfra_solo.native.pending_files import Puts
+    from pyinfra_solo.native.pending_files import PendingFiles
     (Path(sys.argv[1]) / "etc").mkdir()
     subprocess.run(["cp", "-a", "/etc/passwd", "/etc/group", Path(sys.argv[1]) / "etc"], check=True)
     subprocess.run(["mount", "--bind", Path(sys.argv[1]) / "etc", "/etc"], check=True)
@@ -232,7 +232,7 @@ def test_an_owner_s_name_is_that_of_now(tmp_path: Path) -> None:
     for name in ("passwd", "group"):
         same(files.File, path=str(file))
         whole = Path("/etc", name).read_bytes()
-        Puts().put(f"/etc/{name}", whole + b"put:x:54321:54321::/:/bin/sh\\n")
+        PendingFiles().put(f"/etc/{name}", whole + b"put:x:54321:54321::/:/bin/sh\\n")
         same(files.File, path=str(file))
         Path("/etc", name).write_bytes(whole + b"own:x:54321:54321::/:/bin/sh\\n")
         print(known.answer_to(files.File)(path=str(file))["user" if name == "passwd" else "group"])

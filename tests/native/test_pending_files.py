@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from pyinfra_solo.native import commands
-from pyinfra_solo.native.pending_files import Puts
+from pyinfra_solo.native.pending_files import PendingFiles
 from tests.support.machine import ENGINE, REPOSITORY
 
 
 def test_a_link_s_owner_is_changed_and_not_that_of_the_file_that_waits(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     (tmp_path / "link").symlink_to("file")
-    puts = Puts()
+    puts = PendingFiles()
     puts.waits = True
     puts.put(str(tmp_path / "link"), b"new")
     assert commands.done(f"chown -h daemon {tmp_path}/link", puts)
@@ -33,8 +33,8 @@ def test_a_link_s_owner_is_changed_and_not_that_of_the_file_that_waits(tmp_path:
 _KILLED = """
 import sys, time
 from pyinfra_solo.native import commands
-from pyinfra_solo.native.pending_files import Puts
-puts = Puts()
+from pyinfra_solo.native.pending_files import PendingFiles
+puts = PendingFiles()
 puts.waits = True
 puts.put(sys.argv[1], b"new")
 assert commands.done(f"chown daemon:mail {sys.argv[1]}", puts)
@@ -60,14 +60,14 @@ def test_a_run_that_is_killed_while_a_file_waits_leaves_what_was_there(there: bo
         child.wait()
     assert path.exists() is there
     assert not there or (path.read_text(), path.stat().st_uid) == ("old", 0)
-    Puts().put(str(tmp_path / "other"), b"next")
+    PendingFiles().put(str(tmp_path / "other"), b"next")
     assert {one.name for one in tmp_path.iterdir()} == {"other", *(["file"] if there else [])}
 
 
 def test_a_pipe_that_nobody_reads_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device"):
-        Puts().put(str(tmp_path / "pipe"), b"new")
+        PendingFiles().put(str(tmp_path / "pipe"), b"new")
 
 
 def test_a_pipe_that_somebody_reads_is_given_all_of_it(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_pipe_that_somebody_reads_is_given_all_of_it(tmp_path: Path) -> None:
     data = bytes(range(256)) * 1000
     while True:
         try:
-            Puts().put(str(tmp_path / "pipe"), data)
+            PendingFiles().put(str(tmp_path / "pipe"), data)
             break
         except OSError:
             assert reading.poll() is None
@@ -88,7 +88,7 @@ def test_a_pipe_that_somebody_reads_is_given_all_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", ["", "/", "/."])
 def test_a_file_is_not_put_into_a_folder_under_a_name_that_nobody_gave(end: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Is a directory"):
-        Puts().put(f"{tmp_path}{end}", b"new")
+        PendingFiles().put(f"{tmp_path}{end}", b"new")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,7 +97,7 @@ def test_a_file_is_put_into_a_place_of_the_kernel() -> None:
     path = Path("/proc/self/comm")
     before = path.read_bytes()
     try:
-        Puts().put(str(path), b"put")
+        PendingFiles().put(str(path), b"put")
         assert path.read_text() == "put\n"
     finally:
         path.write_bytes(before)
@@ -107,10 +107,10 @@ _MOUNTED = """
 import os, subprocess, sys
 from pathlib import Path
 from pyinfra_solo.native import commands
-from pyinfra_solo.native.pending_files import Puts
+from pyinfra_solo.native.pending_files import PendingFiles
 folder = Path(sys.argv[1])
 subprocess.run(["mount", "--bind", folder / "over", folder / "file"], check=True)
-puts = Puts()
+puts = PendingFiles()
 puts.waits = True
 puts.put(str(folder / "file"), b"new")
 assert commands.done(f"chown daemon:mail {folder}/file", puts)
@@ -144,13 +144,13 @@ def test_a_file_that_something_is_mounted_on_is_written_into(tmp_path: Path) -> 
 
 def test_a_long_name_of_letters_of_several_bytes_can_be_put(tmp_path: Path) -> None:
     path = tmp_path / ("é" * 127)
-    Puts().put(str(path), b"new")
+    PendingFiles().put(str(path), b"new")
     assert path.read_bytes() == b"new"
 
 
 def test_a_file_that_gave_way_to_something_else_is_not_waited_for(tmp_path: Path) -> None:
     """What was put is to be on disk before a program runs; by then it may be a pipe, or below what is no folder."""
-    puts = Puts()
+    puts = PendingFiles()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         puts.put(str(tmp_path / name / "file"), b"new")
@@ -174,13 +174,13 @@ def test_one_who_is_not_root_puts_what_cp_would_put(for_all: Path) -> None:
     """A file that may be written in a folder that may not, and one of another owner; not one that may be read only."""
     code = f"""
 import os
-from pyinfra_solo.native.pending_files import Puts
+from pyinfra_solo.native.pending_files import PendingFiles
 os.setgid(65534); os.setuid(65534)
 os.chdir({str(for_all)!r})
 for name in ("locked/file", "open/other", "open/mine"):
-    Puts().put(name, b"new")
+    PendingFiles().put(name, b"new")
 try:
-    Puts().put("open/readable", b"new")
+    PendingFiles().put("open/readable", b"new")
 except PermissionError:
     print("refused")
 """
@@ -206,7 +206,7 @@ except PermissionError:
 
 def test_two_that_put_into_one_folder_do_not_meet(tmp_path: Path) -> None:
     """`pyinfra @solo` takes no lock."""
-    one, other = Puts(), Puts()
+    one, other = PendingFiles(), PendingFiles()
     one.waits = other.waits = True
     one.put(str(tmp_path / "public"), b"public")
     other.put(str(tmp_path / "secret"), b"secret")

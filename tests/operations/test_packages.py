@@ -15,8 +15,8 @@ import pytest
 from pyinfra.api import Config, Host, State
 from pyinfra.context import ctx_config, ctx_host, ctx_state
 
-from pyinfra_solo.executor.connector import ThisMachine
-from pyinfra_solo.executor.host import OneHost, ThisHost, state_here
+from pyinfra_solo.executor.connector import LocalConnector
+from pyinfra_solo.executor.host import LocalHost, LocalInventory, local_state
 from pyinfra_solo.operations import packages
 from tests.support import machine as here
 
@@ -53,7 +53,7 @@ def dpkg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dpkg:
 
 @pytest.fixture
 def state(tmp_path: Path, dpkg: Dpkg) -> State:  # noqa: ARG001
-    return state_here(tmp_path, {})
+    return local_state(tmp_path, {})
 
 
 @contextmanager
@@ -169,7 +169,7 @@ def test_the_youngest_lists_that_are_asked_for_count(state: State) -> None:
 
 
 def test_two_states_share_nothing(state: State, tmp_path: Path) -> None:
-    other = state_here(tmp_path, {})
+    other = local_state(tmp_path, {})
     first, second = wants(state, "a"), wants(other, "b")
     assert planned(state, first) == [["a"]]
     assert planned(other, second) == [["b"]]
@@ -188,12 +188,14 @@ def test_hosts_of_one_state_share_nothing(tmp_path: Path, dpkg: Dpkg) -> None:  
     assert planned(state, second, two) == [["a", "b"]]
 
 
-class Two(OneHost):
+class Two(LocalInventory):
     """Two hosts, both this machine."""
 
     def make_hosts_and_groups(self, names: Any, groups: Any) -> None:
         super().make_hosts_and_groups(names, groups)
-        self.hosts["@two"] = ThisHost("@two", inventory=self, groups=["@local"], connector_cls=ThisMachine)
+        self.hosts["@two"] = LocalHost(
+            "@two", inventory=self, groups=["@local"], connector_cls=LocalConnector
+        )
         self.host_data["@two"] = {}
 
 

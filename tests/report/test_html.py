@@ -10,7 +10,7 @@ import pytest
 
 from pyinfra_solo.errors import UsageError
 from pyinfra_solo.report import html as page
-from pyinfra_solo.report.records import Again, Operation, Station, Waited
+from pyinfra_solo.report.records import NotIdempotent, Operation, Station, Waited
 from pyinfra_solo.report.timeline import Bar, Timeline
 from tests.report.test_text import some
 
@@ -48,7 +48,7 @@ def drawn(name: str = "nginx runs") -> str:
         role="web", outcome="failed", error=name, station=name, sha="a" * 40, source=name,
         stations=[Station(name="converge", started=0.0, seconds=2.0, outcome="ok")],
         operations=[Operation(name=name, changed=True, seconds=1.5, cpu=0.5, waits=[Waited(what=name, seconds=1)])],
-        again=[Again(name=name, would=[name])],
+        again=[NotIdempotent(name=name, would=[name])],
     )  # fmt: skip
     bars = [
         Bar(name="converge", kind="station", began=0.0, seconds=2.0),

@@ -10,7 +10,7 @@ import pytest
 from pyinfra_solo.checks import Finding
 from pyinfra_solo.gate import boot_id
 from pyinfra_solo.report import text as summary
-from pyinfra_solo.report.records import Again, Operation, Report, Station, Waited
+from pyinfra_solo.report.records import NotIdempotent, Operation, Report, Station, Waited
 from pyinfra_solo.report.timeline import Bar, Timeline
 from pyinfra_solo.system.deadline import Deadline, Wait
 from pyinfra_solo.system.lock import held
@@ -30,15 +30,15 @@ def some(**said: Any) -> Report:
 
 
 def test_a_run_that_went_well_is_told_from_its_outcome_to_its_checks() -> None:
-    told = some(
+    render = some(
         role="web", stage="production", instance_id="i-0a1", sha="a" * 40, source="disk",
         stations=[Station(name="identify", started=0, seconds=1.25, outcome="ok", waits=[Wait(what="a", why="b", seconds=1)])],
         operations=[NGINX, Operation(name="nginx runs", changed=False)],
-        again=[Again(name="the clock is right", would=["date -s now"])],
+        again=[NotIdempotent(name="the clock is right", would=["date -s now"])],
         findings=[Finding(check="unit nginx", passed=True, detail="", tries=1, seconds=0.5)],
     )  # fmt: skip
 
-    assert summary.lines(told) == [
+    assert summary.lines(render) == [
         "run       20261121T000000Z-abcdef, `boot`: ready in 12.3 s",
         "machine   web, production, i-0a1, commit aaaaaaaaaaaa from disk",
         "",
@@ -76,14 +76,14 @@ def test_a_failure_says_why_where_and_the_last_words() -> None:
 
 
 def test_a_run_that_says_it_runs_and_does_not_was_killed(below: Path) -> None:
-    told = some(outcome="running", station="fetch", boot_id=boot_id())
+    render = some(outcome="running", station="fetch", boot_id=boot_id())
 
     assert below.exists()
-    assert summary.outcome(told) == "killed at fetch"
+    assert summary.outcome(render) == "killed at fetch"
     with held("boot", Deadline.after(1), lambda _text: None):
-        assert summary.outcome(told) == "running, at fetch"
-        told.boot_id = "another"
-        assert summary.outcome(told) == "killed at fetch"
+        assert summary.outcome(render) == "running, at fetch"
+        render.boot_id = "another"
+        assert summary.outcome(render) == "killed at fetch"
 
 
 def test_a_slow_operation_says_what_it_waited_for() -> None:
@@ -97,8 +97,8 @@ def test_a_slow_operation_says_what_it_waited_for() -> None:
 
 
 def test_the_ten_slowest_come_with_the_slowest_first() -> None:
-    told = some(operations=[Operation(name=f"n{n}", changed=False, seconds=n % 7) for n in range(20)])
-    said = summary.slow_lines(told, 80)
+    render = some(operations=[Operation(name=f"n{n}", changed=False, seconds=n % 7) for n in range(20)])
+    said = summary.slow_lines(render, 80)
 
     assert [line.split()[0] for line in said] == [f"{n}.00" for n in (6, 6, 5, 5, 5, 4, 4, 4, 3, 3)]
 

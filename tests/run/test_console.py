@@ -11,11 +11,11 @@ import sys
 import pytest
 
 from pyinfra_solo.report.records import Operation
-from pyinfra_solo.run.console import Plain, Terminal, printable, voice
-from pyinfra_solo.run.run import Voice
+from pyinfra_solo.run.console import PlainConsole, TerminalConsole, console, printable
+from pyinfra_solo.run.run import Console
 
 
-def all_of_it(speaks: Voice) -> None:
+def all_of_it(speaks: Console) -> None:
     speaks.station("converge", None, "running")
     speaks.say("converge", "to change: \x1b[2J")
     speaks.starting("nginx runs", 1, 3)
@@ -31,14 +31,14 @@ def all_of_it(speaks: Voice) -> None:
     speaks.station("converge", 4.04, "failed")
 
 
-def heard(kind: type[Plain]) -> str:
+def heard(kind: type[PlainConsole]) -> str:
     out = io.StringIO()
     all_of_it(kind(out))
     return out.getvalue()
 
 
 def test_in_a_journal_each_line_names_the_station_the_thing_and_how_it_went() -> None:
-    assert heard(Plain).splitlines() == [
+    assert heard(PlainConsole).splitlines() == [
         "converge: to change: \\x1b[2J",
         "converge: 1/3 nginx runs: ok in 0.50 s",
         "converge: 2/3 nginx serves: changed in 1.50 s",
@@ -51,7 +51,7 @@ def test_in_a_journal_each_line_names_the_station_the_thing_and_how_it_went() ->
 
 def test_on_a_terminal_what_changed_stays_and_what_is_going_on_moves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    text = heard(Terminal)
+    text = heard(TerminalConsole)
     stays = [line.rpartition("\x1b[K")[2] for line in text.split("\n")]
 
     assert stays == [
@@ -68,29 +68,31 @@ def test_on_a_terminal_what_changed_stays_and_what_is_going_on_moves(monkeypatch
 
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert "\x1b[31m✗\x1b[0m" in heard(Terminal)
-    assert "\x1b[3" not in heard(Plain)
+    assert "\x1b[31m✗\x1b[0m" in heard(TerminalConsole)
+    assert "\x1b[3" not in heard(PlainConsole)
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[3" not in heard(Terminal)
+    assert "\x1b[3" not in heard(TerminalConsole)
 
 
-@pytest.mark.parametrize(("term", "kind"), [("xterm", Terminal), ("dumb", Plain), (None, Plain)])
+@pytest.mark.parametrize(
+    ("term", "kind"), [("xterm", TerminalConsole), ("dumb", PlainConsole), (None, PlainConsole)]
+)
 def test_a_terminal_is_one_when_it_says_so(
-    term: str | None, kind: type[Plain], monkeypatch: pytest.MonkeyPatch
+    term: str | None, kind: type[PlainConsole], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TERM", raising=False)
     if term:
         monkeypatch.setenv("TERM", term)
     leader, follower = pty.openpty()
     with os.fdopen(follower, "w") as out:
-        assert type(voice(out)) is kind
+        assert type(console(out)) is kind
     os.close(leader)
 
 
 def test_what_is_no_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
 
-    assert type(voice(io.StringIO())) is Plain
+    assert type(console(io.StringIO())) is PlainConsole
 
 
 class Full(io.StringIO):
@@ -100,8 +102,8 @@ class Full(io.StringIO):
         raise OSError(errno.ENOSPC, f"No space left on device for {len(text)} characters")
 
 
-@pytest.mark.parametrize("kind", [Plain, Terminal])
-def test_nobody_hearing_it_is_no_failure(kind: type[Plain]) -> None:
+@pytest.mark.parametrize("kind", [PlainConsole, TerminalConsole])
+def test_nobody_hearing_it_is_no_failure(kind: type[PlainConsole]) -> None:
     """A log on a full disk, or `| head`: the machine converges all the same."""
     all_of_it(kind(Full()))
 
@@ -109,7 +111,7 @@ def test_nobody_hearing_it_is_no_failure(kind: type[Plain]) -> None:
 def test_a_closed_stderr_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
 
-    all_of_it(voice())
+    all_of_it(console())
 
 
 @pytest.mark.parametrize(

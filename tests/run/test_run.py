@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyinfra_solo.errors import DeadlineError, RoleError
-from pyinfra_solo.run.console import Plain
+from pyinfra_solo.run.console import PlainConsole
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.system.deadline import Deadline, Wait
 from tests.report.test_records import validated
@@ -22,9 +22,9 @@ from tests.support.machine import ENGINE, new_run
 STOPS = """
 import sys
 from pyinfra_solo.run.run import Run
-from pyinfra_solo.run.console import Plain
+from pyinfra_solo.run.console import PlainConsole
 from pyinfra_solo.system.deadline import Deadline
-run = Run("boot", Deadline.after(60), Plain(sys.stderr))
+run = Run("boot", Deadline.after(60), PlainConsole(sys.stderr))
 with run.station("identify"):
     run.report.instance_id = "i-0a1"
     run.say("i-0a1 in eu-west-1a")
@@ -40,7 +40,7 @@ def reported(below: Path) -> dict[str, object]:
 
 def kept(below: Path, heard: io.StringIO | None = None) -> Run:
     assert below.exists()
-    return Run("run", Deadline.after(60), Plain(heard or io.StringIO()))
+    return Run("run", Deadline.after(60), PlainConsole(heard or io.StringIO()))
 
 
 def test_a_station_is_timed_told_and_reported() -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from pyinfra_solo import gate
 from pyinfra_solo.errors import DataError, LockedError, RoleError, SoloError
-from pyinfra_solo.gate import close_gate, look, open_gate
+from pyinfra_solo.gate import close_gate, open_gate, read_gate
 from pyinfra_solo.report.records import last
-from pyinfra_solo.run.start import DiskError, begun
+from pyinfra_solo.run.start import DiskError, start_run
 from pyinfra_solo.system.deadline import Deadline
 from pyinfra_solo.system.lock import held, owner
 from tests.test_gate import statement
@@ -26,14 +26,14 @@ def configure(below: Path, text: str) -> None:
 
 
 def fails(name: str, error: BaseException, **options: Any) -> BaseException:
-    with pytest.raises(BaseException) as caught, begun(None, name, **options):  # noqa: PT011 - whatever comes out
+    with pytest.raises(BaseException) as caught, start_run(None, name, **options):  # noqa: PT011 - whatever comes out
         raise error
     return caught.value
 
 
 def test_a_run_has_the_settings_their_deadline_and_the_lock(below: Path) -> None:
     configure(below, "[limits]\ndeadline = 60\n")
-    with begun(None, "run") as (settings, run):
+    with start_run(None, "run") as (settings, run):
         who = owner()
         assert settings.limits.deadline == 60
         assert run.deadline.left() <= 60
@@ -48,14 +48,14 @@ def test_a_run_has_the_settings_their_deadline_and_the_lock(below: Path) -> None
 
 def test_a_run_that_takes_no_lock_waits_for_nobody(below: Path) -> None:
     assert below.exists()
-    with held("another", Deadline.after(1), print), begun(None, "plan", keep_report=False, locked=False):
+    with held("another", Deadline.after(1), print), start_run(None, "plan", keep_report=False, locked=False):
         pass
 
 
 @pytest.mark.parametrize("name", ["boot", "run"])
 def test_settings_that_are_wrong_are_in_the_report_of_the_run(below: Path, name: str) -> None:
     configure(below, "[ops]\nremote = []\n")
-    with pytest.raises(DataError), begun(None, name):
+    with pytest.raises(DataError), start_run(None, name):
         pytest.fail("it began")
     found = last()
 
@@ -67,11 +67,11 @@ def test_settings_that_are_wrong_are_in_the_report_of_the_run(below: Path, name:
 def test_a_boot_closes_the_gate_before_it_reads_a_setting(below: Path) -> None:
     configure(below, "[")
     open_gate(statement())
-    with pytest.raises(DataError), begun(None, "boot"):
+    with pytest.raises(DataError), start_run(None, "boot"):
         pytest.fail("it began")
 
-    assert not look().open
-    assert "is not TOML" in look().reason
+    assert not read_gate().open
+    assert "is not TOML" in read_gate().reason
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_a_boot_that_fails_by_anything_closes_the_gate_and_says_why(
     assert found is not None
     assert (found.outcome, found.gate) == ("failed", "closed")
     assert found.exit_code != 0
-    assert not look().open
+    assert not read_gate().open
 
 
 def test_a_run_by_hand_that_fails_before_it_changed_anything_leaves_the_gate(below: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_run_by_hand_that_fails_before_it_changed_anything_leaves_the_gate(bel
     fails("run", RoleError("no role"))
     found = last()
 
-    assert look().open
+    assert read_gate().open
     assert found is not None
     assert (found.outcome, found.exit_code, found.error, found.gate) == ("failed", 12, "no role", "open")
     assert below.exists()
@@ -133,7 +133,7 @@ def test_the_report_is_handed_over_whole_also_of_a_run_that_failed(
     if error:
         fails("run \udcff", error, then=given.append)
     else:
-        with begun(None, "run \udcff", then=given.append) as (_, run):
+        with start_run(None, "run \udcff", then=given.append) as (_, run):
             run.end("ready")
 
     assert len(given) == 1
@@ -146,8 +146,8 @@ def test_the_report_is_handed_over_whole_also_of_a_run_that_failed(
 def test_a_run_that_another_keeps_out_says_by_whom_and_is_not_the_last_run(below: Path) -> None:
     """`status` shows the machine's last run: the one that works, not the one that could not."""
     configure(below, "[limits]\nlock = 0\n")
-    with begun(None, "run") as (_, run):
-        with run.station("converge"), pytest.raises(LockedError) as caught, begun(None, "second"):
+    with start_run(None, "run") as (_, run):
+        with run.station("converge"), pytest.raises(LockedError) as caught, start_run(None, "second"):
             pytest.fail("two runs at once")
         found = last()
     assert found is not None
@@ -169,7 +169,7 @@ def test_a_boot_waits_for_the_lock_longer_than_a_run_by_hand(
         pass
     waited = threading.Timer(0.05, free.set)
     waited.start()
-    with begun(None, "boot"):
+    with start_run(None, "boot"):
         pass
     other.join()
 
@@ -183,10 +183,10 @@ def _hold(free: threading.Event) -> None:
 
 def test_a_lock_s_wait_that_fails_at_boot_leaves_the_gate_closed(below: Path) -> None:
     configure(below, "[limits]\ndeadline = 0\n")
-    with held("another", Deadline.after(1), print), pytest.raises(LockedError), begun(None, "boot"):
+    with held("another", Deadline.after(1), print), pytest.raises(LockedError), start_run(None, "boot"):
         pytest.fail("two runs at once")
 
-    assert gate.look().reason.startswith("Another run is at work: run ")
+    assert gate.read_gate().reason.startswith("Another run is at work: run ")
 
 
 def test_reports_are_kept_as_many_as_the_settings_say(below: Path) -> None:

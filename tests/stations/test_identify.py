@@ -92,7 +92,7 @@ def test_what_goes_wrong_for_a_while_is_waited_for_and_told(
 def test_a_service_that_is_late_is_waited_for(metadata: Metadata, run: Run) -> None:
     metadata.service.stop()
     metadata.instance.tags = {"Role": "web"}
-    run.voice = Starts(metadata)
+    run.console = Starts(metadata)
 
     assert identified(run).id == metadata.instance.id
     assert "refused" in waits(run)[0]

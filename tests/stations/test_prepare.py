@@ -99,7 +99,7 @@ def test_a_cache_that_a_killed_run_left_is_not_believed(house: House) -> None:
     """uv does not sync it: after a power cut it holds empty files, which uv would install."""
     house.prepare()
     cache = house.into.parent / "uv-cache"
-    durable.doubt(cache)
+    durable.invalidate(cache)
     for path in cache.rglob("alpha/__init__.py"):
         path.write_text("")
     shutil.rmtree(house.into)

@@ -19,8 +19,8 @@ from hypothesis import HealthCheck, settings
 from pyinfra.api.operations import run_host_op
 from pyinfra.api.state import StateStage
 
-from pyinfra_solo.executor.connector import ThisMachine
-from pyinfra_solo.executor.host import state_here
+from pyinfra_solo.executor.connector import LocalConnector
+from pyinfra_solo.executor.host import local_state
 from pyinfra_solo.native import UNKNOWN
 from pyinfra_solo.native import registry as known
 from tests.support.machine import REPOSITORY
@@ -40,14 +40,14 @@ FEW = settings(
 
 
 def our_state(*, native: bool) -> State:
-    state = state_here(REPOSITORY, {})
+    state = local_state(REPOSITORY, {})
     machine(state).native = native
     return state
 
 
-def machine(state: State) -> ThisMachine:
+def machine(state: State) -> LocalConnector:
     connector = next(iter(state.inventory)).connector
-    assert isinstance(connector, ThisMachine)
+    assert isinstance(connector, LocalConnector)
     return connector
 
 
@@ -126,7 +126,7 @@ def play_in(state: State, declare: Callable[[], Any]) -> Played:
         declare()
         state.set_stage(StateStage.Execute)
         state.is_executing = True
-        ours = host.connector if isinstance(host.connector, ThisMachine) else None
+        ours = host.connector if isinstance(host.connector, LocalConnector) else None
         if ours:
             ours.puts.waits = True
         for one in host.op_hash_order:

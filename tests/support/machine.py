@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pyinfra
 
 from pyinfra_solo import paths
-from pyinfra_solo.run.console import Plain
+from pyinfra_solo.run.console import PlainConsole
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.stations.converge import Changes, converge, engine_of
 from pyinfra_solo.stations.prepare import runtime_key
@@ -112,7 +112,7 @@ def put_below(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 def new_run(seconds: float = 60, heard: io.StringIO | None = None, *, keep_report: bool = True) -> Run:
     """A run that says what it says into `heard`; its report is below the folder of `put_below`."""
-    return Run("test", Deadline.after(seconds), Plain(heard or io.StringIO()), keep_report=keep_report)
+    return Run("test", Deadline.after(seconds), PlainConsole(heard or io.StringIO()), keep_report=keep_report)
 
 
 def converged(root: Path, *, run: Run | None = None, **options: Any) -> Changes:

@@ -14,11 +14,11 @@ _MODULES = ("files", "server", "deb", "systemd")
 
 def meanings() -> dict[str, dict[str, str]]:
     """`known.meaning` of each fact that is answered, by pyinfra's module."""
-    from pyinfra_solo.executor.host import state_here
+    from pyinfra_solo.executor.host import local_state
     from tests.support.pyinfra_api import within
 
     found: dict[str, dict[str, str]] = {}
-    with within(state_here(REPOSITORY, {})):
+    with within(local_state(REPOSITORY, {})):
         for module in _MODULES:
             ours = import_module(f"pyinfra_solo.native.{module}")
             theirs = import_module(f"pyinfra.facts.{module}")

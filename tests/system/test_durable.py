@@ -122,8 +122,8 @@ def test_what_is_not_finished_gives_way_and_what_is_finished_stays(tmp_path: Pat
 
 def test_a_doubted_folder_keeps_its_files_and_is_not_believed(tmp_path: Path) -> None:
     durable.complete(tmp_path)
-    durable.doubt(tmp_path)
-    durable.doubt(tmp_path)
+    durable.invalidate(tmp_path)
+    durable.invalidate(tmp_path)
     assert not durable.is_complete(tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_a_publisher_killed_at_any_moment_leaves_all_of_it_or_nothing_that_is_be
             assert {path.read_text() for path in files} == {"whole"}
         for path in tmp_path.iterdir():
             assert path.name == "one" or path.name.startswith(durable.BUILDING)
-    durable.discard_leftovers(tmp_path)
+    durable.remove_unfinished(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] in ([], ["one"])
 
 
@@ -148,9 +148,9 @@ def test_leftovers_go_and_nothing_else_does(tmp_path: Path) -> None:
         (tmp_path / name / "file").touch()
     (tmp_path / ".building-link").symlink_to(tmp_path / "kept")
     (tmp_path / ".building-file").touch()
-    durable.discard_leftovers(tmp_path)
+    durable.remove_unfinished(tmp_path)
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["kept", "kept/file"]
-    durable.discard_leftovers(tmp_path / "not there")
+    durable.remove_unfinished(tmp_path / "not there")
     durable.discard(tmp_path / "not there")
 
 

@@ -63,12 +63,12 @@ def _choices(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _wishes(asked: dict[str, Any], *, gate: bool = True) -> Any:
+def _run_options(asked: dict[str, Any], *, gate: bool = True) -> Any:
     """Of what `_choices` were given."""
-    from pyinfra_solo.boot import Wishes
+    from pyinfra_solo.boot import RunOptions
 
     flags, ref = _flags(asked.pop("pairs")), _ref(asked.pop("ref"))
-    return Wishes(flags=flags, ref=ref, gate=gate, **asked)
+    return RunOptions(flags=flags, ref=ref, gate=gate, **asked)
 
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -81,9 +81,9 @@ def boot(config: Path | None) -> int:
 
     Close the gate, converge, judge, open the gate.
     """
-    from pyinfra_solo.boot import Wishes
+    from pyinfra_solo.boot import RunOptions
 
-    return _line(config, "boot", Wishes(at_boot=True), detailed=False, as_json=False)
+    return _line(config, "boot", RunOptions(at_boot=True), detailed=False, as_json=False)
 
 
 @command.command()
@@ -95,7 +95,7 @@ def boot(config: Path | None) -> int:
 @click.pass_obj
 def run(config: Path | None, /, as_json: bool, no_gate: bool, detailed: bool, **asked: Any) -> int:
     """The same line by hand. On a machine in service the gate closes only when something changes."""
-    return _line(config, "run", _wishes(asked, gate=not no_gate), detailed=detailed, as_json=as_json)
+    return _line(config, "run", _run_options(asked, gate=not no_gate), detailed=detailed, as_json=as_json)
 
 
 @command.command()
@@ -118,10 +118,10 @@ def plan(config: Path | None, /, as_json: bool, folder: Path | None, blank: bool
 
     if blank and not folder:
         raise UsageError("--blank needs --dir: it plans a working tree.")
-    wishes = _wishes(asked)
+    options = _run_options(asked)
     with _run(config, "plan", as_json, keep_report=False, locked=not folder) as (settings, going):
         changes = planning.plan(
-            settings, wishes, going, folder=folder, python=Path(sys.executable), blank=blank
+            settings, options, going, folder=folder, python=Path(sys.executable), blank=blank
         )
         going.end("planned", exit_code=2 if changes.changed else 0)
         if not as_json:
@@ -157,13 +157,13 @@ def report(run: str | None, slow: bool, timeline: bool, html: Path | None, as_js
 
     if sum((slow, timeline, bool(html), as_json)) > 1:
         raise UsageError("--slow, --timeline, --html and --json are different answers. Ask for one.")
-    told = read(run)
+    render = read(run)
     if html:
-        page.write(told, html)
+        page.write(render, html)
     elif as_json:
-        print_json(json.loads(encode(told)))
+        print_json(json.loads(encode(render)))
     else:
-        click.echo("\n".join(summary.told(told, slow=slow, timeline=timeline)))
+        click.echo("\n".join(summary.render(render, slow=slow, timeline=timeline)))
 
 
 @command.group()
@@ -177,9 +177,9 @@ def gate_status(as_json: bool) -> int:
     """Open or closed, and why. Exit status 0: open; 1: closed."""
     from dataclasses import asdict
 
-    from pyinfra_solo.gate import look
+    from pyinfra_solo.gate import read_gate
 
-    found = look()
+    found = read_gate()
     if as_json:
         print_json(asdict(found))
     else:
@@ -242,13 +242,13 @@ def init(directory: Path) -> int:
     return 0
 
 
-def _line(config: Path | None, name: str, wishes: Any, *, detailed: bool, as_json: bool) -> int:
+def _line(config: Path | None, name: str, options: Any, *, detailed: bool, as_json: bool) -> int:
     from pyinfra_solo.boot import boot as go
 
     with _run(config, name, as_json) as (settings, going):
-        changes = go(settings, wishes, going)
+        changes = go(settings, options, going)
         status = 2 if detailed and changes.changed else 0
-        going.end("ready" if wishes.gate else "done", exit_code=status)
+        going.end("ready" if options.gate else "done", exit_code=status)
     return status
 
 
@@ -260,10 +260,10 @@ def _run(
     report, and at boot closes the gate: there is no failure before it begins."""
     from pyinfra_solo.run import start as runs
 
-    with runs.begun(
+    with runs.start_run(
         config, name, keep_report=keep_report, locked=locked, then=print_json if as_json else None
-    ) as begun:
-        yield begun
+    ) as start_run:
+        yield start_run
 
 
 def _flags(pairs: tuple[str, ...]) -> dict[str, str]:

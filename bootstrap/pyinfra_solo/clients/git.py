@@ -33,7 +33,7 @@ _TORN = re.compile(
 )
 
 
-class Bare:
+class BareRepository:
     """`repo.git` below `state`, and `repo.git.aside` while it is being made anew."""
 
     def __init__(self, state: Path, ops: Ops, say: Callable[[str], None]) -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from pyinfra_solo.errors import ConvergeError, SoloError
 from pyinfra_solo.executor import lazy_pyinfra as lean
-from pyinfra_solo.executor.events import Telling
+from pyinfra_solo.executor.events import EventWriter
 
 PROTOCOL = 1
 
@@ -44,7 +44,7 @@ def _request(text: bytes) -> Request:
 
 def main() -> int:
     """What a role prints goes to stderr; stdout carries events alone."""
-    tell = Telling(os.fdopen(os.dup(1), "wb"))
+    tell = EventWriter(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     lean.import_pyinfra()
     lean.settle()

@@ -18,24 +18,24 @@ from pyinfra.api.util import get_file_io
 from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.util import CommandOutput, make_unix_command_for_host
 
-from pyinfra_solo.executor.shell import CUT, EndedError, run_script
+from pyinfra_solo.executor.shell import CUT, TimedOutError, run_script
 from pyinfra_solo.native import UNKNOWN, commands
 from pyinfra_solo.native.files import forget_names
-from pyinfra_solo.native.pending_files import Puts
+from pyinfra_solo.native.pending_files import PendingFiles
 from pyinfra_solo.native.registry import answer_to
 
 NAME = "@local"
 _ELSEWHERE = ("_sudo", "_su_user", "_doas", "_dzdo", "_use_sudo_login", "_use_su_login", "_preserve_sudo_env")
 
 
-class ThisMachine(BaseConnector):
+class LocalConnector(BaseConnector):
     """Runs commands here. `seconds` bounds each command that sets no `_timeout` of its own."""
 
     handles_execution = True
 
     def __init__(self, state: State, host: Host) -> None:
         super().__init__(state, host)
-        self.puts = Puts()
+        self.puts = PendingFiles()
         self.seconds = 600.0
         self.native = True
         """False: every fact and every command takes the ordinary road, as with any other host."""
@@ -108,7 +108,7 @@ class ThisMachine(BaseConnector):
             code, output = run_script(
                 script, shell=shell, seconds=seconds, stdin=stdin, environment=environment, folder=folder
             )
-        except EndedError as ended:
+        except TimedOutError as ended:
             return False, ended.output
         if self.asking and CUT in output.stderr_lines:
             return False, output

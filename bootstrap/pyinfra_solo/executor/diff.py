@@ -10,7 +10,7 @@ from pyinfra.api.util import get_file_io
 from pyinfra_solo.operations import validated as verified
 
 
-def would(command: Any, *, blank: bool) -> list[str]:
+def preview(command: Any, *, blank: bool) -> list[str]:
     """The lines of a plan for one command. blank: against a machine with nothing on it."""
     if isinstance(command, FileUploadCommand):
         return _diff(command, blank=blank)

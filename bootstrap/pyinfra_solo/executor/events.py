@@ -16,7 +16,7 @@ _SILENCE = 0.1
 """Seconds."""
 
 
-class Telling:
+class EventWriter:
     """Writes events; takes secret values out of them.
 
     An operation that finds nothing to do is told of together with others: whoever listens is kept

@@ -13,9 +13,9 @@ from pyinfra.api.state import StateStage
 from pyinfra.connectors.util import CommandOutput
 
 from pyinfra_solo.errors import ConvergeError, SoloError
-from pyinfra_solo.executor.connector import ThisMachine, program
-from pyinfra_solo.executor.events import Telling
-from pyinfra_solo.executor.failures import heard, named
+from pyinfra_solo.executor.connector import LocalConnector, program
+from pyinfra_solo.executor.events import EventWriter
+from pyinfra_solo.executor.failures import pyinfra_log, translate
 from pyinfra_solo.native import programs as child
 from pyinfra_solo.role import in_words
 from pyinfra_solo.system.alarm import alarm
@@ -29,13 +29,13 @@ _WHOLE = "pyinfra.operations.files"
 """Its operations do nothing between an upload and the chown and chmod of it, so that one may wait for these."""
 
 
-class Operations:
+class Executor:
     """The operations of a run."""
 
-    def __init__(self, request: "Request", state: State, host: Host, tell: Telling) -> None:
+    def __init__(self, request: "Request", state: State, host: Host, tell: EventWriter) -> None:
         self._mode, self._state, self._host, self._tell = request.mode, state, host, tell
         self._waits: list[tuple[str, float]] = []
-        self._connector = cast("ThisMachine", host.connector)
+        self._connector = cast("LocalConnector", host.connector)
         self._connector.seconds = request.operation_seconds
         self._connector.begins, self._connector.waited = tell.hurry, lambda *wait: self._waits.append(wait)
         child.begins, child.waited = self._connector.begins, self._connector.waited
@@ -60,13 +60,13 @@ class Operations:
         name = name_of(self._state, one)
         self._tell.starting(number=number, name=name)
         self._waits.clear()
-        heard.lines.clear()
+        pyinfra_log.lines.clear()
         began, cpu = time.monotonic(), _cpu()
         meta = self._state.get_op_data_for_host(self._host, one).operation_meta
         diff, problem = self._do(one, name, meta)
         changed = meta.is_complete() and meta.did_change()
         times = {"began": round(began, 4), "seconds": round(time.monotonic() - began, 4)}
-        if not (changed or problem or self._waits or heard.lines):
+        if not (changed or problem or self._waits or pyinfra_log.lines):
             self._tell.unchanged(name=name, **times)
             return
         self._tell.ended(
@@ -76,7 +76,7 @@ class Operations:
             **times,
             cpu=round(_cpu() - cpu, 4),
             waits=_longest(self._waits),
-            output=_output(meta)[-_TAIL:] if problem else list(heard.lines),
+            output=_output(meta)[-_TAIL:] if problem else list(pyinfra_log.lines),
             diff=diff,
         )
         if problem:
@@ -86,16 +86,18 @@ class Operations:
         """What it would do, for a plan; why it failed."""
         try:
             if self._mode != "converge":
-                from pyinfra_solo.executor.diff import would
+                from pyinfra_solo.executor.diff import preview
 
                 commands = _look(self._state, self._host, one, all_of_them=True)
-                return [line for each in commands for line in would(each, blank=self._mode == "blank")], None
+                return [
+                    line for each in commands for line in preview(each, blank=self._mode == "blank")
+                ], None
             if not self._converge(one):
                 return [], ConvergeError(f"The operation {name!r} failed: {_last_words(meta)}")
         except SoloError as error:
             return [], error
         except Exception as error:  # noqa: BLE001 - an operation is foreign code
-            return [], named(error, f"the operation {name!r}")
+            return [], translate(error, f"the operation {name!r}")
         return [], None
 
     def _converge(self, one: str) -> bool:
@@ -113,8 +115,8 @@ class Operations:
         if isinstance(first, FunctionCommand):
             data.global_arguments["_timeout"] = int(seconds) or 1  # pyinfra's message has it
         self._connector.puts.waits = _module_of(generator) == _WHOLE
-        begun: list[Iterator[Any]] = [chain([first], commands)]
-        data.command_generator = lambda: self._whole(begun.pop() if begun else generator(), seconds)
+        start_run: list[Iterator[Any]] = [chain([first], commands)]
+        data.command_generator = lambda: self._whole(start_run.pop() if start_run else generator(), seconds)
         try:
             return run_host_op(self._state, self._host, one)
         finally:
@@ -176,11 +178,11 @@ def again(state: State, host: Host, order: Sequence[str]) -> list[dict[str, Any]
     found = []
     for one in order:
         try:
-            would = [_in_short(command) for command in _look(state, host, one)]
+            preview = [_in_short(command) for command in _look(state, host, one)]
         except Exception as error:  # noqa: BLE001 - an operation is foreign code
-            would = [f"cannot be looked at: {in_words(error)}"]
-        if would:
-            found.append({"name": name_of(state, one), "would": would})
+            preview = [f"cannot be looked at: {in_words(error)}"]
+        if preview:
+            found.append({"name": name_of(state, one), "would": preview})
     return found
 
 
@@ -204,5 +206,5 @@ def _output(meta: Any) -> list[str]:
 
 def _last_words(meta: Any) -> str:
     lines = [line for line in _output(meta) if line.strip()]
-    said = lines[-1] if lines else "; ".join(heard.lines[-2:]) or "it gave no reason"
+    said = lines[-1] if lines else "; ".join(pyinfra_log.lines[-2:]) or "it gave no reason"
     return re.sub(r"\s+", " ", said)

@@ -10,7 +10,7 @@ from pyinfra_solo.errors import ConvergeError, DataError, SoloError
 from pyinfra_solo.role import in_words
 
 
-def named(error: Exception, where: str) -> SoloError:
+def translate(error: Exception, where: str) -> SoloError:
     """A foreign exception, by its cause: what only a commit can mend in a template is data."""
     cause: BaseException | None = error
     while cause is not None:
@@ -25,7 +25,7 @@ def _short(error: BaseException) -> str:
     return re.sub(r"\s+", " ", in_words(error))
 
 
-class Heard(logging.Handler):
+class PyinfraLog(logging.Handler):
     """pyinfra's own last warnings and errors: for a time-out they are the only reason there is."""
 
     def __init__(self) -> None:
@@ -37,10 +37,10 @@ class Heard(logging.Handler):
         self.lines = [*self.lines[-9:], re.sub(r"\s+", " ", text)]
 
 
-heard = Heard()
+pyinfra_log = PyinfraLog()
 
 
-def listen() -> None:
+def capture_log() -> None:
     log = logging.getLogger("pyinfra")
-    log.addHandler(heard)
+    log.addHandler(pyinfra_log)
     log.propagate = False

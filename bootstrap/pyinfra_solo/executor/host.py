@@ -11,12 +11,12 @@ from pyinfra.api import Config, Host, Inventory, State
 from pyinfra.api.arguments import all_argument_meta, default_sentinel
 from pyinfra.api.host import HostData
 
-from pyinfra_solo.executor.connector import NAME, ThisMachine
-from pyinfra_solo.executor.lazy_pyinfra import remember_signatures
+from pyinfra_solo.executor.connector import NAME, LocalConnector
+from pyinfra_solo.executor.lazy_pyinfra import cache_signatures
 from pyinfra_solo.native import UNKNOWN
 
 
-class _Order(list[str]):
+class _OperationOrder(list[str]):
     """The operations' names, in order. pyinfra asks of each new one whether it is there already, which a
     list of 10,000 answers in a second."""
 
@@ -28,7 +28,7 @@ class _Order(list[str]):
         super().append(name)
         self._known.add(name)
         if len(self) == _MANY:
-            remember_signatures()
+            cache_signatures()
 
     def __contains__(self, name: object) -> bool:
         return name in self._known
@@ -38,7 +38,7 @@ _MANY = 64
 """Operations, from which on it is worth a look at all that pyinfra has."""
 
 
-class _Data(HostData):
+class _CachedHostData(HostData):
     """A host's data, which pyinfra asks 32 times for each operation whether it holds a global argument
     such as `_sudo`. Until it does, the answer lies where Python looks first."""
 
@@ -58,16 +58,16 @@ class _Data(HostData):
                 self.__dict__.pop(key, None)
 
 
-class ThisHost(Host):
+class LocalHost(Host):
     """Facts that are looks at the machine are answered in the process."""
 
-    connector: ThisMachine
-    data: _Data
+    connector: LocalConnector
+    data: _CachedHostData
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.op_hash_order = _Order()
-        self.data = _Data(self, *self.data.datas[1:])
+        self.op_hash_order = _OperationOrder()
+        self.data = _CachedHostData(self, *self.data.datas[1:])
 
     def deploy(self, name: str, kwargs: Any, data: Any, in_deploy: bool = True) -> Any:
         """See pyinfra.api.Host.deploy; `data` is a layer of the host's data meanwhile."""
@@ -94,30 +94,30 @@ def _as_fact(fact: type, waited: Callable[[str, float], None]) -> Callable[[str,
     return lambda _what, seconds: waited(f"fact {fact.__name__}", seconds)
 
 
-class OneHost(Inventory):
+class LocalInventory(Inventory):
     """An inventory of this machine alone. pyinfra's own loads every connector twice, ssh's among
     them, which is most of its start-up time."""
 
-    def __init__(self, data: Mapping[str, Any], host: type[Host] = ThisHost) -> None:
+    def __init__(self, data: Mapping[str, Any], host: type[Host] = LocalHost) -> None:
         self._host_class = host
         super().__init__(([NAME], {}), override_data=dict(data))  # type: ignore[no-untyped-call]
 
     def make_hosts_and_groups(self, names: Any, groups: Any) -> None:  # noqa: ARG002
-        host = self._host_class(NAME, inventory=self, groups=[NAME], connector_cls=ThisMachine)
+        host = self._host_class(NAME, inventory=self, groups=[NAME], connector_cls=LocalConnector)
         self.host_data[NAME] = {}
         self.hosts = {NAME: host}
         self.groups[NAME].append(host)
 
 
-def state_here(
-    root: Path, data: Mapping[str, Any], host: type[Host] = ThisHost, *, native: bool = True
+def local_state(
+    root: Path, data: Mapping[str, Any], host: type[Host] = LocalHost, *, native: bool = True
 ) -> State:
     """A pyinfra State of this machine, nothing evaluated twice (`check_for_changes=False` is what
     `pyinfra -y` does); file names are relative to `root`."""
-    state = State(OneHost(data, host), Config(), check_for_changes=False)
+    state = State(LocalInventory(data, host), Config(), check_for_changes=False)
     state.cwd = str(root)
     for one in state.inventory:
         one.connected = True
-        cast("ThisMachine", one.connector).native = native
+        cast("LocalConnector", one.connector).native = native
         state.activate_host(one)
     return state

@@ -190,7 +190,7 @@ def _settle_arguments() -> None:
     )
 
 
-def remember_signatures() -> None:
+def cache_signatures() -> None:
     """pyinfra asks `inspect.signature` of an operation's function for each call; where the answer is kept is
     inspect's own protocol (PEP 362, `__signature__`)."""
     modules = [module for name, module in sys.modules.items() if name.startswith("pyinfra.operations.")]

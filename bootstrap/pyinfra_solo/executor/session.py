@@ -13,20 +13,20 @@ from pyinfra.facts.files import Directory
 
 from pyinfra_solo import checks, deploy
 from pyinfra_solo.errors import ConvergeError, SoloError
-from pyinfra_solo.executor.events import Telling
-from pyinfra_solo.executor.execute import Operations
-from pyinfra_solo.executor.failures import listen, named
-from pyinfra_solo.executor.host import ThisHost, state_here
-from pyinfra_solo.gate import close_gate, look
+from pyinfra_solo.executor.events import EventWriter
+from pyinfra_solo.executor.execute import Executor
+from pyinfra_solo.executor.failures import capture_log, translate
+from pyinfra_solo.executor.host import LocalHost, local_state
+from pyinfra_solo.gate import close_gate, read_gate
 from pyinfra_solo.native import registry as known
-from pyinfra_solo.ops_repo.bind import Part, bind
+from pyinfra_solo.ops_repo.bind import DeployContext, bind
 from pyinfra_solo.ops_repo.values import secrets
 
 if TYPE_CHECKING:  # it is the program's main module, which must not be loaded twice
     from pyinfra_solo.executor.__main__ import Request
 
 
-class BlankMachine(Host):
+class BlankHost(Host):
     """A machine with systemd and nothing else on it: every fact is its own default, or what its
     `blank` makes of the question, where the default does not say it."""
 
@@ -41,36 +41,36 @@ class BlankMachine(Host):
         return fact.default()
 
 
-def work(request: "Request", tell: Telling) -> None:
+def work(request: "Request", tell: EventWriter) -> None:
     """Raises SoloError: ConvergeError when an operation fails, DataError for a template."""
-    listen()
+    capture_log()
     tell.watch()
     root = Path(request.root)
     bound = bind(root, request.role, request.stage, request.flags)
     declared = [check for one in bound for check in one.checks()]
     tell.event("declared", roles=[one.role.name for one in bound], checks=checks.to_json(declared))
     tell.hide([text for one in bound for text in secrets(one.role, one.data)])
-    state = state_here(
-        root, {}, BlankMachine if request.mode == "blank" else ThisHost, native=not request.stock
+    state = local_state(
+        root, {}, BlankHost if request.mode == "blank" else LocalHost, native=not request.stock
     )
-    deploy.play(Part(bound, changing=_closing(request, tell)))
+    deploy.play(DeployContext(bound, changing=_closing(request, tell)))
     try:
         with _context(state) as host:
             _declare_operations(root / "deploy.py", state)
-            Operations(request, state, host, tell).all()
+            Executor(request, state, host, tell).all()
     finally:
         if known.changed:
             tell.event("slow", facts=known.changed)
     tell.event("done")
 
 
-def _closing(request: "Request", tell: Telling) -> Any:
+def _closing(request: "Request", tell: EventWriter) -> Any:
     def changing() -> None:
         if request.mode != "converge":
             return
         tell.hurry()
         tell.event("changing")
-        if (request.close_on_change or not look().open) and close_gate("a run is changing this machine"):
+        if (request.close_on_change or not read_gate().open) and close_gate("a run is changing this machine"):
             tell.event("closed")
 
     return changing
@@ -87,7 +87,7 @@ def _declare_operations(path: Path, state: State) -> None:
     except FileNotFoundError as error:
         raise ConvergeError(f"{error.filename or path} is not in the ops repo. Commit it.") from error
     except Exception as error:
-        raise named(error, "deploy.py") from error
+        raise translate(error, "deploy.py") from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ CUT = f"(more than {_MOST_OUTPUT // 1024**2} MiB of output were cut)"
 """The line of stderr that says so."""
 
 
-class EndedError(TimeoutError):
+class TimedOutError(TimeoutError):
     """A script took too long and was ended. output: what it had said by then, and this."""
 
     def __init__(self, seconds: float, output: CommandOutput) -> None:
@@ -59,7 +59,7 @@ def run_script(
         except subprocess.TimeoutExpired:
             processes.end_group(process.pid)
             process.wait()
-            raise EndedError(seconds, _said(out, err)) from None
+            raise TimedOutError(seconds, _said(out, err)) from None
         return code, _said(out, err)
 
 

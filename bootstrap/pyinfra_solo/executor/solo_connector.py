@@ -1,7 +1,7 @@
 """Our connector under pyinfra's own command: `pyinfra @solo deploy.py`, and @local where by_hand takes over.
 
 There the host is pyinfra's own and the process is patched by gevent; the facts of this one host are
-answered as those of `host.ThisHost` are, and a file is in its place when its command ends.
+answered as those of `host.LocalHost` are, and a file is in its place when its command ends.
 """
 
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ from typing import Any
 
 from pyinfra.api import Host, State
 
-from pyinfra_solo.executor.connector import ThisMachine
+from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.native import UNKNOWN
 
 NAME = "@solo"
 
 
-class Solo(ThisMachine):
+class SoloConnector(LocalConnector):
     """The connector `@solo`, registered under the entry points `pyinfra.connectors`."""
 
     def __init__(self, state: State, host: Host) -> None:
@@ -36,6 +36,6 @@ class Solo(ThisMachine):
 def take_over(host: Host, *, native: bool, seconds: float) -> None:
     """From here on `host`, which is this machine, is asked and changed through our connector. seconds: for
     a command that has no `_timeout`."""
-    if not isinstance(host.connector, Solo):
-        host.connector = Solo(host.state, host)
+    if not isinstance(host.connector, SoloConnector):
+        host.connector = SoloConnector(host.state, host)
     host.connector.native, host.connector.seconds = native, seconds

@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Sequence
 
 from pyinfra_solo.native.files import contents, usual
-from pyinfra_solo.native.pending_files import Puts
+from pyinfra_solo.native.pending_files import PendingFiles
 
 _LINE = re.compile(r"[a-z]+(?: (?:[A-Za-z0-9_@%+=:,./-]|'[ -&(-~]*+')++)++", re.ASCII)
 """Words without a meaning to the shell, and words between single quotes. Nothing is tried twice."""
@@ -25,7 +25,7 @@ _MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 
 
-def done(line: str, puts: Puts) -> bool:
+def done(line: str, puts: PendingFiles) -> bool:
     """Whether `line` was understood and done. False: nothing, or not all of it, was done; give it to a shell."""
     if not _LINE.fullmatch(line):
         return False
@@ -41,7 +41,7 @@ def done(line: str, puts: Puts) -> bool:
         return False
 
 
-def _mkdir(_puts: Puts, option: str, path: str) -> bool:
+def _mkdir(_puts: PendingFiles, option: str, path: str) -> bool:
     """As mkdir -p: parents too, with the mode that the umask leaves. Parents whose owner could not write
     into them get another (mkdir(1)), and are left to it."""
     if option != "-p" or not usual(path):
@@ -63,7 +63,7 @@ def _umask() -> int:
         return int(status.read().partition("Umask:\t")[2].partition("\n")[0], 8)
 
 
-def _chmod(puts: Puts, mode: str, path: str) -> bool:
+def _chmod(puts: PendingFiles, mode: str, path: str) -> bool:
     if not _MODE.fullmatch(mode) or not usual(path):
         return False
     path = puts.instead_of(path)
@@ -75,7 +75,7 @@ def _chmod(puts: Puts, mode: str, path: str) -> bool:
     return True
 
 
-def _chown(puts: Puts, *words: str) -> bool:
+def _chown(puts: PendingFiles, *words: str) -> bool:
     follow, owner, path = _owner_and_path(words)
     user, colon, group = owner.partition(":")
     if not usual(path) or not _ACCOUNT.fullmatch(user) or (colon and not _ACCOUNT.fullmatch(group)):
@@ -85,7 +85,7 @@ def _chown(puts: Puts, *words: str) -> bool:
     return True
 
 
-def _chgrp(puts: Puts, *words: str) -> bool:
+def _chgrp(puts: PendingFiles, *words: str) -> bool:
     follow, group, path = _owner_and_path(words)
     if not usual(path) or not _ACCOUNT.fullmatch(group):
         return False
@@ -93,7 +93,7 @@ def _chgrp(puts: Puts, *words: str) -> bool:
     return True
 
 
-def _give(puts: Puts, path: str, uid: int, gid: int, follow: bool) -> None:
+def _give(puts: PendingFiles, path: str, uid: int, gid: int, follow: bool) -> None:
     if follow or not os.path.islink(path):
         path = puts.instead_of(path)
     os.chown(path, uid, gid, follow_symlinks=follow)
@@ -107,7 +107,7 @@ def _owner_and_path(words: Sequence[str]) -> tuple[bool, str, str]:
     return follow, words[-2], words[-1]
 
 
-def _ln(_puts: Puts, option: str, target: str, path: str) -> bool:
+def _ln(_puts: PendingFiles, option: str, target: str, path: str) -> bool:
     if option != "-s" or target.startswith("-") or not target or not usual(path) or path.endswith("/"):
         return False
     if os.path.lexists(path):  # into a folder, or over nothing
@@ -116,7 +116,7 @@ def _ln(_puts: Puts, option: str, target: str, path: str) -> bool:
     return True
 
 
-def _rm(_puts: Puts, option: str, path: str) -> bool:
+def _rm(_puts: PendingFiles, option: str, path: str) -> bool:
     if option != "-f" or not usual(path) or path.endswith("/"):
         return False
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -124,7 +124,7 @@ def _rm(_puts: Puts, option: str, path: str) -> bool:
     return True
 
 
-def _mv(_puts: Puts, old: str, new: str) -> bool:
+def _mv(_puts: PendingFiles, old: str, new: str) -> bool:
     """Within a file system, onto nothing or onto a file: what rename(2) does."""
     if not usual(old) or not usual(new) or old.endswith("/") or new.endswith("/"):
         return False
@@ -134,7 +134,7 @@ def _mv(_puts: Puts, old: str, new: str) -> bool:
     return True
 
 
-def _cp(puts: Puts, *words: str) -> bool:
+def _cp(puts: PendingFiles, *words: str) -> bool:
     """A regular file, to a new name or over a regular file."""
     if len(words) == 3 and words[0] == "-r":
         words = words[1:]
@@ -160,7 +160,7 @@ def _is_file(path: str) -> bool:
     return stat.S_ISREG(os.lstat(path).st_mode)
 
 
-def _touch(_puts: Puts, path: str) -> bool:
+def _touch(_puts: PendingFiles, path: str) -> bool:
     if not usual(path):
         return False
     if os.path.isdir(path):

@@ -26,7 +26,7 @@ class _Waiting:
     replaces: bool
 
 
-class Puts:
+class PendingFiles:
     """The files that one connector puts, one at a time."""
 
     def __init__(self) -> None:

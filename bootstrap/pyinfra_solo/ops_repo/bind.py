@@ -13,7 +13,7 @@ from pyinfra_solo.ops_repo import values as role_data
 
 
 @dataclass(frozen=True)
-class Bound:
+class BoundRole:
     """A role with its values: calling `converge` declares its operations to pyinfra."""
 
     role: declared.Role
@@ -28,21 +28,21 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Part:
+class DeployContext:
     """What the process that runs deploy.py has been told.
 
     changing: called once, before the first command that changes anything. last: called when all
     operations are declared.
     """
 
-    roles: Sequence[Bound]
+    roles: Sequence[BoundRole]
     changing: Callable[[], None] = lambda: None
     last: Callable[[], None] = lambda: None
 
 
-def bind(root: Path, role: str, stage: str, flags: Mapping[str, str]) -> list[Bound]:
+def bind(root: Path, role: str, stage: str, flags: Mapping[str, str]) -> list[BoundRole]:
     """The role and all that it needs, with their values. Raises SoloErrors of every kind of mistake."""
     all_roles = declared.load(root)
     role_data.check_declared(list(all_roles.values()))
     values = role_data.layered(root, stage, flags, all_roles)
-    return [Bound(one, role_data.bind(one, values)) for one in declared.with_needs(role, all_roles)]
+    return [BoundRole(one, role_data.bind(one, values)) for one in declared.with_needs(role, all_roles)]

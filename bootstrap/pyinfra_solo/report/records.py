@@ -50,7 +50,7 @@ class Operation(Record, kw_only=True):
     """The longest first."""
 
 
-class Again(Record, kw_only=True):
+class NotIdempotent(Record, kw_only=True):
     """An operation that a second look, after the converge, found would change something again."""
 
     name: str
@@ -95,7 +95,7 @@ class Report(Record, kw_only=True):
     gate: Literal["open", "closed"] | None = None
     stations: list[Station] = []
     operations: list[Operation] = []
-    again: list[Again] = []
+    again: list[NotIdempotent] = []
     findings: list[Finding] = []
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from pyinfra_solo.gate import Gate, look
+from pyinfra_solo.gate import Gate, read_gate
 from pyinfra_solo.report import records as report
 from pyinfra_solo.report.records import Report
 from pyinfra_solo.run.console import printable
@@ -35,7 +35,7 @@ class Status:
 
 
 def status() -> Status:
-    return Status(gate=look(), last=report.last(), running=lock.owner())
+    return Status(gate=read_gate(), last=report.last(), running=lock.owner())
 
 
 def lines(status: Status) -> list[str]:

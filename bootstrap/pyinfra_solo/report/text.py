@@ -15,7 +15,7 @@ from pyinfra_solo.system import lock
 _GLYPHS = {"phase": "░", "unit": "▒", "run": "▓", "station": "▓", "operation": "█", "gate": "♦"}
 
 
-def told(report: Report, *, slow: bool = False, timeline: bool = False) -> list[str]:
+def render(report: Report, *, slow: bool = False, timeline: bool = False) -> list[str]:
     """For this terminal: its slowest operations, its timeline, or the summary."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale without these characters shows a ? for them
         sys.stdout.reconfigure(errors="replace")

@@ -9,17 +9,17 @@ from contextlib import suppress
 from typing import TextIO
 
 from pyinfra_solo.report.records import Operation
-from pyinfra_solo.run.run import Voice
+from pyinfra_solo.run.run import Console
 
 
-def voice(out: TextIO | None = None) -> Voice:
+def console(out: TextIO | None = None) -> Console:
     """The voice that suits where stderr goes (`NO_COLOR` and TERM=dumb are honoured)."""
     out = out or sys.stderr or io.StringIO()  # a parent may have closed it
     terminal = out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-    return Terminal(out) if terminal else Plain(out)
+    return TerminalConsole(out) if terminal else PlainConsole(out)
 
 
-class Plain:
+class PlainConsole:
     """A line for everything that is worth one: the station, the thing and the reason."""
 
     def __init__(self, out: TextIO) -> None:
@@ -50,7 +50,7 @@ class Plain:
             self._out.flush()
 
 
-class Terminal(Plain):
+class TerminalConsole(PlainConsole):
     """Stations and changes stay; what is going on moves in the last line."""
 
     def __init__(self, out: TextIO) -> None:

@@ -12,7 +12,7 @@ from pyinfra_solo.report.records import Operation, Report, ReportFile, Station, 
 from pyinfra_solo.system.deadline import Deadline, Wait
 
 
-class Voice(Protocol):
+class Console(Protocol):
     """Where a run is heard. stderr in all cases; see talk.py."""
 
     def station(self, name: str, seconds: float | None, outcome: str) -> None: ...
@@ -27,9 +27,11 @@ class Run:
     deadline: for all of it. `quiet` runs (plans) leave no report on disk.
     """
 
-    def __init__(self, command: str, deadline: Deadline, voice: Voice, *, keep_report: bool = True) -> None:
+    def __init__(
+        self, command: str, deadline: Deadline, console: Console, *, keep_report: bool = True
+    ) -> None:
         self.deadline = deadline
-        self.voice = voice
+        self.console = console
         self._began = time.monotonic()
         self.report = Report(
             run=new_run_id(), command=command, started=now(), boot_id=boot_id(), engine=__version__,
@@ -66,7 +68,7 @@ class Run:
         self.report.stations.append(station)
         self.report.station = name
         self.at(name)
-        self.voice.station(name, None, "running")
+        self.console.station(name, None, "running")
         self.save()
         try:
             self.deadline.check(f"coming to {name}")
@@ -78,18 +80,18 @@ class Run:
             station.outcome = "ok"
         finally:
             station.seconds = round(self._since() - station.started, 3)
-            self.voice.station(name, station.seconds, station.outcome)
+            self.console.station(name, station.seconds, station.outcome)
 
     def say(self, text: str) -> None:
         """A line in the log and in the report, under the station that the run is at."""
         if not self.report.stations:
             self.report.stations.append(Station(name="start", started=0.0, seconds=0.0, outcome="ok"))
         self.report.stations[-1].detail.append(text)
-        self.voice.say(self.report.station or "run", text)
+        self.console.say(self.report.station or "run", text)
 
     def waited(self, wait: Wait) -> None:
         self.report.stations[-1].waits.append(wait)
-        self.voice.say(
+        self.console.say(
             self.report.station or "run", f"{wait.what}: {wait.why}; again in {wait.seconds:.1f} s"
         )
 
@@ -120,7 +122,7 @@ class Run:
         before = self._file.problem
         self._file.write()
         if self._file.problem and self._file.problem != before:
-            self.voice.say("report", f"cannot be written: {self._file.problem}")
+            self.console.say("report", f"cannot be written: {self._file.problem}")
 
     def _since(self) -> float:
         return round(time.monotonic() - self._began, 3)

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 
 from pyinfra_solo.errors import DeadlineError, LockedError, PausedError, SoloError, UsageError
-from pyinfra_solo.gate import close_gate, look
+from pyinfra_solo.gate import close_gate, read_gate
 from pyinfra_solo.report.records import encode
 from pyinfra_solo.run import settings as settings_file
-from pyinfra_solo.run.console import voice
+from pyinfra_solo.run.console import console
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
 from pyinfra_solo.system.alarm import alarm
@@ -29,7 +29,7 @@ class DiskError(SoloError):
 
 
 @contextmanager
-def begun(
+def start_run(
     config: Path | None,
     name: str,
     *,
@@ -43,7 +43,7 @@ def begun(
     bounded: this process is ours alone: an alarm ends what no station's own bound has ended.
     then: given the report as JSON values at the end, also of a failed run.
     """
-    run = Run(name, Deadline.after(Settings().limits.deadline), voice(), keep_report=keep_report)
+    run = Run(name, Deadline.after(Settings().limits.deadline), console(), keep_report=keep_report)
     if name == "boot":
         close_gate("booting")
     try:
@@ -72,7 +72,7 @@ def begun(
             raise
         raise problem from error
     finally:
-        run.report.gate = "open" if look().open else "closed"
+        run.report.gate = "open" if read_gate().open else "closed"
         run.save()
         if then:
             then(msgspec.json.decode(encode(run.report)))

@@ -17,7 +17,7 @@ import msgspec
 
 from pyinfra_solo import errors, paths
 from pyinfra_solo.errors import ConvergeError, DataError, DeadlineError, JudgedError, SoloError
-from pyinfra_solo.report.records import Again, Operation
+from pyinfra_solo.report.records import NotIdempotent, Operation
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.stations.resolve import Choice
 from pyinfra_solo.system import processes
@@ -35,7 +35,7 @@ class Changes:
     checks: Sequence[dict[str, Any]]
     closed: bool
     """The gate was open, and was closed before the first change."""
-    again: Sequence[Again] | None = None
+    again: Sequence[NotIdempotent] | None = None
     """What a second look found to do again; None when nothing was done, or an older engine makes none."""
 
     @property
@@ -130,7 +130,7 @@ def converge(
     timer = threading.Timer(run.deadline.left(), end)
     timer.start()
     try:
-        heard = _Hearing(run, aloud=mode == "converge")
+        heard = EventReader(run, aloud=mode == "converge")
         for event in _events(process, request, run):
             heard.take(event)
         process.wait()
@@ -174,7 +174,7 @@ def _log_of(run: Run) -> BinaryIO:
         return Path(os.devnull).open("ab")
 
 
-class _Hearing:
+class EventReader:
     """What the events so far say."""
 
     def __init__(self, run: Run, *, aloud: bool) -> None:
@@ -185,7 +185,7 @@ class _Hearing:
         self._failed: dict[str, Any] | None = None
         self._done = False
         self._closed = False
-        self._again: list[Again] | None = None
+        self._again: list[NotIdempotent] | None = None
         self.doing = "starting pyinfra"
 
     def take(self, event: dict[str, Any]) -> None:  # noqa: C901 - a case for each event
@@ -196,7 +196,7 @@ class _Hearing:
                 self._names = event["names"]
             case "starting":
                 self.doing = f"the operation {event['name']!r} was running"
-                self._run.voice.starting(event["name"], event["number"], len(self._names))
+                self._run.console.starting(event["name"], event["number"], len(self._names))
             case "operation":
                 self._operation(event)
             case "changing":
@@ -207,7 +207,9 @@ class _Hearing:
             case "second look":
                 self.doing = "every operation was looked at again"
             case "again":
-                self._second_look(msgspec.convert(event["operations"], list[Again]), float(event["seconds"]))
+                self._second_look(
+                    msgspec.convert(event["operations"], list[NotIdempotent]), float(event["seconds"])
+                )
             case "slow":
                 self._run.say(f"takes the slow road, as pyinfra has changed: {', '.join(event['facts'])}")
             case "failed":
@@ -219,9 +221,9 @@ class _Hearing:
         operation = msgspec.convert(event, Operation)
         self._run.report.operations.append(operation)
         if self._aloud:
-            self._run.voice.operation(operation, len(self._run.report.operations), len(self._names))
+            self._run.console.operation(operation, len(self._run.report.operations), len(self._names))
 
-    def _second_look(self, found: list[Again], seconds: float) -> None:
+    def _second_look(self, found: list[NotIdempotent], seconds: float) -> None:
         self._again = self._run.report.again = found
         names = "; ".join(one.name for one in found) or "nothing"
         self._run.say(f"a second look, {seconds:.2f} s: {names} would change something again")

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyinfra_solo.clients.git import COMMIT, Bare, GitError, reason, shown
+from pyinfra_solo.clients.git import COMMIT, BareRepository, GitError, reason, shown
 from pyinfra_solo.errors import DataError, SourceError, TrustError
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Ops
@@ -46,7 +46,7 @@ def fetch(
         raise SourceError("No remote is set. Put the ops repo's URL into ops.remotes in the settings.")
     checkouts = state / "checkouts"
     checkouts.mkdir(mode=0o700, parents=True, exist_ok=True)
-    bare = Bare(state, ops, run.say)
+    bare = BareRepository(state, ops, run.say)
     sha, source = _ladder(bare, ops, ref, good, run)
     checkout = Checkout(root=_materialised(bare, sha, checkouts), sha=sha, ref=ref, source=source)
     if tidy:
@@ -56,7 +56,7 @@ def fetch(
     return checkout
 
 
-def _ladder(bare: Bare, ops: Ops, ref: str, good: str | None, run: Run) -> tuple[str, str]:
+def _ladder(bare: BareRepository, ops: Ops, ref: str, good: str | None, run: Run) -> tuple[str, str]:
     """The commit and where it came from: each remote in its own time, and at last the disk."""
     problems = []
     for remote in ops.remotes:
@@ -68,7 +68,7 @@ def _ladder(bare: Bare, ops: Ops, ref: str, good: str | None, run: Run) -> tuple
     return _from_disk(bare, ops, ref, good, "; ".join(problems), run), _DISK
 
 
-def _from_disk(bare: Bare, ops: Ops, ref: str, good: str | None, problems: str, run: Run) -> str:
+def _from_disk(bare: BareRepository, ops: Ops, ref: str, good: str | None, problems: str, run: Run) -> str:
     """The last rung. Raises SourceError when the policy or the disk says no."""
     if ops.on_disk == "never":
         raise SourceError(f"No remote gave the ops repo ({problems}), and ops.on_disk is 'never'.")
@@ -83,12 +83,12 @@ def _from_disk(bare: Bare, ops: Ops, ref: str, good: str | None, problems: str, 
     return sha
 
 
-def _materialised(bare: Bare, sha: str, checkouts: Path) -> Path:
+def _materialised(bare: BareRepository, sha: str, checkouts: Path) -> Path:
     """`checkouts/<sha>`, made beside it and moved into place when it is whole and synced."""
     final = checkouts / sha
     if durable.is_complete(final):
         return final
-    durable.discard_leftovers(checkouts)
+    durable.remove_unfinished(checkouts)
     _refuse_hostile(bare, sha)
     building = checkouts / f"{durable.BUILDING}{sha}-{os.getpid()}"
     index = checkouts / f"{durable.BUILDING}index-{os.getpid()}"
@@ -112,7 +112,7 @@ def _materialised(bare: Bare, sha: str, checkouts: Path) -> Path:
     return final
 
 
-def _refuse_hostile(bare: Bare, sha: str) -> None:
+def _refuse_hostile(bare: BareRepository, sha: str) -> None:
     """Raises TrustError for a link that leads out of the tree, DataError for a submodule."""
     for mode, path, target in bare.entries(sha):
         if mode == _SUBMODULE:

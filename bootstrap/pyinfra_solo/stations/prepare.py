@@ -119,15 +119,15 @@ def _build(
     wheels: Sequence[Path | str],
     index: str | None,
 ) -> str:
-    durable.discard_leftovers(into)
+    durable.remove_unfinished(into)
     # What stands here without an interpreter is of a Python that was removed.
-    durable.doubt(into / key)
+    durable.invalidate(into / key)
     building = into / f"{durable.BUILDING}{key}-{os.getpid()}"
     # uv does not sync its cache: after a power cut it may hold empty files, and uv would use them.
     if not durable.is_complete(tool.cache):
         durable.discard(tool.cache)
     tool.cache.mkdir(mode=0o755, exist_ok=True)
-    durable.doubt(tool.cache)
+    durable.invalidate(tool.cache)
     try:
         tool.make_environment(building, python)
         # The bytes that were checked, not the path: a checkout could be written to in between.

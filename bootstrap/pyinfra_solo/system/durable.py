@@ -90,7 +90,7 @@ def is_complete(path: Path) -> bool:
     return (path / MARKER).exists()
 
 
-def doubt(path: Path) -> None:
+def invalidate(path: Path) -> None:
     """The folder `path` is not believed from here on, also after a power cut."""
     with suppress(FileNotFoundError):
         (path / MARKER).unlink()
@@ -124,7 +124,7 @@ def discard(path: Path) -> None:
     shutil.rmtree(gone)
 
 
-def discard_leftovers(parent: Path, prefix: str = BUILDING) -> None:
+def remove_unfinished(parent: Path, prefix: str = BUILDING) -> None:
     """Remove what killed runs left in `parent`. The caller holds the lock that lets one run build."""
     if not parent.is_dir():
         return
