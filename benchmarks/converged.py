@@ -23,7 +23,7 @@ from tests.lab.image import cache_folder
 from tests.lab.lab import Lab
 from tests.lab.machine import Machine
 
-KINDS = {"native": "pyinfra-solo run --json", "--stock": "pyinfra-solo run --stock --json"}
+KINDS = {"native": "pyinfra-solo run --json", "--no-native": "pyinfra-solo run --no-native --json"}
 Seconds = dict[str, dict[str, list[float]]]
 """Kind -> part -> seconds, a figure a round."""
 
@@ -71,7 +71,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="A run with nothing to do, native and by shells.")
     parser.add_argument("--rounds", type=int, default=9)
     seconds, report = run(parser.parse_args().rounds)
-    out = [tables.machine(), "", "| web, nothing to do: seconds | native | --stock |", "| --- | --- | --- |"]
+    out = [
+        tables.machine(),
+        "",
+        "| web, nothing to do: seconds | native | --no-native |",
+        "| --- | --- | --- |",
+    ]
     out += [
         f"| {part} | {' | '.join(tables.spread(seconds[kind][part]) for kind in KINDS)} |"
         for part in seconds["native"]

@@ -58,7 +58,7 @@ class TestABoot:
 
     @pytest.mark.parametrize(
         ("settings", "code"),
-        [("this is not TOML", 13), ('[ops]\nremotes = ["/nowhere"]\non_disk = "never"\n[machine]\nec2 = "no"\nrole = "site"\nstage = "staging"', 10)],
+        [("this is not TOML", 13), ('[ops]\nremotes = ["/nowhere"]\nfallback = "none"\n[machine]\nec2 = "no"\nrole = "site"\nstage = "staging"', 10)],
         ids=["unreadable settings", "no source"],
     )  # fmt: skip
     def test_that_fails_early_leaves_the_gate_closed(self, line: Line, settings: str, code: int) -> None:
@@ -102,7 +102,7 @@ class TestABoot:
         line.commit(FILE)
         for engine in line.machine.root.glob("opt/pyinfra-solo/runtimes/*/lib/*/site-packages/pyinfra_solo"):
             engine.unlink()
-        assert "The ops repo has no engine" in line.machine.solo("boot").must(13).err
+        assert "has no engine: neither bootstrap/pyinfra_solo nor" in line.machine.solo("boot").must(13).err
 
     def test_converges_with_the_checkout_s_own_engine(self, line: Line) -> None:
         """A commit can change everything but the code that would fetch the repair."""
@@ -137,8 +137,8 @@ class TestABoot:
         report = line.report
         assert (report["outcome"], report["station"]) == ("running", "converge")
         events = (line.machine.state / "reports" / f"{report['run']}.events").read_text().splitlines()
-        last = [event for event in map(json.loads, events) if event["event"] == "starting"][-1]
-        assert last == {"event": "starting", "number": 1, "name": "site | it takes long"}
+        last = [event for event in map(json.loads, events) if event["event"] == "OperationStarted"][-1]
+        assert last == {"event": "OperationStarted", "number": 1, "name": "site | it takes long"}
         os.killpg(int((line.target / "pid").read_text()), signal.SIGKILL)
         line.commit(FILE)
         line.machine.solo("boot").must(0)
@@ -192,7 +192,7 @@ class TestARunByHand:
         line.commit(FILE + line.seen + line.seen)
         said = line.machine.solo("run", "--detailed-exitcodes").must(2)
         assert line.was_seen == ["closed", "closed"]
-        assert "the gate is closed: something changes" in said.err
+        assert "gate closed before the first change" in said.err
         assert line.machine.is_in
 
     @pytest.mark.parametrize(("drain", "seen"), [("never", "open"), ("always", "closed")])
@@ -228,7 +228,7 @@ class TestARunByHand:
         line.machine.solo("run").must(1)
         assert line.machine.is_in
         shutil.rmtree(line.repository.path)
-        line.settings('on_disk = "never"')
+        line.settings('fallback = "none"')
         line.machine.solo("run").must(10)
         line.machine.solo("run", "--role", "absent", "--ref", "-x").must(64)
         assert line.machine.is_in

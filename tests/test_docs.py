@@ -11,7 +11,8 @@ import click
 import pytest
 
 from pyinfra_solo import errors
-from pyinfra_solo.cli.commands import command
+from pyinfra_solo.cli import gate, inspect, run, setup  # noqa: F401 - they add their commands
+from pyinfra_solo.cli.common import command
 
 HERE = Path(__file__).parents[1]
 README = HERE / "README.md"

@@ -23,6 +23,7 @@ OWN = {
     "PausedError": (21, False),
     "DeadlineError": (22, True),
     "JudgedError": (30, True),
+    "DiskError": (1, True),
     "UsageError": (64, False),
 }
 

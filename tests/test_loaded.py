@@ -37,7 +37,7 @@ stage = "staging"
 ec2 = "no"
 [ops]
 remotes = ["/nowhere"]
-within = 1
+timeout = 1
 """
 WORDS = {
     "--help": ["--help"],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from benchmarks.peers.stage import INSIDE
-from pyinfra_solo.stations.converge import PROTOCOL
+from pyinfra_solo.protocol import VERSION
 from tests.lab.image import ENVIRONMENT
 
 POLICIES = f"{INSIDE}/policies"
@@ -25,7 +25,7 @@ def number_said(said: str) -> int | None:
 def ours_changed(said: str) -> int:
     """How many operations our events call changed."""
     events = [json.loads(line) for line in said.splitlines() if line.startswith('{"event"')]
-    return sum(bool(event["changed"]) for event in events if event["event"] == "operation")
+    return sum(bool(event["changed"]) for event in events if event["event"] == "OperationEnded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,11 @@ def _venv(name: str, *words: str) -> str:
     return f"python3 -m venv /opt/{name} && /opt/{name}/bin/pip install --quiet {' '.join(words)}"
 
 
-def _request(stock: bool) -> Callable[[str], str]:
+def _request(native: bool) -> Callable[[str], str]:
     """The request that converge.py makes of the child, by the folder of the ops repo."""
     asked = {
-        "protocol": PROTOCOL, "role": "w", "stage": "bench", "flags": {}, "mode": "converge",
-        "close_on_change": True, "operation_seconds": 600.0, "stock": stock,
+        "protocol": VERSION, "role": "w", "stage": "bench", "mode": "converge", "drain": "on-change",
+        "operation_timeout": 600.0, "options": {"native": native},
     }  # fmt: skip
     return lambda folder: json.dumps(asked | {"root": folder})
 
@@ -80,7 +80,7 @@ OURS = Contestant(
     lock=True,
     most=MANY,
     environment=ENGINE,
-    given=_request(False),
+    given=_request(True),
     changed=ours_changed,
 )
 
@@ -95,9 +95,7 @@ SALT = f"--local --id=localhost --file-root={POLICIES}/salt --retcode-passthroug
 
 ALL = (
     OURS,
-    replace(
-        OURS, name="ours-stock", root="ours", most=1000, given=_request(True), note="stock pyinfra's way"
-    ),
+    replace(OURS, name="ours-stock", root="ours", most=1000, given=_request(False), note="native off"),
     Contestant(
         name="pyinfra",
         work=f"env --chdir {POLICIES}/ops /opt/ours/bin/pyinfra -y @local deploy.py",

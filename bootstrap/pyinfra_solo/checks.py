@@ -9,14 +9,21 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pyinfra_solo.errors import DataError
+import msgspec
+
+from pyinfra_solo import protocol
+from pyinfra_solo.errors import DataError, SoloError
+from pyinfra_solo.protocol import ChecksAnswer, ChecksRequest
+from pyinfra_solo.system.deadline import Deadline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,14 @@ def from_json(values: Sequence[dict[str, Any]]) -> list[Check]:
             raise DataError(f"There is no check of kind {check.kind!r}. Kinds: {', '.join(_PERFORM)}.")
         checks.append(check)
     return checks
+
+
+def perform_all(checks: Sequence[Check], deadline: Deadline) -> list[Finding]:
+    """Perform all checks at once, each inside its own window and the deadline."""
+    if not checks:
+        return []
+    with ThreadPoolExecutor(max_workers=min(16, len(checks))) as pool:
+        return list(pool.map(lambda check: perform(check, deadline.at), checks))
 
 
 def perform(check: Check, until: float, interval: float = 0.25) -> Finding:
@@ -197,3 +212,20 @@ def _systemd_unit(check: Check) -> str | None:
 
 
 _PERFORM = {"http": _http, "tcp": _tcp, "command": _command, "unit": _unit}
+
+
+def main() -> int:
+    """Read a ChecksRequest from stdin, perform its checks, write a ChecksAnswer to stdout."""
+    try:
+        request = protocol.decode_request(sys.stdin.buffer.read(), ChecksRequest)
+        findings = perform_all(from_json(request.checks), Deadline.after(request.seconds))
+    except SoloError as error:
+        sys.stderr.write(f"checks: {error}\n")
+        return error.exit_code
+    answer = ChecksAnswer(protocol=protocol.VERSION, findings=[asdict(finding) for finding in findings])
+    sys.stdout.buffer.write(msgspec.json.encode(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,8 +1,9 @@
-"""What `deploy.py` says: the roles of this machine, and the gate last.
+"""What an ops repo's `deploy.py` imports: the roles of this machine, and the gate last.
 
-The same deploy.py is run by three: the engine (which has chosen the role and keeps the gate), an
-operator's `pyinfra @local deploy.py` (then the choice and the gate are made here, by the same
-stations), and a push over SSH (the role is the host's data; the gate of a machine is its own affair).
+Not to be confused with the ops repo's own file deploy.py, nor with pyinfra's decorator `deploy`. Three
+run the same deploy.py: the executor, which has chosen the role and keeps the gate; an operator's
+`pyinfra @local deploy.py`, for which pyinfra_command chooses and keeps it; and a push over SSH, where the
+role is the host's data, and the gate is left to the machine.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,63 +16,64 @@ from pyinfra_solo.errors import RoleError
 from pyinfra_solo.ops_repo.bind import BoundRole, DeployContext, bind
 from pyinfra_solo.ops_repo.values import stages
 
-_part: DeployContext | None = None
+_context: DeployContext | None = None
 
 
-def play(part: DeployContext) -> None:
-    """From here on `roles()` and `gate()` answer for the engine."""
-    global _part  # noqa: PLW0603 - pyinfra executes deploy.py with no argument to hand it over
-    _part = part
+def use(deploy_context: DeployContext) -> None:
+    """Let `roles()` and `gate()` answer for this context from here on."""
+    global _context  # noqa: PLW0603 - pyinfra executes deploy.py with no argument to hand it over
+    _context = deploy_context
 
 
 def roles() -> list[BoundRole]:
-    """The roles of the machine that is being converged, needed ones first."""
-    if _part is None:
-        play(_by_hand())
-    assert _part is not None  # noqa: S101 - for mypy
-    return list(_part.roles)
+    """Return the roles of the machine that is converged, needed ones first."""
+    if _context is None:
+        use(_new_context())
+    assert _context is not None  # noqa: S101 - for mypy
+    return list(_context.roles)
 
 
 def gate() -> None:
-    """The last line of deploy.py: the gate closes before the first change, and opens after the last."""
-    assert _part is not None, "Call roles() before gate()."  # noqa: S101
-    announce_changes(context.state.ops[context.host].values(), _part.changing)
-    _part.last()
+    """Close the gate before the first change, and open it after the last: the last line of deploy.py."""
+    assert _context is not None, "Call roles() before gate()."  # noqa: S101
+    call_before_change(context.state.ops[context.host].values(), _context.before_change)
+    _context.after_operations()
 
 
-def announce_changes(operations: Any, changing: Callable[[], None]) -> None:
-    """An operation that yields a command changes something: say so, once, before that command runs.
+def call_before_change(operations: Any, before_change: Callable[[], None]) -> None:
+    """Call `before_change` once, before the first command of the first operation that yields one.
 
-    pyinfra has no such hook; the operation's own generator is where every driver takes commands from.
+    pyinfra has no such hook. Every driver takes commands from the operation's own generator.
     """
-    told = False
+    called = False
 
-    def tell() -> None:
-        nonlocal told
-        if not told:
-            told = True
-            changing()
+    def call() -> None:
+        nonlocal called
+        if not called:
+            called = True
+            before_change()
 
     for operation in operations:
-        operation.command_generator = _told(operation.command_generator, tell)
+        operation.command_generator = _calling(operation.command_generator, call)
 
 
-def _told(generator: Callable[[], Iterator[Any]], tell: Callable[[], None]) -> Callable[[], Iterator[Any]]:
+def _calling(generator: Callable[[], Iterator[Any]], call: Callable[[], None]) -> Callable[[], Iterator[Any]]:
     def commands() -> Iterator[Any]:
         for command in generator():
-            tell()
+            call()
             yield command
 
     commands.__wrapped__ = generator  # type: ignore[attr-defined]
     return commands
 
 
-def _by_hand() -> DeployContext:
+def _new_context() -> DeployContext:
+    """Return the context of a run that our line has not started: by hand, or a push over SSH."""
     host = context.host
     if host.name in ("@local", "@solo"):
-        from pyinfra_solo import pyinfra_command as by_hand
+        from pyinfra_solo import pyinfra_command
 
-        return by_hand.begin(host.data)
+        return pyinfra_command.begin(host.data)
     root = Path(context.state.cwd or ".")
     role, stage = host.data.get("role"), host.data.get("stage") or _stage_group(root, host.groups)
     if not role or not stage:
@@ -82,5 +84,5 @@ def _by_hand() -> DeployContext:
 
 
 def _stage_group(root: Path, groups: Sequence[str]) -> str | None:
-    """A stage's inventory file makes a group of its name (pyinfra, Inventory & Data)."""
+    """Return the stage whose inventory the host is in: its file makes a group of its name (pyinfra docs)."""
     return next((group for group in groups if group in stages(root)), None)

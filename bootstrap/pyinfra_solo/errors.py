@@ -1,14 +1,14 @@
-"""What can go wrong, each with its exit status. `boot.py` alone catches.
+"""Every failure that has a name, its exit status, and whether another try can help.
 
-The codes are the operator's interface: units restart by them, and scripts read them.
+The exit statuses are the operator's interface: units restart by them, and scripts read them.
 """
 
 
 class SoloError(Exception):
-    """A failure that has a name.
+    """A failure with a name. Its text is one line: what is wrong, where, and what to do.
 
-    Its text is one line that says what is wrong and what to do; `exit_code` is the process's exit
-    status and `retry` is whether trying again, with nothing changed by a person, can help.
+    exit_code: the process's exit status. retry: whether another try can help when no person changes
+    anything.
     """
 
     exit_code = 1
@@ -19,6 +19,10 @@ class ConvergeError(SoloError):
     """An operation failed, or deploy.py could not be loaded."""
 
 
+class DiskError(SoloError):
+    """The disk is full or read-only."""
+
+
 class SourceError(SoloError):
     """No usable source: no remote answered, and what is on disk may not be used."""
 
@@ -26,7 +30,7 @@ class SourceError(SoloError):
 
 
 class TrustError(SoloError):
-    """A signature, a host key, or a tree that must not be believed."""
+    """A signature, a host key or a tree that cannot be trusted."""
 
     exit_code = 11
     retry = False
@@ -47,10 +51,13 @@ class DataError(SoloError):
 
 
 class IdentityError(SourceError):
-    """The metadata service or the EC2 API did not say who this machine is.
+    """The metadata service or the EC2 API did not identify this machine.
 
-    It shares exit status 10 with the other sources: it is one, and waiting may help.
+    It shares exit status 10 with the other sources: it is one, and a later try may help.
+    instance_id: set when that much was known.
     """
+
+    instance_id: str | None = None
 
 
 class LockedError(SoloError):
@@ -60,20 +67,20 @@ class LockedError(SoloError):
 
 
 class PausedError(SoloError):
-    """An operator has closed the gate, and the run is not to open it."""
+    """An operator has closed the gate, and the run must not open it."""
 
     exit_code = 21
     retry = False
 
 
 class DeadlineError(SoloError):
-    """Out of time."""
+    """The time is over."""
 
     exit_code = 22
 
 
 class JudgedError(SoloError):
-    """Converged, but a check of the role says no."""
+    """Converged, but a check of the role failed."""
 
     exit_code = 30
 

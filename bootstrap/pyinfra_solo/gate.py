@@ -1,7 +1,7 @@
-"""Station gate: `ping.html` on tmpfs is what a balancer asks for, and this module alone writes it.
+"""The gate: `ping.html` on tmpfs, which a balancer's health check asks for. Only this module writes it.
 
-Beside it, never served, stands a statement of what the open gate vouches for. A gate whose
-statement is of another boot or another instance is closed.
+Beside it, never served, stands a statement of what the open gate vouches for. A gate whose statement
+is of another boot or another instance is closed.
 """
 
 import json
@@ -22,10 +22,10 @@ _PING = "ping.html"
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What an open gate vouches for.
+    """The facts that an open gate vouches for.
 
-    checks: those that passed, as `checks.to_json` writes them, and python: the runtime that made
-    them, so that they can be made again. at: seconds since the epoch, by this machine's clock.
+    checks: those that passed, as `checks.to_json` writes them, and python: the interpreter that ran
+    them, so that they can be repeated. at: seconds since the epoch, by this machine's clock.
     """
 
     role: str
@@ -41,7 +41,7 @@ class Statement:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """The gate as it is: open or not, since when (seconds since the epoch), and why."""
+    """The gate's state: open or not, since when (seconds since the epoch), and why."""
 
     open: bool
     reason: str
@@ -49,54 +49,85 @@ class Gate:
     statement: Statement | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class GatePolicy:
+    """Decides when a run closes the gate.
+
+    at_boot: nothing that was true before this boot counts. drain: `limits.drain` of the settings, for a
+    run on a machine in service.
+    """
+
+    at_boot: bool
+    drain: str = "on-change"
+
+    def before_run(self) -> None:
+        """Close the gate, or check that an open one is of this boot."""
+        if self.at_boot or self.drain == "always":
+            close_gate("a run has begun")
+        else:
+            read_gate()
+
+    def before_change(self) -> bool:
+        """Close the gate before the first change. Return whether it was open."""
+        # With "never" an open gate stays open; a closed one still loses the old statement.
+        if self.drain == "never" and not self.at_boot and read_gate().open:
+            return False
+        return close_gate("a run is changing this machine")
+
+    def on_failure(self, reason: str, *, in_doubt: bool) -> None:
+        """Close the gate of a run that failed. in_doubt: its statement may no longer be true."""
+        if self.at_boot or in_doubt:
+            close_gate(reason)
+
+
 def boot_id() -> str:
-    """This boot's identity (random(4), /proc/sys/kernel/random/boot_id)."""
+    """Return this boot's identity (random(4), /proc/sys/kernel/random/boot_id)."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def close_gate(reason: str, *, reopenable: bool = False, gate: Path | None = None) -> bool:
-    """Close it, whatever there is. True when it was open. The newest reason is kept for `status`,
-    with the time since which it is closed.
+    """Close the gate, whatever stands there. Return whether it was open.
 
-    reopenable: the machine is as the statement says, and stays so: an operator may open it again.
+    The newest reason is kept for `status`, with the time since which the gate is closed.
+    reopenable: the machine is as the statement says and stays so: an operator may open it again.
     """
     gate = gate or paths.GATE
-    _make(gate)
+    _make_folders(gate)
     was_open = (gate / _PING).exists()
     for path in sorted(gate.iterdir(), key=lambda path: path.name != _PING):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    said = _said(_closed(gate))
-    since = time.time() if was_open else said.get("at", time.time())
+    before = _read_json(_closed(gate))
+    since = time.time() if was_open else before.get("at", time.time())
     if not reopenable:
         _statement(gate).unlink(missing_ok=True)
-    with suppress(OSError):  # a full tmpfs: it is closed all the same
-        by_hand = time.monotonic() if reopenable else said.get("by_hand")
+    with suppress(OSError):  # a full tmpfs: the gate is closed all the same
+        by_hand = time.monotonic() if reopenable else before.get("by_hand")
         _replace(_closed(gate), json.dumps({"reason": reason, "at": since, "by_hand": by_hand}))
     return was_open
 
 
 def open_gate(statement: Statement, *, began: float | None = None, gate: Path | None = None) -> None:
-    """Open it: the statement first, so that an open gate always has one, and ping.html by rename.
+    """Open the gate: write the statement first, then ping.html by rename.
 
-    began: of the run that opens it, on the monotonic clock. Raises PausedError when an operator has
-    closed the gate since; the statement is written, so that `gate open` can open it.
+    began: of the run that opens it, seconds on the monotonic clock. Raises PausedError when an operator
+    has closed the gate since; the statement is written, so that `gate open` can open it.
     """
     gate = gate or paths.GATE
-    _make(gate)
-    said = _said(_closed(gate))
-    if began is not None and (said.get("by_hand") or 0) > began:
+    _make_folders(gate)
+    closed = _read_json(_closed(gate))
+    if began is not None and (closed.get("by_hand") or 0) > began:
         _replace(_statement(gate), json.dumps(asdict(statement)))
         raise PausedError(
-            f"The gate was closed by hand while this run was at work ({said.get('reason')}). `pyinfra-solo gate open` opens it."
+            f"The gate was closed by hand during this run ({closed.get('reason')}). `pyinfra-solo gate open` opens it."
         )
-    kept = _read(gate)
-    if kept and (gate / _PING).exists() and _same(kept, statement):
-        # In service as it was: the page is not touched, and it is open since then.
-        if (kept.checks, kept.python) != (statement.checks, statement.python):
-            _replace(_statement(gate), json.dumps(asdict(replace(statement, at=kept.at))))
+    current = _read_statement(gate)
+    if current and (gate / _PING).exists() and _vouch_for_the_same(current, statement):
+        # In service as before: ping.html is not touched, and the gate is open since then.
+        if (current.checks, current.python) != (statement.checks, statement.python):
+            _replace(_statement(gate), json.dumps(asdict(replace(statement, at=current.at))))
         return
     _replace(_statement(gate), json.dumps(asdict(statement)))
     _replace(gate / _PING, "ok", via=gate.parent)
@@ -104,36 +135,38 @@ def open_gate(statement: Statement, *, began: float | None = None, gate: Path | 
 
 
 def kept_statement(*, gate: Path | None = None) -> Statement | None:
-    """What the gate vouched for when an operator closed it, if that was in this boot."""
-    statement = _read(gate or paths.GATE)
+    """Return the statement that was kept when an operator closed the gate, if that was in this boot."""
+    statement = _read_statement(gate or paths.GATE)
     return statement if statement and statement.boot_id == boot_id() else None
 
 
 def read_gate(instance_id: str | None = None, *, gate: Path | None = None) -> Gate:
-    """The gate as it is. An open one that is not of this boot, or of another instance when
-    `instance_id` is given, is closed here and now, if this process may."""
+    """Return the gate's state. Close an open gate whose statement is wrong, if this process may.
+
+    Wrong: not of this boot, or of another instance when `instance_id` is given.
+    """
     gate = gate or paths.GATE
-    page = _page(gate)
-    if page is None:
-        said = _said(_closed(gate))
+    ping = _identity(gate / _PING)
+    if ping is None:
+        closed = _read_json(_closed(gate))
         return Gate(
-            open=False, reason=said.get("reason", "never opened"), since=said.get("at"), statement=None
+            open=False, reason=closed.get("reason", "never opened"), since=closed.get("at"), statement=None
         )
-    statement = _read(gate)  # after ping.html, which is written after it
+    statement = _read_statement(gate)  # after ping.html, which is written after it
     problem = _problem(statement, instance_id)
     if problem is None and statement is not None:
         return Gate(open=True, reason="converged and judged", since=statement.at, statement=statement)
-    if _page(gate) != page:
-        return read_gate(instance_id, gate=gate)  # closed meanwhile, by who had a reason of their own
+    if _identity(gate / _PING) != ping:
+        return read_gate(instance_id, gate=gate)  # another process has closed it meanwhile
     if os.access(gate, os.W_OK):
         close_gate(problem or "no statement", gate=gate)
     return Gate(open=False, reason=problem or "no statement", since=time.time(), statement=None)
 
 
-def _page(gate: Path) -> tuple[int, int] | None:
-    """This very ping.html; another one's is another."""
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return inode and ctime of ping.html, to notice that it was replaced. None: it is not there."""
     try:
-        about = (gate / _PING).stat()
+        about = path.stat()
     except FileNotFoundError:
         return None
     return about.st_ino, about.st_ctime_ns
@@ -149,15 +182,15 @@ def _problem(statement: Statement | None, instance_id: str | None) -> str | None
     return None
 
 
-def _same(one: Statement, other: Statement) -> bool:
-    """Equal but for the run and the time: then the gate is left as it is, with its first time."""
+def _vouch_for_the_same(one: Statement, other: Statement) -> bool:
+    """Compare all but the run, the time, and how the checks were performed."""
     return replace(one, run="", at=0, checks=(), python="") == replace(
         other, run="", at=0, checks=(), python=""
     )
 
 
-def _make(gate: Path) -> None:
-    """The web server's account must be able to come in, whatever the umask of who makes it."""
+def _make_folders(gate: Path) -> None:
+    """Make the folders 0755 whatever the umask: the web server's account must be able to enter."""
     for folder in (gate.parent, gate):
         try:
             folder.mkdir(parents=True)
@@ -174,23 +207,23 @@ def _closed(gate: Path) -> Path:
     return gate.parent / "closed.json"
 
 
-def _read(gate: Path) -> Statement | None:
+def _read_statement(gate: Path) -> Statement | None:
     try:
-        return Statement(**_said(_statement(gate)))
+        return Statement(**_read_json(_statement(gate)))
     except TypeError:
         return None
 
 
-def _said(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        said = json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _replace(path: Path, text: str, via: Path | None = None) -> None:
-    """By rename, mode 0644. On tmpfs there is nothing to sync."""
+    """Write a file of mode 0644 by rename. tmpfs has nothing to sync."""
     beside = (via or path.parent) / f".{path.name}.{os.getpid()}"
     beside.write_text(text)
     beside.chmod(0o644)

@@ -1,56 +1,39 @@
-"""What a run would change, and nothing changed: every operation, with a diff of every file."""
+"""Preview a run: every operation that would change something, with a diff of every file."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from pyinfra_solo import paths
-from pyinfra_solo.boot import RunOptions, identify_machine, prepare_runtime
+from pyinfra_solo.boot import Tree, choose, fetch_and_prepare, start_converge
+from pyinfra_solo.protocol import RunOptions
+from pyinfra_solo.report.records import StationName
 from pyinfra_solo.run.console import printable
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
-from pyinfra_solo.stations.converge import Changes, Engine, converge, engine_of
-from pyinfra_solo.stations.fetch import fetch
+from pyinfra_solo.stations.converge import Changes, engine_of
 from pyinfra_solo.stations.identify import Instance
-from pyinfra_solo.stations.last_good import last_good
-from pyinfra_solo.stations.resolve import resolve, stage_of
 
 
 def plan(
     settings: Settings, options: RunOptions, run: Run, *, folder: Path | None, python: Path, blank: bool
 ) -> Changes:
-    """folder: a working tree to plan instead of the wanted commit; then nothing is fetched, and the
-    engine is this one (`python`). blank: against a machine with nothing on it, without touching one.
-    Raises SoloError.
+    """Plan the wanted commit, or the working tree `folder`; change nothing. Raises SoloError.
+
+    A folder is planned by its own engine with this `python`, and nothing is fetched. blank: plan a machine
+    with nothing on it, without asking this one.
     """
-    with run.station("identify"):
-        instance = Instance(on_ec2=False) if blank else identify_machine(settings, options, run)
-        stage = stage_of(options.stage, settings.machine.stage, instance)
-    if folder:
-        root, engine = folder.resolve(), engine_of(folder.resolve(), python)
-    else:
-        root, engine = _fetched(settings, options, stage.name, run)
-    with run.station("resolve"):
-        choice = resolve(root, options.role, settings.machine.role, stage, instance)
-        run.report.role, run.report.stage = choice.role.name, choice.stage.name
-        run.say(f"{choice.role}, {choice.stage}")
-    with run.station("plan"):
-        return converge(
-            root, engine, choice, options.flags, run,
-            operation_seconds=settings.limits.operation, mode="blank" if blank else "plan",
-            stock=options.stock or not settings.converge.native,
-        )  # fmt: skip
 
+    def tree_of(stage: str) -> Tree:
+        if folder:
+            return Tree(root=folder.resolve(), engine=engine_of(folder.resolve(), python))
+        return fetch_and_prepare(settings, options, run, stage, tidy=False)
 
-def _fetched(settings: Settings, options: RunOptions, stage: str, run: Run) -> tuple[Path, Engine]:
-    with run.station("fetch"):
-        checkout = fetch(settings.ops, stage, options.ref, paths.STATE, run, good=last_good(), tidy=False)
-        run.report.sha, run.report.source = checkout.sha, checkout.source
-    with run.station("prepare"):
-        return checkout.root, engine_of(checkout.root, prepare_runtime(settings, checkout, run).python)
+    target = choose(settings, options, run, tree_of, instance=Instance(on_ec2=False) if blank else None)
+    with run.station(StationName.PLAN):
+        return start_converge(settings, options, run, target, "blank" if blank else "plan")
 
 
 def lines(changes: Changes) -> Iterator[str]:
-    """The plan as text: operations that would change something, with what they would do."""
+    """Yield the plan as text: the operations that would change something, and how."""
     for operation in changes.operations:
         if operation.changed:
             yield printable(f"~ {operation.name}")

@@ -1,11 +1,11 @@
-"""`pyinfra @local deploy.py`: the same choice of role, the same judge, and the same gate-last rule, when
-it is pyinfra's command that drives and not our line."""
+"""The line under pyinfra's own command: `pyinfra @local deploy.py` with the same role, lock, judge and gate.
+
+pyinfra drives the operations; there is no deadline, report or idempotence check.
+"""
 
 import atexit
 import json
-import os
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
@@ -14,47 +14,39 @@ from pyinfra import context
 from pyinfra.operations import python
 
 from pyinfra_solo import checks
-from pyinfra_solo.boot import RunOptions, identify_machine
+from pyinfra_solo.boot import Target, Tree, choose, vouch
 from pyinfra_solo.clients.git import head
-from pyinfra_solo.errors import JudgedError, SoloError
+from pyinfra_solo.errors import SoloError
 from pyinfra_solo.executor.solo_connector import take_over
-from pyinfra_solo.gate import Statement, boot_id, close_gate, open_gate, read_gate
+from pyinfra_solo.gate import GatePolicy, close_gate
 from pyinfra_solo.ops_repo.bind import BoundRole, DeployContext, bind
-from pyinfra_solo.run import start as runs
+from pyinfra_solo.protocol import RunOptions
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
-from pyinfra_solo.stations.identify import Instance
+from pyinfra_solo.run.start import start_run
+from pyinfra_solo.stations.converge import engine_here
 from pyinfra_solo.stations.judge import judge_here
-from pyinfra_solo.stations.resolve import Choice, resolve, stage_of
-
-
-class _Work:
-    """How far the operations have come: pyinfra tells nobody when one of them fails."""
-
-    def __init__(self) -> None:
-        self.start_run = self.done = False
-
-    def close_if_half_done(self) -> None:
-        """At the process's end, with the run lock still held."""
-        if self.start_run and not self.done:
-            close_gate("a run by hand changed this machine and did not end well")
 
 
 def begin(data: Any) -> DeployContext:
-    """What deploy.py is to do on this machine. data: pyinfra's host data: `--data role=web`.
+    """Start a run by hand, and return what deploy.py is to do on this machine.
 
-    Ends the process with the error's exit status when there is no answer.
+    data: pyinfra's host data, such as `--data role=web`. On a failure the process ends with the error's
+    exit status.
     """
     stack = ExitStack()
     atexit.register(stack.close)
     try:
         settings, run = stack.enter_context(
-            runs.start_run(None, "pyinfra @local deploy.py", keep_report=False, bounded=False)
+            start_run(None, "pyinfra @local deploy.py", keep_report=False, bounded=False)
         )
         take_over(context.ctx_host.get(), native=settings.converge.native, seconds=settings.limits.operation)
-        work = _Work()
-        stack.callback(work.close_if_half_done)
-        return _part(settings, run, dict(context.inventory.get_override_data()), data, work)
+        policy = GatePolicy(at_boot=False, drain=settings.limits.drain)
+        # pyinfra tells nobody when an operation fails: the end of the process, under the lock, decides.
+        stack.callback(
+            lambda: policy.on_failure("a run by hand did not end well", in_doubt=run.gate_in_doubt)
+        )
+        return _context(settings, policy, run, data)
     except SoloError as error:
         _end(error)
 
@@ -64,61 +56,43 @@ def _end(error: SoloError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any, work: _Work) -> DeployContext:
+def _context(settings: Settings, policy: GatePolicy, run: Run, data: Any) -> DeployContext:
     root = Path(context.state.cwd or ".").resolve()
     options = RunOptions(role=data.get("role"), stage=data.get("stage"))
-    with run.station("identify"):
-        instance = identify_machine(settings, options, run)
-        read_gate(instance.id)
-        stage = stage_of(options.stage, settings.machine.stage, instance)
-    with run.station("resolve"):
-        choice = resolve(root, options.role, settings.machine.role, stage, instance)
-        run.say(f"{choice.role}, {choice.stage}")
+    tree = Tree(root=root, engine=engine_here(Path(sys.executable)))
+    target = choose(settings, options, run, lambda _stage: tree)
+    flags = dict(context.inventory.get_override_data())
     values = {key: _text(value) for key, value in flags.items() if key not in ("role", "stage")}
-    bound = bind(root, choice.role.name, choice.stage.name, values)
+    bound = bind(root, target.role.name, target.stage.name, values)
 
     if settings.limits.drain == "always":
         # An operation, because a dry run comes here too.
         python.call(
-            name="the gate is closed while a run is at work",
+            name="the gate is closed during a run",
             function=close_gate, reason="a run by hand has begun",
         )  # fmt: skip
 
-    def changing() -> None:
-        work.start_run = True
-        if settings.limits.drain != "never" or not read_gate().open:
-            close_gate("a run by hand is changing this machine")
+    def before_change() -> None:
+        run.gate_in_doubt = True
+        policy.before_change()
 
-    def last() -> None:
+    def after_operations() -> None:
         python.call(
-            name="the gate is open, because all is right",
-            function=_judge_and_open,
-            choice=choice, instance=instance, bound=bound, root=root, run=run, work=work,
+            name="the gate is open, because every check passes",
+            function=_judge_and_open, target=target, bound=bound, run=run,
         )  # fmt: skip
 
-    return DeployContext(bound, changing, last)
+    return DeployContext(bound, before_change, after_operations)
 
 
-def _judge_and_open(
-    choice: Choice, instance: Instance, bound: list[BoundRole], root: Path, run: Run, work: _Work
-) -> None:
-    """The last operation: pyinfra comes to it only when every other one has succeeded."""
+def _judge_and_open(target: Target, bound: list[BoundRole], run: Run) -> None:
+    """Run as the last operation: pyinfra reaches it only when every other one has succeeded."""
+    run.gate_in_doubt = True
     declared = [check for one in bound for check in one.checks()]
-    try:
-        judge_here(declared, run.deadline).require_ready()
-    except JudgedError as problem:
-        close_gate(str(problem))
-        raise
-    os.sync()
-    open_gate(
-        Statement(
-            role=choice.role.name, stage=choice.stage.name, sha=head(root), boot_id=boot_id(), instance_id=instance.id,
-            checks=checks.to_json(declared), python=sys.executable, run=run.id, at=time.time(),
-        )
-    )  # fmt: skip
-    work.done = True
+    judge_here(declared, run.deadline).require_ready()
+    vouch(target, head(target.tree.root), checks.to_json(declared), sys.executable, run)
 
 
 def _text(value: Any) -> str:
-    """pyinfra has read the flag already; `data.layered` reads it as its field's type."""
+    """Return the flag as text: pyinfra has parsed it, and `values.layered` parses it as its field's type."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -159,7 +159,7 @@ def test_a_wrong_flag_does_not_show_what_may_be_a_secret(machine: Machine) -> No
         (["plan"], {}, 10, "No remote is set"),
         (["run"], {"limits": "deadline = 0"}, 22, "Out of time while coming to close gate"),
         (["run"], {"machine": 'ec2 = "yes"', "limits": "metadata = 0.1"}, 10, "set machine.ec2 = 'no'"),
-        (["gate", "open", "--reason", "x"], {}, 30, "No run of this boot vouches for this machine"),
+        (["gate", "open", "--reason", "x"], {}, 30, "Not reopened: no successful run since this boot"),
     ],
 )  # fmt: skip
 def test_each_failure_has_its_exit_status_its_line_and_its_report(

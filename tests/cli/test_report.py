@@ -85,7 +85,7 @@ def test_a_page_is_written_where_it_is_wanted(machine: Machine, tmp_path: Path) 
         (["20261119T000000Z-abcdef"], "The newest there are: 20261121T000000Z-abcdef, 20261120T000000Z-abcdef."),
         (["../last-run"], "There is no report of a run '../last-run'."),
         (["--html", "/no/such/page.html"], "--html /no/such/page.html: No such file or directory. Name a file"),
-        (["--slow", "--timeline"], "Ask for one."),
+        (["--slow", "--timeline"], "Give one."),
         (["--html"], "requires an argument"),
         (["one", "two"], "unexpected extra argument"),
     ],
@@ -134,7 +134,7 @@ def test_a_report_of_an_engine_that_measured_nothing_is_read(machine: Machine) -
     older = json.loads(encode(whole()))
     for said in (older, *older["operations"]):
         said.pop("began")
-    del older["again"], older["operations"][0]["cpu"], older["operations"][0]["waits"]
+    del older["not_idempotent"], older["operations"][0]["cpu"], older["operations"][0]["waits"]
     (machine.state / "last-run.json").write_text(json.dumps(older))
 
     for flag in ("--slow", "--timeline", "--json"):

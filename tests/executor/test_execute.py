@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from pathlib import Path
 
-import msgspec
 import pytest
 from pyinfra.api import QuoteString, StringCommand
 
 from pyinfra_solo.errors import ConvergeError, DeadlineError, JudgedError
-from pyinfra_solo.executor.__main__ import Request, _request
 from pyinfra_solo.executor.connector import program
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.operations import script
-from pyinfra_solo.report.records import Operation
+from pyinfra_solo.protocol import Failed, OperationEnded
 from pyinfra_solo.stations.converge import Changes
 from tests.support.machine import converged, new_run, ops, put_below, write
 
@@ -80,7 +77,7 @@ def test_a_roles_own_code_finds_in_its_place_what_was_put(target: Path, operatio
 def test_a_second_look_runs_no_code_past_the_first_command(target: Path) -> None:
     changes = converged(tree(target, TWICE))
     assert (target / "notes").read_text() == "noted"
-    assert [one.would for one in changes.again or []] == [["run true"]]
+    assert [one.commands for one in changes.not_idempotent or []] == [["run true"]]
 
 
 def test_what_failed_and_was_ignored_is_looked_at_again_as_it_may_have_changed_something(
@@ -88,7 +85,10 @@ def test_what_failed_and_was_ignored_is_looked_at_again_as_it_may_have_changed_s
 ) -> None:
     changes = converged(tree(target, HALF))
     assert (target / "half").read_text() == "x\n"
-    assert [one.name for one in changes.again or []] == ["site | it half fails", "site | it is never done"]
+    assert [one.name for one in changes.not_idempotent or []] == [
+        "site | it half fails",
+        "site | it is never done",
+    ]
 
 
 def test_a_function_has_a_time_like_any_command(target: Path) -> None:
@@ -109,20 +109,12 @@ files.put(name="it is put", src=StringIO("old"), dest=f"{{data.target}}/file")
 
 
 def test_an_engine_without_a_second_look_proves_nothing() -> None:
-    changed = Operation(name="one", changed=True)
+    changed = OperationEnded(name="one", changed=True)
     changes = Changes(roles=[], operations=[changed], checks=[], closed=False)
-    with pytest.raises(JudgedError, match="no second look"):
+    with pytest.raises(JudgedError, match="made no idempotence check"):
         changes.require_idempotent()
     Changes(roles=[], operations=[], checks=[], closed=False).require_idempotent()
-    Changes(roles=[], operations=[changed], checks=[], closed=False, again=[]).require_idempotent()
-
-
-def test_an_engine_that_is_asked_what_it_does_not_know_says_so() -> None:
-    known = {"protocol": 1, "root": "/", "role": "a", "stage": "b", "flags": {}, "mode": "converge",
-             "close_on_change": True, "operation_seconds": 1}  # fmt: skip
-    assert _request(json.dumps(known).encode()) == msgspec.convert(known, Request)
-    with pytest.raises(ConvergeError, match=r"The engines disagree: .*`newer`.*Bake a new image"):
-        _request(json.dumps({**known, "newer": True}).encode())
+    Changes(roles=[], operations=[changed], checks=[], closed=False, not_idempotent=[]).require_idempotent()
 
 
 @pytest.mark.parametrize(
@@ -148,6 +140,6 @@ def test_a_secret_is_hidden_in_every_form_that_a_message_gives_it() -> None:
     out = io.BytesIO()
     tell = EventWriter(out)
     tell.hide([hidden])
-    tell.event("failed", message=f"{hidden} and {hidden!r} and {' '.join(hidden.split())}")
+    tell.write(Failed(code=1, message=f"{hidden} and {hidden!r} and {' '.join(hidden.split())}"))
     assert b"hush" not in out.getvalue()
     assert out.getvalue().count(b"[redacted]") == 3

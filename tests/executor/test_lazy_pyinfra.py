@@ -85,8 +85,8 @@ print(json.dumps([
 _STATE = """
 from pyinfra.context import ctx_host, ctx_state
 if "pyinfra_solo.executor.lazy_pyinfra" in sys.modules:
-    from pyinfra_solo.executor.host import state_here
-    state = state_here(Path("."), {})
+    from pyinfra_solo.executor.host import local_state
+    state = local_state(Path("."), {})
 else:
     from pyinfra.api import Config, Inventory, State
     from pyinfra.api.connect import connect_all

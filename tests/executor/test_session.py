@@ -14,6 +14,7 @@ import pytest
 
 from pyinfra_solo import paths
 from pyinfra_solo.errors import ConvergeError, DataError, RoleError, SoloError
+from pyinfra_solo.protocol import OperationEnded
 from pyinfra_solo.report.records import Operation
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.stations.converge import Changes
@@ -50,7 +51,7 @@ def names(changes: Changes, *, changed: bool = True) -> list[str]:
     return [_own(operation) for operation in changes.operations if operation.changed == changed]
 
 
-def _own(operation: Operation) -> str:
+def _own(operation: OperationEnded | Operation) -> str:
     """Its name without the role's, which stands before it."""
     return operation.name.removeprefix("site | ")
 
@@ -77,7 +78,7 @@ class TestAConverge:
         assert [one.name for one in second.operations] == [one.name for one in first.operations]
 
     def test_takes_values_from_flags(self, target: Path) -> None:
-        converged(tree(target, FILE), flags={"text": "goodbye"})
+        converged(tree(target, FILE), data={"text": "goodbye"})
         assert (target / "file").read_text() == "goodbye"
 
     def test_runs_operations_one_after_another_so_that_a_fact_sees_what_was_changed_before(
@@ -204,7 +205,7 @@ class TestAFailure:
 
     def test_by_time_out_names_the_operation_and_how_long_it_had(self, target: Path) -> None:
         root = tree(target, 'server.shell(name="it hangs", commands="echo so far; sleep 60")')
-        message, run = failure(root, ConvergeError, operation_seconds=0.3)
+        message, run = failure(root, ConvergeError, operation_timeout=0.3)
         assert message == "The operation 'site | it hangs' failed: took longer than 0.3 s and was ended"
         assert run.report.operations[-1].output == ["so far", "took longer than 0.3 s and was ended"]
 
@@ -212,7 +213,7 @@ class TestAFailure:
         root = tree(
             target, 'server.shell(name="it hangs", commands=f"sleep 60 & echo $! > {data.target}/pid; wait")'
         )
-        failure(root, ConvergeError, operation_seconds=0.5)
+        failure(root, ConvergeError, operation_timeout=0.5)
         assert not lives(int((target / "pid").read_text()))
 
     def test_is_not_made_by_a_daemon_that_holds_stdout(self, target: Path) -> None:
@@ -240,7 +241,7 @@ class TestAFailure:
     ) -> None:
         message, run = failure(tree(target, FILE, **{name: text}), ConvergeError)
         assert says in message
-        assert not run.touched()
+        assert not run.gate_in_doubt
         assert list(target.iterdir()) == []
 
     def test_without_a_deploy_py_says_what_to_commit(self, target: Path) -> None:
@@ -323,7 +324,7 @@ class TestASecret:
 
     def test_is_in_no_event_no_output_no_message_and_no_argv(self, root: Path, target: Path) -> None:
         """Any user of the machine may read /proc/*/cmdline."""
-        message, run = failure(root, ConvergeError, flags={"token": "hunter2"})
+        message, run = failure(root, ConvergeError, data={"token": "hunter2"})
         assert (target / "token").read_text() == "token = hunter2"
         assert message == "The operation 'site | it fails' failed: the token is [redacted]"
         assert run.report.operations[-1].output == ["the token is [redacted]"]
@@ -337,7 +338,7 @@ class TestASecret:
 
     @pytest.mark.parametrize("mode", ["plan", "blank"])
     def test_is_in_no_plan(self, root: Path, target: Path, mode: str) -> None:
-        changes = converged(root, mode=mode, flags={"token": "hunter2"})
+        changes = converged(root, mode=mode, data={"token": "hunter2"})
         text = "\n".join(line for one in changes.operations for line in (one.name, *one.diff))
         assert "+token = [redacted]" in text
         assert "hunter2" not in text
@@ -348,7 +349,7 @@ class TestASecret:
         heard = io.StringIO()
         run = new_run(heard=heard)
         with pytest.raises(ConvergeError, match=r"the token \[redacted\] is too short"):
-            converged(root, run=run, flags={"token": "hunter2"})
+            converged(root, run=run, data={"token": "hunter2"})
         assert "hunter2" not in heard.getvalue()
 
 
@@ -381,7 +382,7 @@ class TestAPlan:
     def root(self, target: Path) -> Path:
         return tree(target, self.OPERATIONS)
 
-    def plan(self, root: Path, mode: str = "plan") -> dict[str, Operation]:
+    def plan(self, root: Path, mode: str = "plan") -> dict[str, OperationEnded]:
         return {_own(one): one for one in converged(root, mode=mode).operations}
 
     def test_shows_a_diff_of_every_file_and_every_command(self, root: Path, target: Path) -> None:
@@ -411,20 +412,3 @@ class TestAPlan:
     ) -> None:
         (target / "text").write_text("one\nthree\n")
         assert self.plan(root, "blank")["a text"].diff[1] == "--- /dev/null"
-
-
-def test_an_engine_of_another_protocol_is_refused(target: Path) -> None:
-    """The engine in the image may be older than the checkout's."""
-    root = tree(target, FILE)
-    (root / "bootstrap").unlink()
-    engine = root / "bootstrap/pyinfra_solo"
-    engine.mkdir(parents=True)
-    ours = Path(__file__).parents[2] / "bootstrap/pyinfra_solo"
-    for path in ours.glob("*"):
-        if path.name not in ("executor", "__pycache__"):
-            (engine / path.name).symlink_to(path)
-    (engine / "executor").mkdir()
-    for path in (ours / "executor").glob("*.py"):
-        (engine / "executor" / path.name).write_text(path.read_text().replace("PROTOCOL = 1", "PROTOCOL = 2"))
-    message, _ = failure(root, ConvergeError)
-    assert message == "The engines disagree: protocol 1 was asked, 2 is spoken. Bake a new image."

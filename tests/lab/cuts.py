@@ -66,7 +66,9 @@ class Seen:
         """The number of the operation that last began to wait for something or to change it; 0 before the first."""
         path = self._machine.inside(f"{STATE}/reports/{self._read().get('run')}.events")
         with suppress(OSError):
-            numbers = re.findall(rb'^\{"event":"starting","number":(\d+),', path.read_bytes(), re.MULTILINE)
+            numbers = re.findall(
+                rb'^\{"event":"OperationStarted","number":(\d+),', path.read_bytes(), re.MULTILINE
+            )
             return int(numbers[-1]) if numbers else 0
         return 0
 

@@ -105,7 +105,7 @@ def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, 
         assert found["run"] == last["run"]
     names = [operation["name"] for operation in last["operations"]]
     assert len(names) > 10
-    assert [event["name"] for event in events(web1, last["run"], "operation")] == names
+    assert [event["name"] for event in events(web1, last["run"], "OperationEnded")] == names
     journal, console = web1.journal("pyinfra-solo"), web1.console()
     for number, name in enumerate(names, 1):
         line = f"converge: {number}/{len(names)} {name}: "

@@ -220,7 +220,7 @@ def test_what_on_disk_says_is_what_a_machine_without_git_does(fleet: Fleet, off:
     """The newest commit that was fetched fails; the last good one is an older one."""
 
     def run(policy: str) -> tuple[int, Any]:
-        settings = fleet.settings(ref="disk", on_disk=policy)
+        settings = fleet.settings(ref="disk", fallback=policy)
         off.write("/etc/pyinfra-solo/config.toml", settings, 0o600)
         code, _, _ = solo(off, "run")
         return code, report(off)
@@ -234,10 +234,10 @@ def test_what_on_disk_says_is_what_a_machine_without_git_does(fleet: Fleet, off:
         fleet.lab.git.stop()
         code, found = run("newest")
         assert (code, found["sha"], found["source"]) == (1, newest, "disk")
-        code, found = run("never")
+        code, found = run("none")
         assert (code, found["sha"]) == (10, None)
-        assert "ops.on_disk is 'never'" in found["error"]
-        code, found = run("good")
+        assert "ops.fallback is 'none'" in found["error"]
+        code, found = run("last-good")
         assert (code, found["sha"], found["source"]) == (0, good, "disk")
         assert gate_is_open(off)
     finally:

@@ -174,7 +174,7 @@ class Watch:
                 return
             self._events += 1
             event = json.loads(line)
-            if event["event"] == "operation" and (event["changed"] or event["failed"]):
+            if event["event"] == "OperationEnded" and (event["changed"] or event["failed"]):
                 self._operation(event)
 
     def _operation(self, event: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ def drawn(name: str = "nginx runs") -> str:
         role="web", outcome="failed", error=name, station=name, sha="a" * 40, source=name,
         stations=[Station(name="converge", started=0.0, seconds=2.0, outcome="ok")],
         operations=[Operation(name=name, changed=True, seconds=1.5, cpu=0.5, waits=[Waited(what=name, seconds=1)])],
-        again=[NotIdempotent(name=name, would=[name])],
+        not_idempotent=[NotIdempotent(name=name, commands=[name])],
     )  # fmt: skip
     bars = [
         Bar(name="converge", kind="station", began=0.0, seconds=2.0),

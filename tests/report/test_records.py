@@ -44,7 +44,7 @@ def whole() -> Report:
         stage="production", sha="a" * 40, source="https://git.example.com/ops.git", gate="closed",
         stations=[Station(name="fetch", started=0.0, seconds=1.0, outcome="ok", detail=["x"], waits=[Wait(what="a", why="b", seconds=0.2)])],
         operations=[Operation(name="nginx runs", changed=True, failed=True, seconds=1.5, output=["x"], diff=["+ x"], began=101.5, cpu=0.5, waits=[Waited(what="sh packages", seconds=1.0)])],
-        again=[NotIdempotent(name="nginx runs", would=["systemctl start nginx"])], began=100.0,
+        not_idempotent=[NotIdempotent(name="nginx runs", commands=["systemctl start nginx"])], began=100.0,
         findings=[Finding(check="unit nginx", passed=False, detail="failed", tries=3, seconds=60.0)],
     )  # fmt: skip
 

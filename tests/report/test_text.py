@@ -34,7 +34,7 @@ def test_a_run_that_went_well_is_told_from_its_outcome_to_its_checks() -> None:
         role="web", stage="production", instance_id="i-0a1", sha="a" * 40, source="disk",
         stations=[Station(name="identify", started=0, seconds=1.25, outcome="ok", waits=[Wait(what="a", why="b", seconds=1)])],
         operations=[NGINX, Operation(name="nginx runs", changed=False)],
-        again=[NotIdempotent(name="the clock is right", would=["date -s now"])],
+        not_idempotent=[NotIdempotent(name="the clock is right", commands=["date -s now"])],
         findings=[Finding(check="unit nginx", passed=True, detail="", tries=1, seconds=0.5)],
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pyinfra_solo import protocol
 from pyinfra_solo.errors import DeadlineError, RoleError
 from pyinfra_solo.run.console import PlainConsole
 from pyinfra_solo.run.run import Run
@@ -76,7 +77,7 @@ def test_a_run_that_is_out_of_time_does_not_enter_the_next_station() -> None:
 def test_the_lock_is_told_of_each_station() -> None:
     seen: list[str] = []
     run = new_run()
-    run.at = seen.append
+    run.on_station = seen.append
     for name in ("identify", "fetch"):
         with run.station(name):
             pass
@@ -91,7 +92,7 @@ def test_a_wait_is_told_and_reported_under_its_station() -> None:
         run.waited(Wait(what="metadata service", why="answered 503", seconds=0.21))
 
     assert station.waits == [Wait(what="metadata service", why="answered 503", seconds=0.21)]
-    assert "identify: metadata service: answered 503; again in 0.2 s" in heard.getvalue()
+    assert "identify: metadata service: answered 503; next try in 0.2 s" in heard.getvalue()
 
 
 def test_what_is_said_before_the_first_station_is_the_run_s() -> None:
@@ -101,24 +102,13 @@ def test_what_is_said_before_the_first_station_is_the_run_s() -> None:
     assert heard.getvalue() == "run: waiting for run 17\n"
 
 
-@pytest.mark.parametrize(
-    ("station", "changing", "touched"),
-    [
-        ("identify", False, False),
-        ("converge", False, False),
-        ("converge", True, True),
-        ("judge", False, True),
-        ("open gate", False, True),
-    ],
-)
-def test_a_machine_is_touched_once_a_change_has_begun_or_its_checks_are_made(
-    station: str, changing: bool, touched: bool
-) -> None:
+def test_a_change_puts_the_gate_in_doubt() -> None:
+    """Only what has happened counts: a failure before the first change leaves an open gate alone."""
     run = new_run()
-    with run.station(station):
-        run.changing = changing
-
-    assert run.touched() is touched
+    run.observe(protocol.OperationStarted(number=1, name="one"))
+    assert not run.gate_in_doubt
+    run.observe(protocol.Changing())
+    assert run.gate_in_doubt
 
 
 def test_the_report_on_disk_says_where_a_run_is(below: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from pyinfra_solo import gate
-from pyinfra_solo.errors import DataError, LockedError, RoleError, SoloError
+from pyinfra_solo.errors import DataError, DiskError, LockedError, RoleError, SoloError
 from pyinfra_solo.gate import close_gate, open_gate, read_gate
 from pyinfra_solo.report.records import last
-from pyinfra_solo.run.start import DiskError, start_run
+from pyinfra_solo.run.start import start_run
 from pyinfra_solo.system.deadline import Deadline
 from pyinfra_solo.system.lock import held, owner
 from tests.test_gate import statement
@@ -67,7 +67,7 @@ def test_settings_that_are_wrong_are_in_the_report_of_the_run(below: Path, name:
 def test_a_boot_closes_the_gate_before_it_reads_a_setting(below: Path) -> None:
     configure(below, "[")
     open_gate(statement())
-    with pytest.raises(DataError), start_run(None, "boot"):
+    with pytest.raises(DataError), start_run(None, "boot", at_boot=True):
         pytest.fail("it began")
 
     assert not read_gate().open
@@ -82,7 +82,7 @@ def test_a_boot_that_fails_by_anything_closes_the_gate_and_says_why(
 ) -> None:
     open_gate(statement())
 
-    assert fails("boot", error) is error
+    assert fails("boot", error, at_boot=True) is error
     assert below.exists()
     found = last()
     assert found is not None
@@ -121,7 +121,7 @@ def test_what_a_disk_does_to_a_child_has_the_same_name(below: Path) -> None:
 
     assert isinstance(problem, DiskError)
     assert "\n" not in str(problem)
-    assert "fatal: cannot write x: No space left on device. Make room, and run again." in str(problem)
+    assert "fatal: cannot write x: No space left on device. Make room, and run it once more." in str(problem)
     assert below.exists()
 
 
@@ -131,9 +131,9 @@ def test_the_report_is_handed_over_whole_also_of_a_run_that_failed(
 ) -> None:
     given: list[dict[str, Any]] = []
     if error:
-        fails("run \udcff", error, then=given.append)
+        fails("run \udcff", error, at_end=given.append)
     else:
-        with start_run(None, "run \udcff", then=given.append) as (_, run):
+        with start_run(None, "run \udcff", at_end=given.append) as (_, run):
             run.end("ready")
 
     assert len(given) == 1
@@ -169,7 +169,7 @@ def test_a_boot_waits_for_the_lock_longer_than_a_run_by_hand(
         pass
     waited = threading.Timer(0.05, free.set)
     waited.start()
-    with start_run(None, "boot"):
+    with start_run(None, "boot", at_boot=True):
         pass
     other.join()
 
@@ -183,7 +183,11 @@ def _hold(free: threading.Event) -> None:
 
 def test_a_lock_s_wait_that_fails_at_boot_leaves_the_gate_closed(below: Path) -> None:
     configure(below, "[limits]\ndeadline = 0\n")
-    with held("another", Deadline.after(1), print), pytest.raises(LockedError), start_run(None, "boot"):
+    with (
+        held("another", Deadline.after(1), print),
+        pytest.raises(LockedError),
+        start_run(None, "boot", at_boot=True),
+    ):
         pytest.fail("two runs at once")
 
     assert gate.read_gate().reason.startswith("Another run is at work: run ")

@@ -67,7 +67,7 @@ def test_a_child_that_is_killed_is_a_failure_that_names_its_operation(target: Pa
     killer.join()
     assert str(raised.value) == (
         "The converge ended with signal 9 while the operation 'site | it takes long' was running. "
-        "Its last words are in the journal."
+        "See its last lines in the journal (`journalctl -t pyinfra-solo`)."
     )
 
 

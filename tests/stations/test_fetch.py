@@ -45,7 +45,7 @@ class Fetching:
     def __init__(self, state: Path, *remotes: str) -> None:
         self.state = state
         self.heard = io.StringIO()
-        self.options: dict[str, Any] = {"remotes": remotes, "within": 20.0}
+        self.options: dict[str, Any] = {"remotes": remotes, "timeout": 20.0}
 
     def __call__(
         self, *, flag: str | None = None, stage: str = "staging", good: str | None = None, seconds: float = 60, **options: Any
@@ -236,8 +236,8 @@ class TestOverHttp:
         closed = f"http://{HERE}:{free_port()}/ops.git"
         fetching = Fetching(tmp_path / "state", closed, f"{remote.url}/absent.git", f"{remote.url}/ops.git")
         assert fetching().source == f"{remote.url}/ops.git"
-        assert f"{closed} gives nothing" in fetching.heard.getvalue()
-        assert f"{remote.url}/absent.git gives nothing" in fetching.heard.getvalue()
+        assert f"{closed}: fetch failed" in fetching.heard.getvalue()
+        assert f"{remote.url}/absent.git fetch failed" in fetching.heard.getvalue()
 
     def test_a_server_that_hangs_costs_its_own_budget_and_leaves_no_process(
         self, tmp_path: Path, repository: Repository, remote: Any
@@ -246,7 +246,7 @@ class TestOverHttp:
         with socket.create_server((HERE, 0)) as mute:
             silent = f"http://{HERE}:{mute.getsockname()[1]}/ops.git"
             fetching = Fetching(tmp_path / "state", f"{remote.url}/ops.git", silent, str(repository.path))
-            assert fetching(within=1.0).source == str(repository.path)
+            assert fetching(timeout=1.0).source == str(repository.path)
         assert _descendants(os.getpid()) == []
 
     def test_a_server_that_hangs_for_ever_ends_with_the_run(self, tmp_path: Path, remote: Any) -> None:
@@ -273,7 +273,7 @@ class TestOverHttp:
             assert "hunter2" not in message + fetching.heard.getvalue()
             assert f"http://{host}/{path}" in message
         remote.faults.hang = True
-        message = fetching.refuses(SourceError, 10, within=0.5)
+        message = fetching.refuses(SourceError, 10, timeout=0.5)
         assert "hunter2" not in message + fetching.heard.getvalue()
 
     def test_nobody_is_asked_for_a_password(
@@ -353,20 +353,20 @@ class TestWhenNoRemoteAnswers:
     def test_the_newest_commit_on_disk_goes_on_and_says_so(self, gone: Fetching) -> None:
         checkout = gone()
         assert (checkout.sha, checkout.source) == (self.second, "disk")
-        assert f"NO REMOTE ANSWERED: going on with {self.second[:12]}" in gone.heard.getvalue()
+        assert f"NO REMOTE ANSWERED: using {self.second[:12]}" in gone.heard.getvalue()
 
     def test_the_last_good_one_goes_on_when_that_is_asked_for(self, gone: Fetching) -> None:
-        checkout = gone(on_disk="good", good=self.first)
+        checkout = gone(fallback="last-good", good=self.first)
         assert (checkout.sha, checkout.source) == (self.first, "disk")
 
     def test_the_last_good_one_must_be_known_and_on_disk(self, gone: Fetching) -> None:
         for good in (None, "2" * 40):
-            with pytest.raises(SourceError, match="no good commit of 'main' is on disk"):
-                gone(on_disk="good", good=good)
+            with pytest.raises(SourceError, match="no last-good commit of 'main' is on disk"):
+                gone(fallback="last-good", good=good)
 
     def test_nothing_goes_on_when_that_is_asked_for(self, gone: Fetching) -> None:
-        with pytest.raises(SourceError, match=r"ops\.on_disk is 'never'"):
-            gone(on_disk="never")
+        with pytest.raises(SourceError, match=r"ops\.fallback is 'none'"):
+            gone(fallback="none")
 
     def test_another_ref_s_commit_is_no_substitute(self, gone: Fetching) -> None:
         with pytest.raises(SourceError, match="no newest commit of 'live' is on disk"):
@@ -405,7 +405,7 @@ class TestWhenNoRemoteAnswers:
 
     def test_on_an_empty_disk_it_says_what_to_look_at(self, gone: Fetching) -> None:
         shutil.rmtree(gone.state)
-        assert "see that a remote answers" in gone.refuses(SourceError, 10)
+        assert "Check that a remote answers" in gone.refuses(SourceError, 10)
 
 
 class TestASignature:

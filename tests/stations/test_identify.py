@@ -51,7 +51,6 @@ def test_an_instance_is_all_that_the_metadata_service_says(metadata: Metadata, r
         security_groups=("default", "acme-web"),
         tags={"Role": "web", "Stage": "production", "aws:autoscaling:groupName": "web-blue"}, tags_from="metadata",
     )  # fmt: skip
-    assert run.report.instance_id == served.id
     assert waits(run) == []
 
 
@@ -86,7 +85,7 @@ def test_what_goes_wrong_for_a_while_is_waited_for_and_told(
     assert "PUT api/token answered 503" in waits(run)
     assert "PUT api/token answered 403" in waits(run)
     assert heard.getvalue().count("identify: metadata service: ") == 3
-    assert "; again in 0." in heard.getvalue()
+    assert "; next try in 0." in heard.getvalue()
 
 
 def test_a_service_that_is_late_is_waited_for(metadata: Metadata, run: Run) -> None:
@@ -107,7 +106,7 @@ class Starts:
 
     def say(self, station: str, text: str) -> None:
         del station
-        if "again in" in text and self.once.acquire(blocking=False):
+        if "next try in" in text and self.once.acquire(blocking=False):
             self.metadata.service.start()
 
     def station(self, name: str, seconds: float | None, outcome: str) -> None: ...

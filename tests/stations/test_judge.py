@@ -13,6 +13,7 @@ import pytest
 
 from pyinfra_solo.checks import Check, command, http, tcp, to_json, unit
 from pyinfra_solo.errors import DataError, JudgedError
+from pyinfra_solo.stations.converge import Engine
 from pyinfra_solo.stations.judge import Verdict, judge, judge_here
 from pyinfra_solo.system.deadline import Deadline
 from tests.support.machine import ENGINE, lives
@@ -23,7 +24,8 @@ HERE = "127.0.0.1"
 def judged(*checks: Check, seconds: float = 20, environment: dict[str, str] | None = None) -> Verdict:
     """The verdict of the judge's own process."""
     clean = {**os.environ, "PYTHONPATH": str(ENGINE), **(environment or {})}
-    return judge(to_json(checks), Path(sys.executable), clean, Deadline.after(seconds))
+    engine = Engine(python=Path(sys.executable), environment=clean)
+    return judge(to_json(checks), engine, Deadline.after(seconds))
 
 
 class Answering(BaseHTTPRequestHandler):
@@ -105,24 +107,25 @@ def test_a_role_without_checks_is_ready() -> None:
 
 def test_a_kind_that_the_engine_does_not_know_is_not_ready() -> None:
     """What it cannot make, it must not pass."""
-    with pytest.raises(JudgedError, match="gave no verdict"):
+    with pytest.raises(JudgedError, match="ended with exit status"):
         judged(command("true"), replace(command("true"), kind="oracle"))
 
 
 def test_a_judge_that_dies_is_not_ready() -> None:
-    with pytest.raises(JudgedError, match="gave no verdict"):
+    with pytest.raises(JudgedError, match="ended with exit status"):
         judged(command("kill -9 $PPID"))
-    with pytest.raises(JudgedError, match="gave no verdict"):
-        judge(to_json([command("true")]), Path("/bin/true"), {}, Deadline.after(5))
+    with pytest.raises(JudgedError, match="ended with exit status"):
+        judge(to_json([command("true")]), Engine(python=Path("/bin/true"), environment={}), Deadline.after(5))
 
 
 def test_a_judge_that_leaves_a_check_out_is_not_ready(tmp_path: Path) -> None:
     """An engine that answers `{"findings": []}` has judged nothing."""
     lazy = tmp_path / "lazy"
-    lazy.write_text("#!/bin/sh\ncat > /dev/null\necho '{\"findings\": []}'\n")
+    lazy.write_text('#!/bin/sh\ncat > /dev/null\necho \'{"protocol": 1, "findings": []}\'\n')
     lazy.chmod(0o755)
-    assert not judge(to_json([command("true")]), lazy, {}, Deadline.after(5)).ready
-    assert judge([], lazy, {}, Deadline.after(5)).ready
+    engine = Engine(python=lazy, environment={})
+    assert not judge(to_json([command("true")]), engine, Deadline.after(5)).ready
+    assert judge([], engine, Deadline.after(5)).ready
 
 
 def test_a_url_that_is_none_is_refused_when_it_is_declared() -> None:

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import pyinfra
 
 from pyinfra_solo import paths
+from pyinfra_solo.protocol import VERSION, Request, RunOptions
 from pyinfra_solo.run.console import PlainConsole
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.stations.converge import Changes, converge, engine_of
 from pyinfra_solo.stations.prepare import runtime_key
-from pyinfra_solo.stations.resolve import Candidate, Choice
 from pyinfra_solo.system import durable
 from pyinfra_solo.system.deadline import Deadline
 
@@ -118,16 +118,25 @@ def new_run(seconds: float = 60, heard: io.StringIO | None = None, *, keep_repor
 def converged(root: Path, *, run: Run | None = None, **options: Any) -> Changes:
     """The station converge on a working tree: role `site`, stage `staging`."""
     run = run or new_run()
+    request = Request(
+        protocol=VERSION,
+        root=str(root),
+        role="site",
+        stage="staging",
+        mode=options.pop("mode", "converge"),
+        operation_timeout=options.pop("operation_timeout", 30.0),
+        drain="on-change",
+        options=RunOptions(**options),
+    )
     with run.station("converge"):
         return converge(
-            root,
+            request,
             engine_of(root, Path(sys.executable)),
-            Choice(role=Candidate(name="site", source="the test"), stage=Candidate(name="staging", source="the test")),
-            options.pop("flags", {}),
-            run,
-            operation_seconds=options.pop("operation_seconds", 30.0),
-            **options,
-        )  # fmt: skip
+            deadline=run.deadline,
+            observe=run.observe,
+            events_file=run.events_file,
+            lock=run.lock,
+        )
 
 
 def lives(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""The process `pyinfra-solo`: its signals, and how each failure ends. stdout is data, stderr is talk."""
+"""The process `pyinfra-solo`: signals, and an exit status for each failure. stdout is data, stderr is text."""
 
 import os
 import signal
@@ -8,12 +8,13 @@ from typing import NoReturn
 
 import click
 
-from pyinfra_solo.cli.commands import command, print_json, printed
+from pyinfra_solo.cli import gate, inspect, run, setup  # noqa: F401 - they add their commands
+from pyinfra_solo.cli.common import command, print_json, printed
 from pyinfra_solo.errors import SoloError, UsageError
 
 
 class InterruptedRunError(SoloError):
-    """The run was told to stop. Its exit status is what a shell makes of the signal: 143 for SIGTERM."""
+    """A signal has stopped the run. The exit status is as in a shell: 143 for SIGTERM."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"The run was stopped by {signal.Signals(number).name}.")
@@ -21,7 +22,7 @@ class InterruptedRunError(SoloError):
 
 
 def main() -> NoReturn:
-    """Every failure ends here, as one line on stderr and the exit status of its kind."""
+    """Run the command line. Each failure is one line on stderr, and the exit status of its kind."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
             signal.signal(number, _stop)
@@ -45,7 +46,7 @@ def main() -> NoReturn:
         _json_if_asked(str(error), error.exit_code)
         sys.exit(error.exit_code)
     finally:
-        _drop_unheard()
+        _drop_unflushed_stderr()
 
 
 def _json_if_asked(error: str, exit_code: int) -> None:
@@ -53,8 +54,8 @@ def _json_if_asked(error: str, exit_code: int) -> None:
         print_json({"error": error, "exit_code": exit_code})
 
 
-def _drop_unheard() -> None:
-    """Of what stderr could not take Python would make exit status 120 (Py_FinalizeEx)."""
+def _drop_unflushed_stderr() -> None:
+    """Drop unflushed stderr: a failing flush at exit would turn the exit status into 120 (Py_FinalizeEx)."""
     try:
         if sys.stderr:
             sys.stderr.flush()
@@ -69,5 +70,5 @@ def _stop(number: int, _frame: object) -> None:
 def _say(text: str) -> None:
     from pyinfra_solo.run.console import printable
 
-    with suppress(OSError):  # nobody hears it; the exit status says it too
+    with suppress(OSError):  # stderr is closed or full; the exit status says it too
         click.echo(printable(text), err=True)

@@ -1,65 +1,33 @@
-"""The child of station converge: runs deploy.py through pyinfra's API, and tells what happens.
+"""Run deploy.py through pyinfra's API, for the station converge of another engine version.
 
-`python -m pyinfra_solo.executor` reads one request from stdin and writes events to what was its stdout,
-a JSON object a line. It is the checkout's own engine that runs here, in the checkout's runtime; the
-one that asks may be older, so both sides know the protocol's number.
+`python -m pyinfra_solo.executor` reads a protocol.Request from stdin, and writes events to stdout.
 """
 
 import os
 import sys
 
-import msgspec
-
-from pyinfra_solo.errors import ConvergeError, SoloError
-from pyinfra_solo.executor import lazy_pyinfra as lean
+from pyinfra_solo import protocol
+from pyinfra_solo.errors import SoloError
+from pyinfra_solo.executor import lazy_pyinfra
 from pyinfra_solo.executor.events import EventWriter
-
-PROTOCOL = 1
-
-
-class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the parent asks. mode: converge; plan, which runs facts and changes nothing; or blank,
-    which runs nothing at all and answers every fact as a machine with nothing on it would."""
-
-    protocol: int
-    root: str
-    role: str
-    stage: str
-    flags: dict[str, str]
-    mode: str
-    close_on_change: bool
-    operation_seconds: float
-    stock: bool = False
-    """Every fact and command by a shell, nothing in the process."""
-
-
-def _request(text: bytes) -> Request:
-    try:
-        return msgspec.json.decode(text, type=Request)
-    except msgspec.ValidationError as error:
-        raise ConvergeError(
-            f"The engines disagree: {error}. Bake a new image, or let the ops repo have a newer engine."
-        ) from error
+from pyinfra_solo.protocol import Request
 
 
 def main() -> int:
-    """What a role prints goes to stderr; stdout carries events alone."""
-    tell = EventWriter(os.fdopen(os.dup(1), "wb"))
+    """Return the exit status. What a role prints goes to stderr; stdout carries events alone."""
+    events = EventWriter(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
-    lean.import_pyinfra()
-    lean.settle()
-    from pyinfra_solo.executor.session import work
-
     try:
-        request = _request(sys.stdin.buffer.read())
-        if request.protocol != PROTOCOL:
-            raise ConvergeError(
-                f"The engines disagree: protocol {request.protocol} was asked, {PROTOCOL} is spoken. Bake a new image."
-            )
+        request = protocol.decode_request(sys.stdin.buffer.read(), Request)
+        events.write(protocol.Started(protocol=protocol.VERSION))
+        lazy_pyinfra.import_pyinfra()
+        lazy_pyinfra.settle()
+        from pyinfra_solo.executor import session
+
         os.chdir(request.root)
-        work(request, tell)
+        session.run(request, events)
     except SoloError as error:
-        tell.event("failed", code=error.exit_code, message=str(error))
+        events.write(protocol.Failed(code=error.exit_code, message=str(error)))
         return error.exit_code
     return 0
 
@@ -67,4 +35,4 @@ def main() -> int:
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
-    os._exit(status)  # nothing is left to finalise, and taking pyinfra down costs 0.1 s
+    os._exit(status)  # nothing is left to finalise, and finalising pyinfra costs 0.1 s

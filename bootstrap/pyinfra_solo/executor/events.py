@@ -1,106 +1,100 @@
-"""What play says to its parent: events, a JSON object a line."""
+"""Write events to the line's process, with secret values replaced."""
 
 import json
 import re
 import threading
 import time
 from collections.abc import Sequence
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import msgspec
 
-_MOST_TEXT = 2000
-"""Characters of a message or a line; cut after secrets are taken out, so that no part of one is left."""
+from pyinfra_solo.protocol import AnyEvent, Event
+
+_MAX_TEXT = 2000
+"""Characters of a message or a line. Cut after secrets are replaced, so that no part of one is left."""
 _REDACTED = "[redacted]"
-_SILENCE = 0.1
-"""Seconds."""
+_SHORTEST_SECRET = 4
+"""Characters. Shorter values would match inside ordinary words."""
+_FLUSH_SECONDS = 0.1
+
+T = TypeVar("T")
 
 
 class EventWriter:
-    """Writes events; takes secret values out of them.
+    """Writes events, one JSON object a line.
 
-    An operation that finds nothing to do is told of together with others: whoever listens is kept
-    informed within a tenth of a second, and at once of whatever changes, fails or has to wait.
+    Events of operations that change nothing are buffered for up to 0.1 s: at thousands of operations a
+    write(2) for each costs more than the operation. All others are written at once.
     """
 
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
-        self._hidden: Sequence[str] = ()
-        self._starting: dict[str, Any] | None = None
-        self._told = 0.0
+        self._secrets: Sequence[str] = ()
+        self._buffered = False
         self._lock = threading.RLock()
 
-    def watch(self) -> None:
-        """From now on an operation that does not end is told of, whatever it is at."""
+    def flush_regularly(self) -> None:
+        """Start a thread that writes what is buffered, whatever the main thread does."""
 
-        def look() -> None:
+        def flush_for_ever() -> None:
             while True:
-                time.sleep(1.0)
-                before = self._starting
-                time.sleep(1.0)
-                if before is not None and self._starting is before:
-                    self.hurry()
+                time.sleep(_FLUSH_SECONDS)
+                self.flush()
 
-        threading.Thread(target=look, daemon=True).start()
+        threading.Thread(target=flush_for_ever, daemon=True).start()
 
     def hide(self, secrets: Sequence[str]) -> None:
-        """From now on. A secret of several lines is hidden line by line, as output and diffs are lines; also as
-        messages show it, with each white space as one blank, or quoted as Python does; what is shorter than four characters is no secret, and is part of every other word."""
+        """Replace these values from now on.
+
+        Output and diffs are lines, so a secret of several lines is replaced line by line. It is also
+        replaced as messages may show it: with white space folded, or quoted by Python.
+        """
         parts = {part for secret in secrets for part in (secret, *secret.splitlines())}
         parts |= {form for part in parts for form in (re.sub(r"\s+", " ", part), repr(part)[1:-1])}
-        self._hidden = sorted((part for part in parts if len(part.strip()) >= 4), key=len, reverse=True)
+        long = (part for part in parts if len(part.strip()) >= _SHORTEST_SECRET)
+        self._secrets = sorted(long, key=len, reverse=True)
 
-    def starting(self, **values: Any) -> None:
-        """An operation starts: told when it has to wait for something, or changes anything."""
-        self._starting = values
+    def write(self, event: AnyEvent) -> None:
+        """Write the event and all that is buffered."""
+        self.buffer(event)
+        self.flush()
 
-    def unchanged(self, *, name: str, **times: float) -> None:
-        """The operation has ended, and found nothing to do."""
-        self._starting = None
-        self._write("operation", {"name": self._clean(name), "changed": False, "failed": False, **times})
-        if time.monotonic() - self._told > _SILENCE:
-            self._flush()
-
-    def ended(self, **values: Any) -> None:
-        """The operation has ended, and there is something to tell."""
-        self.hurry()
-        self.event("operation", **values)
-
-    def event(self, event: str, **values: Any) -> None:
-        self._write(event, self._clean(values))
-        self._flush()
-
-    def hurry(self) -> None:
-        """Tell which operation is at work, if that is not known yet."""
-        with self._lock:
-            starting, self._starting = self._starting, None
-            if starting:
-                self.event("starting", **starting)
-
-    def _write(self, event: str, values: dict[str, Any]) -> None:
-        line = _json({"event": event, **values}) + b"\n"
+    def buffer(self, event: AnyEvent) -> None:
+        """Write the event within 0.1 s, or with the next `flush`."""
+        line = _encode(self.redacted(event)) + b"\n"
         with self._lock:
             self._out.write(line)
+            self._buffered = True
 
-    def _flush(self) -> None:
-        with self._lock:
-            self._out.flush()
-        self._told = time.monotonic()
+    def flush(self) -> None:
+        """Write what is buffered. Called before a child process is started, too."""
+        if self._buffered:
+            with self._lock:
+                self._buffered = False
+                self._out.flush()
 
-    def _clean(self, value: Any) -> Any:
+    def redacted(self, value: T) -> T:
+        """Return the value with every secret in its strings replaced."""
+        return self._redacted(value)  # type: ignore[no-any-return]
+
+    def _redacted(self, value: Any) -> Any:
         if isinstance(value, str):
-            for secret in self._hidden:
+            for secret in self._secrets:
                 value = value.replace(secret, _REDACTED)
-            return value[:_MOST_TEXT]
+            return value[:_MAX_TEXT]
+        if isinstance(value, msgspec.Struct):
+            fields = {name: self._redacted(getattr(value, name)) for name in value.__struct_fields__}
+            return type(value)(**fields)
         if isinstance(value, dict):
-            return {key: self._clean(inner) for key, inner in value.items()}
+            return {key: self._redacted(inner) for key, inner in value.items()}
         if isinstance(value, (list, tuple)):
-            return [self._clean(inner) for inner in value]
+            return [self._redacted(inner) for inner in value]
         return value
 
 
-def _json(value: dict[str, Any]) -> bytes:
+def _encode(event: Event) -> bytes:
     try:
-        return msgspec.json.encode(value)
+        return msgspec.json.encode(event)
     except UnicodeEncodeError:  # a name that is not UTF-8
-        return json.dumps(value).encode()
+        return json.dumps(msgspec.to_builtins(event)).encode()

@@ -1,107 +1,124 @@
-"""Operations, one after the other: converged, planned, and looked at again."""
+"""Execute operations one after the other: converge them, plan them, or check that they are idempotent."""
 
 import re
 import resource
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, StringCommand
 from pyinfra.api.operations import run_host_op
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.util import CommandOutput
 
+from pyinfra_solo import protocol
 from pyinfra_solo.errors import ConvergeError, SoloError
 from pyinfra_solo.executor.connector import LocalConnector, program
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.failures import pyinfra_log, translate
-from pyinfra_solo.native import programs as child
+from pyinfra_solo.native import programs
+from pyinfra_solo.protocol import Request
 from pyinfra_solo.role import in_words
 from pyinfra_solo.system.alarm import alarm
 
-if TYPE_CHECKING:  # it is the program's main module, which must not be loaded twice
-    from pyinfra_solo.executor.__main__ import Request
-
-_TAIL = 40
+_OUTPUT_LINES = 40
 _WAITS = 5
-_WHOLE = "pyinfra.operations.files"
-"""Its operations do nothing between an upload and the chown and chmod of it, so that one may wait for these."""
+_DEFERS_RENAME = "pyinfra.operations.files"
+"""Only this module's operations may defer the rename of an upload: they run chown and chmod directly after it."""
+
+
+@dataclass
+class _Outcome:
+    """One operation's diff, for a plan, and its failure."""
+
+    diff: list[str] = field(default_factory=list)
+    problem: SoloError | None = None
 
 
 class Executor:
-    """The operations of a run."""
+    """Executes the operations that deploy.py has declared, in their order."""
 
-    def __init__(self, request: "Request", state: State, host: Host, tell: EventWriter) -> None:
-        self._mode, self._state, self._host, self._tell = request.mode, state, host, tell
-        self._waits: list[tuple[str, float]] = []
+    def __init__(self, request: Request, state: State, host: Host, events: EventWriter) -> None:
+        self._mode, self._state, self._host, self._events = request.mode, state, host, events
+        self._waits: list[protocol.Wait] = []
         self._connector = cast("LocalConnector", host.connector)
-        self._connector.seconds = request.operation_seconds
-        self._connector.begins, self._connector.waited = tell.hurry, lambda *wait: self._waits.append(wait)
-        child.begins, child.waited = self._connector.begins, self._connector.waited
+        self._connector.seconds = request.operation_timeout
+        self._connector.begins, self._connector.waited = events.flush, self._waited
+        programs.begins, programs.waited = events.flush, self._waited
         state.is_executing = True
         state.current_stage = StateStage.Execute
-        self._touched = False
+        self._changed_something = False
 
-    def all(self) -> None:
-        """Each in its turn. Raises ConvergeError or DataError when one fails."""
+    def run_all(self) -> None:
+        """Run each operation. Raises ConvergeError or DataError when one fails."""
         order = list(self._host.op_hash_order)
-        self._tell.event("operations", names=[name_of(self._state, one) for one in order])
+        self._events.write(protocol.OperationsDeclared(names=[name_of(self._state, one) for one in order]))
         for number, one in enumerate(order, 1):
-            self._one(one, number)
-        if self._touched:
+            self._run(one, number)
+        if self._changed_something:
             self._connector.puts.on_disk()
-            self._tell.event("second look")
+            self._events.write(protocol.IdempotenceCheckStarted())
             began = time.monotonic()
-            found = again(self._state, self._host, order)
-            self._tell.event("again", operations=found, seconds=round(time.monotonic() - began, 4))
+            found = check_idempotence(self._state, self._host, order)
+            seconds = round(time.monotonic() - began, 4)
+            self._events.write(protocol.IdempotenceChecked(operations=found, seconds=seconds))
 
-    def _one(self, one: str, number: int) -> None:
+    def _waited(self, what: str, seconds: float) -> None:
+        self._waits.append(protocol.Wait(what=what, seconds=round(seconds, 4)))
+
+    def _run(self, one: str, number: int) -> None:
         name = name_of(self._state, one)
-        self._tell.starting(number=number, name=name)
+        self._events.buffer(protocol.OperationStarted(number=number, name=name))
         self._waits.clear()
         pyinfra_log.lines.clear()
         began, cpu = time.monotonic(), _cpu()
         meta = self._state.get_op_data_for_host(self._host, one).operation_meta
-        diff, problem = self._do(one, name, meta)
+        outcome = self._converge(one, name, meta) if self._mode == "converge" else self._plan(one, name)
         changed = meta.is_complete() and meta.did_change()
-        times = {"began": round(began, 4), "seconds": round(time.monotonic() - began, 4)}
-        if not (changed or problem or self._waits or pyinfra_log.lines):
-            self._tell.unchanged(name=name, **times)
+        seconds, began = round(time.monotonic() - began, 4), round(began, 4)
+        if not (changed or outcome.problem or self._waits or pyinfra_log.lines):
+            self._events.buffer(
+                protocol.OperationEnded(name=name, changed=False, began=began, seconds=seconds)
+            )
             return
-        self._tell.ended(
-            name=name,
-            changed=changed,
-            failed=problem is not None,
-            **times,
-            cpu=round(_cpu() - cpu, 4),
-            waits=_longest(self._waits),
-            output=_output(meta)[-_TAIL:] if problem else list(pyinfra_log.lines),
-            diff=diff,
+        self._events.write(
+            protocol.OperationEnded(
+                name=name,
+                changed=changed,
+                failed=outcome.problem is not None,
+                began=began,
+                seconds=seconds,
+                cpu=round(_cpu() - cpu, 4),
+                waits=sorted(self._waits, key=lambda wait: wait.seconds, reverse=True)[:_WAITS],
+                output=_output(meta)[-_OUTPUT_LINES:] if outcome.problem else list(pyinfra_log.lines),
+                diff=outcome.diff,
+            )
         )
-        if problem:
-            raise problem
+        if outcome.problem:
+            raise outcome.problem
 
-    def _do(self, one: str, name: str, meta: Any) -> tuple[list[str], SoloError | None]:
-        """What it would do, for a plan; why it failed."""
+    def _plan(self, one: str, name: str) -> _Outcome:
+        from pyinfra_solo.executor.diff import preview
+
         try:
-            if self._mode != "converge":
-                from pyinfra_solo.executor.diff import preview
-
-                commands = _look(self._state, self._host, one, all_of_them=True)
-                return [
-                    line for each in commands for line in preview(each, blank=self._mode == "blank")
-                ], None
-            if not self._converge(one):
-                return [], ConvergeError(f"The operation {name!r} failed: {_last_words(meta)}")
-        except SoloError as error:
-            return [], error
+            commands = _evaluate(self._state, self._host, one, every_command=True)
+            lines = [line for command in commands for line in preview(command, blank=self._mode == "blank")]
         except Exception as error:  # noqa: BLE001 - an operation is foreign code
-            return [], translate(error, f"the operation {name!r}")
-        return [], None
+            return _Outcome(problem=_translated(error, name))
+        return _Outcome(diff=lines)
 
-    def _converge(self, one: str) -> bool:
-        """As pyinfra's `run_host_op`, which is called when there is something to do."""
+    def _converge(self, one: str, name: str, meta: Any) -> _Outcome:
+        try:
+            if self._call_pyinfra(one):
+                return _Outcome()
+        except Exception as error:  # noqa: BLE001 - an operation is foreign code
+            return _Outcome(problem=_translated(error, name))
+        return _Outcome(problem=ConvergeError(f"The operation {name!r} failed: {_last_line(meta)}"))
+
+    def _call_pyinfra(self, one: str) -> bool:
+        """Run the operation by pyinfra's `run_host_op`, which is called only when there is something to do."""
         data = self._state.get_op_data_for_host(self._host, one)
         generator = data.command_generator
         commands = generator()
@@ -109,24 +126,23 @@ class Executor:
         if first is None:
             data.operation_meta.set_complete(True, [], CommandOutput([]))
             return True
-        self._touched = True
-        self._tell.hurry()
+        self._changed_something = True
+        self._events.flush()
         seconds = data.global_arguments.get("_timeout") or self._connector.seconds
         if isinstance(first, FunctionCommand):
-            data.global_arguments["_timeout"] = int(seconds) or 1  # pyinfra's message has it
-        self._connector.puts.waits = _module_of(generator) == _WHOLE
-        start_run: list[Iterator[Any]] = [chain([first], commands)]
-        data.command_generator = lambda: self._whole(start_run.pop() if start_run else generator(), seconds)
+            data.global_arguments["_timeout"] = int(seconds) or 1  # pyinfra's message shows it
+        self._connector.puts.waits = _module_of(generator) == _DEFERS_RENAME
+        started: list[Iterator[Any]] = [chain([first], commands)]
+        data.command_generator = lambda: self._bounded(started.pop() if started else generator(), seconds)
         try:
             return run_host_op(self._state, self._host, one)
         finally:
             data.command_generator = generator
 
-    def _whole(self, commands: Iterator[Any], seconds: float) -> Iterator[Any]:
-        """The commands. A function finds what was put in its place, and has a time like any other; at the
-        end all of it is in its place. Raises OSError.
+    def _bounded(self, commands: Iterator[Any], seconds: float) -> Iterator[Any]:
+        """Yield the commands; give a function pending files and a time-out. Raises OSError.
 
-        gevent's own time-outs, which pyinfra uses, end what gives way to gevent, and nothing else: they come first.
+        gevent's own time-outs, which pyinfra uses, end only what yields to gevent. They come first.
         """
         for command in commands:
             if isinstance(command, FunctionCommand):
@@ -139,38 +155,42 @@ class Executor:
         self._connector.puts.appear()
 
 
+def _translated(error: Exception, name: str) -> SoloError:
+    return error if isinstance(error, SoloError) else translate(error, f"the operation {name!r}")
+
+
 def _module_of(generator: Callable[..., Any]) -> str:
-    """Where the operation's function is from, by what pyinfra's wrapper closes over; '' when it cannot be told."""
+    """Return the module of the operation's function, from pyinfra's wrapper's closure; '' when unknown."""
     generator = getattr(generator, "__wrapped__", generator)
     cells = dict(zip(generator.__code__.co_freevars, generator.__closure__ or (), strict=False))
     return str(getattr(cells["func"].cell_contents, "__module__", "")) if "func" in cells else ""
 
 
 def _cpu() -> float:
-    """Seconds of this process and of the children that it has waited for."""
+    """Return the CPU seconds of this process and of the children that it has waited for."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def _longest(waits: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-    ordered = sorted(waits, key=lambda wait: wait[1], reverse=True)[:_WAITS]
-    return [{"what": what, "seconds": round(seconds, 4)} for what, seconds in ordered]
+def _evaluate(state: State, host: Host, one: str, *, every_command: bool = False) -> list[Any]:
+    """Return the first command of the operation, or every one, and execute none.
 
-
-def _look(state: State, host: Host, one: str, *, all_of_them: bool = False) -> list[Any]:
-    """The first command that the operation would give, or all of them, for which its own code is run past
-    each. None is executed, and it counts as done, so that what depends on it (`_if=it.did_change`) is looked at too."""
+    The operation counts as done, so that what depends on it (`_if=it.did_change`) is evaluated too. With
+    every_command, its own code after each command runs as well.
+    """
     data = state.get_op_data_for_host(host, one)
     generator = cast("Generator[Any, None, None]", data.command_generator())
-    commands = list(islice(generator, None if all_of_them else 1))
+    commands = list(islice(generator, None if every_command else 1))
     generator.close()
     data.operation_meta.set_complete(True, commands, CommandOutput([]))
     return commands
 
 
-def again(state: State, host: Host, order: Sequence[str]) -> list[dict[str, Any]]:
-    """A second look at every operation after a converge: what each would begin again, or why that cannot be
-    seen. Nothing is executed, and nothing that was done the first time counts."""
+def check_idempotence(state: State, host: Host, order: Sequence[str]) -> list[protocol.NotIdempotent]:
+    """Evaluate every operation once more after a converge; return those that would change something.
+
+    Nothing is executed, and changes of the first time count for nothing.
+    """
     for one in order:
         meta = state.get_op_data_for_host(host, one).operation_meta
         vars(meta).clear()
@@ -178,16 +198,16 @@ def again(state: State, host: Host, order: Sequence[str]) -> list[dict[str, Any]
     found = []
     for one in order:
         try:
-            preview = [_in_short(command) for command in _look(state, host, one)]
+            commands = [_in_short(command) for command in _evaluate(state, host, one)]
         except Exception as error:  # noqa: BLE001 - an operation is foreign code
-            preview = [f"cannot be looked at: {in_words(error)}"]
-        if preview:
-            found.append({"name": name_of(state, one), "would": preview})
+            commands = [f"cannot be evaluated: {in_words(error)}"]
+        if commands:
+            found.append(protocol.NotIdempotent(name=name_of(state, one), commands=commands))
     return found
 
 
 def _in_short(command: Any) -> str:
-    """For a report, which is no place for arguments or contents: they may hold secrets."""
+    """Describe a command without its arguments and contents: a report must not hold secrets."""
     if isinstance(command, FileUploadCommand):
         return f"put {command.dest}"
     if isinstance(command, StringCommand):
@@ -196,7 +216,7 @@ def _in_short(command: Any) -> str:
 
 
 def name_of(state: State, one: str) -> str:
-    """Its name alone: pyinfra's arguments may hold secrets."""
+    """Return the operation's name, without pyinfra's arguments: they may hold secrets."""
     return ", ".join(sorted(state.get_op_meta(one).names))
 
 
@@ -204,7 +224,7 @@ def _output(meta: Any) -> list[str]:
     return [line.line for line in meta._combined_output or ()]
 
 
-def _last_words(meta: Any) -> str:
+def _last_line(meta: Any) -> str:
     lines = [line for line in _output(meta) if line.strip()]
-    said = lines[-1] if lines else "; ".join(pyinfra_log.lines[-2:]) or "it gave no reason"
-    return re.sub(r"\s+", " ", said)
+    last = lines[-1] if lines else "; ".join(pyinfra_log.lines[-2:]) or "it gave no reason"
+    return re.sub(r"\s+", " ", last)

@@ -1,9 +1,9 @@
-"""What the child of station converge does: binds the role, declares the operations of deploy.py, and has them done."""
+"""The executor's session: load the role, declare the operations of deploy.py, and execute them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pyinfra.api import Host, State
 from pyinfra.api.facts import ShortFactBase
@@ -11,24 +11,24 @@ from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 from pyinfra.facts.files import Directory
 
-from pyinfra_solo import checks, deploy
+from pyinfra_solo import checks, deploy, protocol
 from pyinfra_solo.errors import ConvergeError, SoloError
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.execute import Executor
 from pyinfra_solo.executor.failures import capture_log, translate
 from pyinfra_solo.executor.host import LocalHost, local_state
-from pyinfra_solo.gate import close_gate, read_gate
+from pyinfra_solo.gate import GatePolicy
 from pyinfra_solo.native import registry as known
 from pyinfra_solo.ops_repo.bind import DeployContext, bind
 from pyinfra_solo.ops_repo.values import secrets
-
-if TYPE_CHECKING:  # it is the program's main module, which must not be loaded twice
-    from pyinfra_solo.executor.__main__ import Request
+from pyinfra_solo.protocol import Request
 
 
 class BlankHost(Host):
-    """A machine with systemd and nothing else on it: every fact is its own default, or what its
-    `blank` makes of the question, where the default does not say it."""
+    """A machine with systemd and nothing else on it, for a plan without a machine.
+
+    Each fact is its own default, or what its `blank` makes of the arguments.
+    """
 
     def get_fact(self, name_or_cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG002
         fact = name_or_cls()
@@ -41,39 +41,43 @@ class BlankHost(Host):
         return fact.default()
 
 
-def work(request: "Request", tell: EventWriter) -> None:
-    """Raises SoloError: ConvergeError when an operation fails, DataError for a template."""
+def run(request: Request, events: EventWriter) -> None:
+    """Converge or plan. Raises SoloError: ConvergeError when an operation fails, DataError for a template."""
     capture_log()
-    tell.watch()
+    events.flush_regularly()
     root = Path(request.root)
-    bound = bind(root, request.role, request.stage, request.flags)
+    bound = bind(root, request.role, request.stage, request.options.data)
     declared = [check for one in bound for check in one.checks()]
-    tell.event("declared", roles=[one.role.name for one in bound], checks=checks.to_json(declared))
-    tell.hide([text for one in bound for text in secrets(one.role, one.data)])
-    state = local_state(
-        root, {}, BlankHost if request.mode == "blank" else LocalHost, native=not request.stock
-    )
-    deploy.play(DeployContext(bound, changing=_closing(request, tell)))
+    events.write(protocol.Declared(roles=[one.role.name for one in bound], checks=checks.to_json(declared)))
+    events.hide([text for one in bound for text in secrets(one.role, one.data)])
+    host_class = BlankHost if request.mode == "blank" else LocalHost
+    state = local_state(root, {}, host_class, native=request.options.native)
+    deploy.use(DeployContext(bound, before_change=_before_change(request, events)))
     try:
         with _context(state) as host:
             _declare_operations(root / "deploy.py", state)
-            Executor(request, state, host, tell).all()
+            Executor(request, state, host, events).run_all()
     finally:
         if known.changed:
-            tell.event("slow", facts=known.changed)
-    tell.event("done")
+            events.write(
+                protocol.NativeOff(
+                    reason=f"this pyinfra is not the one that was verified ({', '.join(known.changed)})"
+                )
+            )
+    events.write(protocol.Done())
 
 
-def _closing(request: "Request", tell: EventWriter) -> Any:
-    def changing() -> None:
+def _before_change(request: Request, events: EventWriter) -> Callable[[], None]:
+    policy = GatePolicy(at_boot=request.options.at_boot, drain=request.drain)
+
+    def before_change() -> None:
         if request.mode != "converge":
             return
-        tell.hurry()
-        tell.event("changing")
-        if (request.close_on_change or not read_gate().open) and close_gate("a run is changing this machine"):
-            tell.event("closed")
+        events.write(protocol.Changing())
+        if policy.before_change():
+            events.write(protocol.GateClosed())
 
-    return changing
+    return before_change
 
 
 def _declare_operations(path: Path, state: State) -> None:
@@ -92,7 +96,7 @@ def _declare_operations(path: Path, state: State) -> None:
 
 @contextmanager
 def _context(state: State) -> Iterator[Host]:
-    """pyinfra's own context managers do not reset after an exception; this process ends then."""
+    """Set pyinfra's context. Its own managers do not reset it after an exception; this process ends then."""
     host = next(iter(state.inventory))
     state.current_stage = StateStage.Prepare
     with (

@@ -36,8 +36,8 @@ class DeployContext:
     """
 
     roles: Sequence[BoundRole]
-    changing: Callable[[], None] = lambda: None
-    last: Callable[[], None] = lambda: None
+    before_change: Callable[[], None] = lambda: None
+    after_operations: Callable[[], None] = lambda: None
 
 
 def bind(root: Path, role: str, stage: str, flags: Mapping[str, str]) -> list[BoundRole]:

@@ -71,7 +71,9 @@ def page(report: Report, line: Timeline) -> str:
         *([f'<p class="bad">{_text(f"{report.station}: {report.error}")}</p>'] if report.error else []),
         *_timeline(line),
         *_slowest(slowest(report)),
-        *_list("Would change again", [f"{one.name}: {'; '.join(one.would)}" for one in report.again]),
+        *_list(
+            "Would change again", [f"{one.name}: {'; '.join(one.commands)}" for one in report.not_idempotent]
+        ),
         *_list(
             "Checks", [f"{one.check}: {'passed' if one.passed else one.detail}" for one in report.findings]
         ),

@@ -8,6 +8,7 @@ import datetime
 import errno
 import secrets
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,20 @@ from pyinfra_solo.system import durable
 from pyinfra_solo.system.deadline import Wait
 
 SCHEMA_VERSION = 1
+
+
+class StationName(StrEnum):
+    """The stations of the line, by the names that the report shows."""
+
+    CLOSE_GATE = "close gate"
+    IDENTIFY = "identify"
+    FETCH = "fetch"
+    PREPARE = "prepare"
+    RESOLVE = "resolve"
+    CONVERGE = "converge"
+    JUDGE = "judge"
+    OPEN_GATE = "open gate"
+    PLAN = "plan"
 
 
 class Record(msgspec.Struct, kw_only=True, omit_defaults=False):
@@ -54,7 +69,7 @@ class NotIdempotent(Record, kw_only=True):
     """An operation that a second look, after the converge, found would change something again."""
 
     name: str
-    would: list[str]
+    commands: list[str]
 
 
 class Station(Record, kw_only=True):
@@ -95,7 +110,7 @@ class Report(Record, kw_only=True):
     gate: Literal["open", "closed"] | None = None
     stations: list[Station] = []
     operations: list[Operation] = []
-    again: list[NotIdempotent] = []
+    not_idempotent: list[NotIdempotent] = []
     findings: list[Finding] = []
 
 

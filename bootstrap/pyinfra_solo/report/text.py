@@ -53,9 +53,11 @@ def lines(report: Report) -> list[str]:
     failed = sum(one.failed for one in report.operations)
     said += ["", f"{len(report.operations)} operations: {changed} changed, {failed} failed"]
     said += [line for one in report.operations for line in _operation(one)]
-    if report.again:
-        said += ["", f"{len(report.again)} would change something again"]
-        said += [line for one in report.again for line in (f"  {one.name}", *_indented(one.would))]
+    if report.not_idempotent:
+        said += ["", f"{len(report.not_idempotent)} would change something again"]
+        said += [
+            line for one in report.not_idempotent for line in (f"  {one.name}", *_indented(one.commands))
+        ]
     if report.findings:
         said += ["", f"{len(report.findings)} checks"]
     for finding in report.findings:

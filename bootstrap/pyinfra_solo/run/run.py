@@ -1,19 +1,30 @@
-"""What accompanies a run down the line: its time, its voice, its lock and its report."""
+"""Run: the deadline, console, lock and report of one run, which accompany it down the line."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
-from pyinfra_solo import __version__
+import msgspec
+
+from pyinfra_solo import __version__, paths, protocol
 from pyinfra_solo.errors import SoloError
 from pyinfra_solo.gate import boot_id
-from pyinfra_solo.report.records import Operation, Report, ReportFile, Station, new_run_id, now
+from pyinfra_solo.report.records import (
+    NotIdempotent,
+    Operation,
+    Report,
+    ReportFile,
+    Station,
+    new_run_id,
+    now,
+)
 from pyinfra_solo.system.deadline import Deadline, Wait
 
 
 class Console(Protocol):
-    """Where a run is heard. stderr in all cases; see talk.py."""
+    """Shows a run on stderr (see console.py)."""
 
     def station(self, name: str, seconds: float | None, outcome: str) -> None: ...
     def say(self, station: str, text: str) -> None: ...
@@ -21,10 +32,19 @@ class Console(Protocol):
     def starting(self, name: str, number: int, of: int) -> None: ...
 
 
-class Run:
-    """One run: stations report through it, and it alone touches the report.
+class Progress(Protocol):
+    """The part of a Run that stations use: its deadline, and where they say what they do and wait for."""
 
-    deadline: for all of it. `quiet` runs (plans) leave no report on disk.
+    @property
+    def deadline(self) -> Deadline: ...
+    def say(self, text: str) -> None: ...
+    def waited(self, wait: Wait) -> None: ...
+
+
+class Run:
+    """One run. Only this class and the lines (boot, plan, pyinfra_command) write its report.
+
+    deadline: for all of it. keep_report: false for plans, which leave no report on disk.
     """
 
     def __init__(
@@ -32,42 +52,40 @@ class Run:
     ) -> None:
         self.deadline = deadline
         self.console = console
-        self._began = time.monotonic()
+        self.began = time.monotonic()
+        """Seconds on the monotonic clock."""
         self.report = Report(
             run=new_run_id(), command=command, started=now(), boot_id=boot_id(), engine=__version__,
-            began=round(self._began, 3),
+            began=round(self.began, 3),
         )  # fmt: skip
-        self._file = ReportFile(self.report) if keep_report else None
-        self.keep = 30
+        self.reports_kept = 30
         """How many reports stay on disk."""
-        self.changing = False
-        """An operation has begun to change the machine."""
+        self.gate_in_doubt = False
+        """The statement of an open gate may no longer be true: something was changed, or is being judged."""
         self.lock: tuple[int, ...] = ()
-        """The run lock's descriptor. The converge's process holds it too: when this one is killed, the
-        machine is not free before the operation at hand has ended."""
-        self.at: Callable[[str], None] = lambda _station: None
-        """Told of each station; the run lock's file shows it to whoever waits."""
-
-    @property
-    def keeps_report(self) -> bool:
-        return self._file is not None
-
-    @property
-    def began(self) -> float:
-        """Seconds on the monotonic clock."""
-        return self._began
+        """The run lock's descriptor. The executor holds it too: when this process is killed, the machine
+        stays locked until the operation at hand has ended."""
+        self.on_station: Callable[[str], None] = lambda _station: None
+        """Called with each station's name: the run lock's file shows it to whoever waits."""
+        self._file = ReportFile(self.report) if keep_report else None
+        self._planned = 0
 
     @property
     def id(self) -> str:
         return self.report.run
 
+    @property
+    def events_file(self) -> Path | None:
+        """The log of the executor's events; None for a run that keeps no report."""
+        return paths.STATE / "reports" / f"{self.id}.events" if self._file else None
+
     @contextmanager
     def station(self, name: str) -> Iterator[Station]:
-        """Time the station. Its beginning is written down at once, its end with what comes next."""
-        station = Station(name=name, started=self._since())
+        """Time the station. Its start is written to disk at once, its end with what comes next."""
+        station = Station(name=name, started=self._elapsed())
         self.report.stations.append(station)
         self.report.station = name
-        self.at(name)
+        self.on_station(name)
         self.console.station(name, None, "running")
         self.save()
         try:
@@ -79,44 +97,73 @@ class Run:
         else:
             station.outcome = "ok"
         finally:
-            station.seconds = round(self._since() - station.started, 3)
+            station.seconds = round(self._elapsed() - station.started, 3)
             self.console.station(name, station.seconds, station.outcome)
 
     def say(self, text: str) -> None:
-        """A line in the log and in the report, under the station that the run is at."""
+        """Write a line to the console, and to the report under the current station."""
         if not self.report.stations:
             self.report.stations.append(Station(name="start", started=0.0, seconds=0.0, outcome="ok"))
         self.report.stations[-1].detail.append(text)
         self.console.say(self.report.station or "run", text)
 
     def waited(self, wait: Wait) -> None:
+        """Report a try that failed, and the pause after it."""
         self.report.stations[-1].waits.append(wait)
         self.console.say(
-            self.report.station or "run", f"{wait.what}: {wait.why}; again in {wait.seconds:.1f} s"
+            self.report.station or "run", f"{wait.what}: {wait.why}; next try in {wait.seconds:.1f} s"
         )
 
-    def touched(self) -> bool:
-        """Something on the machine was changed, or its checks said no: its gate may not stay open."""
-        return self.changing or self.report.station in ("judge", "open gate")
+    def record(self, **fields: Any) -> None:
+        """Set fields of the report. Raises AttributeError for one that it does not have."""
+        for name, value in fields.items():
+            setattr(self.report, name, value)
+
+    def observe(self, event: protocol.AnyEvent) -> None:
+        """Report an event of a converge, and show it on the console."""
+        if isinstance(event, protocol.OperationStarted):
+            self.console.starting(event.name, event.number, self._planned)
+        self.observe_plan(event)
+        if isinstance(event, protocol.OperationEnded):
+            done = self.report.operations
+            self.console.operation(done[-1], len(done), self._planned)
+
+    def observe_plan(self, event: protocol.AnyEvent) -> None:
+        """Report an event of a converge or a plan, without showing its operations."""
+        match event:
+            case protocol.OperationsDeclared(names=names):
+                self._planned = len(names)
+            case protocol.OperationEnded():
+                self.report.operations.append(msgspec.convert(event, Operation, from_attributes=True))
+            case protocol.Changing():
+                self.gate_in_doubt = True
+            case protocol.GateClosed():
+                self.say("gate closed before the first change")
+            case protocol.NativeOff(reason=reason):
+                self.say(f"native facts off: {reason}; using shell commands")
+            case protocol.IdempotenceChecked(operations=found, seconds=seconds):
+                self.record(not_idempotent=msgspec.convert(found, list[NotIdempotent], from_attributes=True))
+                changing = "; ".join(one.name for one in found)
+                result = f"{changing} would change something once more" if found else "ok"
+                self.say(f"idempotence check: {result} ({seconds:.2f} s)")
 
     def end(self, outcome: str, error: BaseException | None = None, *, exit_code: int = 0) -> None:
-        """Write the last word. A failure without a name of ours is exit status 1."""
-        self.report.outcome = outcome  # type: ignore[assignment]
-        self.report.seconds = self._since()
-        self.report.exit_code = exit_code
+        """Write the run's outcome. A failure that is no SoloError is exit status 1."""
+        self.record(outcome=outcome, seconds=self._elapsed(), exit_code=exit_code)
         if error is not None:
-            self.report.exit_code = error.exit_code if isinstance(error, SoloError) else 1
-            self.report.error = str(error) or type(error).__name__
+            code = error.exit_code if isinstance(error, SoloError) else 1
+            self.record(exit_code=code, error=str(error) or type(error).__name__)
         self.save()
         if self._file:
-            self._file.prune(self.keep)
+            self._file.prune(self.reports_kept)
 
-    def gives_way(self) -> None:
-        """It never had the lock: the machine's last run is the one that has."""
+    def never_had_the_lock(self) -> None:
+        """Leave last-run.json alone: the machine's last run is the one that has the lock."""
         if self._file:
             self._file.is_last = False
 
     def save(self) -> None:
+        """Write the report. A disk that is full or read-only stops no run."""
         if not self._file:
             return
         before = self._file.problem
@@ -124,5 +171,5 @@ class Run:
         if self._file.problem and self._file.problem != before:
             self.console.say("report", f"cannot be written: {self._file.problem}")
 
-    def _since(self) -> float:
-        return round(time.monotonic() - self._began, 3)
+    def _elapsed(self) -> float:
+        return round(time.monotonic() - self.began, 3)

@@ -1,6 +1,6 @@
-"""The settings file: TOML, read once into frozen values; a key that is not known is refused by name.
+"""Read the settings file: TOML, once, into frozen values. An unknown key is refused by its name.
 
-`bootstrap/config.example.toml` is this module's manual, and a test holds that it says the defaults.
+`bootstrap/config.example.toml` is the manual; a test holds that it shows the defaults.
 """
 
 import re
@@ -12,18 +12,19 @@ import msgspec
 
 from pyinfra_solo import paths
 from pyinfra_solo.errors import DataError
+from pyinfra_solo.protocol import Drain
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=31_536_000)]
-"""Neither nan nor inf, which TOML has, and which no system call takes."""
+"""0 to a year. TOML has nan and inf, which no system call takes."""
 Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A table of the file."""
+    """Base of the file's tables."""
 
 
 class Ops(Table, frozen=True):
-    """The ops repo: where it is, what is wanted of it, and whom to believe."""
+    """[ops]: where the ops repo is, which commit is wanted, and whose signature is trusted."""
 
     remotes: tuple[str, ...] = ()
     """Tried in order. Empty: only a folder given by hand can be converged."""
@@ -36,58 +37,58 @@ class Ops(Table, frozen=True):
     allowed_signers: Path | None = None
     """ssh-keygen(1), ALLOWED SIGNERS. When set, an unsigned commit never reaches the disk."""
     revoked_signers: Path | None = None
-    within: Seconds = 60.0
-    """Seconds for each remote."""
-    on_disk: Literal["newest", "good", "never"] = "newest"
-    """When no remote answers: the newest commit fetched for that ref, the last that was judged
+    timeout: Seconds = 60.0
+    """For each remote."""
+    fallback: Literal["newest", "last-good", "none"] = "newest"
+    """When no remote answers: the newest commit fetched for that ref, the last one that was judged
     ready, or none."""
     keep: Count = 3
 
 
 class Machine(Table, frozen=True):
-    """What this machine is, where nothing else says so."""
+    """[machine]: the role and stage of a machine whose tags and security groups do not name them."""
 
     role: str | None = None
     stage: str | None = None
     ec2: Literal["auto", "yes", "no"] = "auto"
     tags: Literal["auto", "metadata", "api", "none"] = "auto"
-    """Where instance tags are read: the metadata service, then the EC2 API (auto), or just one."""
+    """Where to read instance tags: the metadata service, then the EC2 API (auto), or only one of them."""
 
 
 class Prepare(Table, frozen=True):
-    """How a runtime is made from the lock file."""
+    """[prepare]: how the runtime is built from the lock file."""
 
     wheels: tuple[str, ...] = ()
-    """More folders or URLs of wheels, beside the image's own."""
+    """Folders or URLs of wheels, in addition to the image's own."""
     index: str | None = None
     """A package index other than uv's default."""
     python: str = "/usr/bin/python3"
-    within: Seconds = 600.0
+    timeout: Seconds = 600.0
 
 
 class Converge(Table, frozen=True):
-    """How operations are run, and proven."""
+    """[converge]: how operations are run and verified."""
 
     native: bool = True
-    """Looks at the machine and plain commands are done in the process, not by a shell."""
+    """Gather facts and run plain commands in the process, not by pyinfra's shell commands."""
     idempotence: Literal["report", "refuse"] = "report"
-    """After a converge that changed something, each operation is looked at again. What would change
-    something once more is reported, or also keeps the gate closed."""
+    """After a converge that changed something, each operation is evaluated once more. One that would
+    change something again is reported, or also keeps the gate closed."""
 
 
 class Limits(Table, frozen=True):
-    """Bounds in seconds, and how a machine in service is treated."""
+    """[limits]: bounds in seconds, and when a run closes the gate of a machine in service."""
 
     deadline: Seconds = 1800.0
     operation: Seconds = 600.0
     lock: Seconds = 60.0
     metadata: Seconds = 120.0
-    drain: Literal["on-change", "always", "never"] = "on-change"
+    drain: Drain = "on-change"
     reports: Count = 30
 
 
 class Settings(Table, frozen=True):
-    """The whole file."""
+    """All tables of the file."""
 
     ops: Ops = Ops()
     machine: Machine = Machine()
@@ -97,9 +98,9 @@ class Settings(Table, frozen=True):
 
 
 def load(path: Path | None = None) -> Settings:
-    """Read the settings file. A machine without one has the defaults; a `path` that is given must be there.
+    """Read the settings file; without one a machine has the defaults. A `path` that is given must exist.
 
-    Raises DataError naming the file and the key.
+    Raises DataError, naming the file and the key.
     """
     given, path = path, path or paths.CONFIG
     try:
@@ -130,16 +131,18 @@ def load(path: Path | None = None) -> Settings:
 
 
 def _path(kind: type[Any], value: Any) -> Any:
-    """msgspec has no Path of its own."""
+    """Convert to Path, which msgspec does not know."""
     if kind is Path and isinstance(value, str):
         return Path(value)
     raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
 
 
 def check_remote(remote: str, source: str) -> None:
-    """Raises DataError unless git may be given `remote`: an https, http, ssh or file URL, or
-    user@host:path. A word that starts with a dash would be an option, and `ext::` a command
-    (gitremote-helpers(7))."""
+    """Raise DataError unless `remote` is an https, http, ssh or file URL, user@host:path or a folder.
+
+    git would take a word that starts with a dash as an option, and run `ext::` as a command
+    (gitremote-helpers(7)).
+    """
     rest = r"[^\s\x00-\x1f\x7f]*"
     url = rf"(https?|ssh|file)://(?!-|[^\s/]*@-)\S{rest}|(?!-)[\w.-]+@(?!-)[\w.-]+:(?![:-])\S{rest}|/\S{rest}"
     if not re.fullmatch(url, remote):
@@ -150,7 +153,7 @@ def check_remote(remote: str, source: str) -> None:
 
 
 def check_ref(ref: str, source: str) -> None:
-    """Raises DataError unless `ref` can name a branch, a tag or a commit (git-check-ref-format(1))."""
+    """Raise DataError unless `ref` can be a branch, a tag or a commit (git-check-ref-format(1))."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,254}", ref) or re.search(
         r"\.\.|//|/\.|\.lock(/|$)|[./]$", ref
     ):

@@ -1,4 +1,4 @@
-"""How a run begins and ends: settings, deadline, lock and report around the line."""
+"""Start and end a run: settings, deadline, lock, gate and report around the line."""
 
 import errno
 import os
@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from pyinfra_solo.errors import DeadlineError, LockedError, PausedError, SoloError, UsageError
-from pyinfra_solo.gate import close_gate, read_gate
+from pyinfra_solo.errors import DeadlineError, DiskError, LockedError, PausedError, SoloError, UsageError
+from pyinfra_solo.gate import GatePolicy, close_gate, read_gate
 from pyinfra_solo.report.records import encode
 from pyinfra_solo.run import settings as settings_file
 from pyinfra_solo.run.console import console
@@ -24,72 +24,77 @@ _GRACE = 60.0
 """Seconds after the deadline in which a station may still end by its own bound."""
 
 
-class DiskError(SoloError):
-    """The disk is full or read-only."""
-
-
 @contextmanager
 def start_run(
     config: Path | None,
-    name: str,
+    command: str,
     *,
+    at_boot: bool = False,
     keep_report: bool = True,
     locked: bool = True,
     bounded: bool = True,
-    then: Callable[[Any], None] | None = None,
+    at_end: Callable[[Any], None] | None = None,
 ) -> Iterator[tuple[Settings, Run]]:
-    """A run under way. Whatever goes wrong ends its report and leaves here as a SoloError.
+    """Give the settings and a Run; end its report and decide on the gate whatever happens inside.
 
-    bounded: this process is ours alone: an alarm ends what no station's own bound has ended.
-    then: given the report as JSON values at the end, also of a failed run.
+    at_boot: close the gate first, wait for the lock as long as the deadline allows, and close the gate
+    on any failure. bounded: set an alarm for the whole process, which ends what no station's own bound
+    has ended. at_end: is given the report as JSON values, also of a failed run.
+
+    Raises SoloError; a bug leaves as it is.
     """
-    run = Run(name, Deadline.after(Settings().limits.deadline), console(), keep_report=keep_report)
-    if name == "boot":
+    run = Run(command, Deadline.after(Settings().limits.deadline), console(), keep_report=keep_report)
+    if at_boot:
         close_gate("booting")
     try:
         with ExitStack() as stack:
             settings = settings_file.load(config)
-            run.keep = settings.limits.reports
+            run.reports_kept = settings.limits.reports
             run.deadline = Deadline.after(settings.limits.deadline)
             if bounded:
                 late = DeadlineError(
-                    "Out of time: a station did not end by itself. See the report for which."
+                    "Out of time: a station did not end by itself. `pyinfra-solo report` says which."
                 )
                 stack.enter_context(alarm(settings.limits.deadline + _GRACE, late))
             if locked:
-                wait = run.deadline if name == "boot" else run.deadline.sooner(settings.limits.lock)
-                lock = stack.enter_context(held(name, wait, run.say))
-                run.at, run.lock = lock.at, (lock.descriptor,)
+                wait = run.deadline if at_boot else run.deadline.sooner(settings.limits.lock)
+                lock = stack.enter_context(held(command, wait, run.say))
+                run.on_station, run.lock = lock.at, (lock.descriptor,)
             yield settings, run
     except BaseException as error:
         problem = _named(error)
         if isinstance(problem, LockedError):
-            run.gives_way()
-        if name == "boot" and not isinstance(problem, PausedError):
-            close_gate(str(problem))
+            run.never_had_the_lock()
+        if not isinstance(problem, PausedError):
+            reason = str(problem) or type(problem).__name__
+            GatePolicy(at_boot=at_boot).on_failure(reason, in_doubt=run.gate_in_doubt)
         run.end("failed", problem)
         if problem is error:
             raise
         raise problem from error
     finally:
-        run.report.gate = "open" if read_gate().open else "closed"
+        run.record(gate="open" if read_gate().open else "closed")
         run.save()
-        if then:
-            then(msgspec.json.decode(encode(run.report)))
+        if at_end:
+            at_end(msgspec.json.decode(encode(run.report)))
 
 
 _DISK = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)}
 
 
 def _named(error: BaseException) -> BaseException:
-    """What the disk does to any station gets a name; a bug keeps its own and its traceback."""
+    """Return a SoloError for what the disk or a missing right does to any station; others as they are."""
     if isinstance(error, SoloError):
         return error
     if isinstance(error, PermissionError) and os.geteuid() != 0:
         return UsageError(f"{error.filename}: {error.strerror}. Run it as root.")
     if isinstance(error, OSError):
-        said = f"{error.filename or 'a file'}: {error.strerror}" if error.errno in _DISK else None
-    else:  # a child's last words, such as git's
+        text = f"{error.filename or 'a file'}: {error.strerror}" if error.errno in _DISK else None
+    else:  # the last lines of a child, such as git
         lines = str(error).splitlines()
-        said = next((line for line in lines if any(text in line for text in _DISK.values())), None)
-    return DiskError(f"The disk is full or read-only: {said}. Make room, and run again.") if said else error
+        text = next((line for line in lines if any(word in line for word in _DISK.values())), None)
+    return (
+        DiskError(f"The disk is full or read-only: {text}. Make room, and run it once more.")
+        if text
+        else error
+    )

@@ -1,92 +1,94 @@
-"""Station converge: deploy.py through pyinfra, in a process group of its own, with a deadline.
+"""Station converge: deploy.py through pyinfra, in a process of its own, with a deadline.
 
-The checkout's engine does it, in the checkout's runtime (play.py); this side hears its events,
-writes them down as they come, and ends all of it when the time is up.
+The checkout's engine runs it in the checkout's runtime (executor/). This side reads its events, logs
+them as they come, and ends its whole session when the time is up.
 """
 
-import json
 import os
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
 
-from pyinfra_solo import errors, paths
+from pyinfra_solo import errors, protocol
 from pyinfra_solo.errors import ConvergeError, DataError, DeadlineError, JudgedError, SoloError
-from pyinfra_solo.report.records import NotIdempotent, Operation
-from pyinfra_solo.run.run import Run
-from pyinfra_solo.stations.resolve import Choice
+from pyinfra_solo.protocol import AnyEvent, Request
 from pyinfra_solo.system import processes
+from pyinfra_solo.system.deadline import Deadline
 
-PROTOCOL = 1
 ENGINE = "bootstrap/pyinfra_solo"
+"""The engine's folder in an ops repo."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a converge did, or a plan would do. checks: the role's, declared, for the judge."""
+    """What a converge did, or what a plan would do. checks: the roles', for the judge."""
 
     roles: Sequence[str]
-    operations: Sequence[Operation]
+    operations: Sequence[protocol.OperationEnded]
     checks: Sequence[dict[str, Any]]
     closed: bool
     """The gate was open, and was closed before the first change."""
-    again: Sequence[NotIdempotent] | None = None
-    """What a second look found to do again; None when nothing was done, or an older engine makes none."""
+    not_idempotent: Sequence[protocol.NotIdempotent] | None = None
+    """Found by the idempotence check; None when it was not made."""
 
     @property
     def changed(self) -> int:
-        """How many operations changed something."""
+        """Count the operations that changed something."""
         return sum(operation.changed for operation in self.operations)
 
     def require_idempotent(self) -> None:
-        """Raises JudgedError, naming every operation that would change something again."""
-        if self.again is None and self.changed:
-            raise JudgedError(
-                "The ops repo's engine makes no second look, so that nothing proves that the machine is converged. "
-                'Let it have a newer engine, or set converge.idempotence = "report". The gate stays closed.'
-            )
-        if not self.again:
+        """Raise JudgedError, naming every operation that would change something once more."""
+        cure = 'set converge.idempotence = "report" in the settings. The gate stays closed.'
+        if self.not_idempotent is None and self.changed:
+            raise JudgedError(f"The ops repo's engine made no idempotence check. Update it, or {cure}")
+        if not self.not_idempotent:
             return
-        said = "; ".join(f"{one.name}: {', '.join(one.would)}" for one in self.again)
+        found = "; ".join(f"{one.name}: {', '.join(one.commands)}" for one in self.not_idempotent)
         raise JudgedError(
-            f"Converged, but a second converge would change something again: {said}. Make it idempotent, or set "
-            'converge.idempotence = "report". The gate stays closed.'
+            f"Converged, but a second converge would change something: {found}. Make it idempotent, or {cure}"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """The python that converges, and the environment in which the checkout's engine is found."""
+    """The python that converges and judges, and the environment that names the engine's folder."""
 
     python: Path
     environment: Mapping[str, str]
 
 
 def engine_of(root: Path, python: Path) -> Engine:
-    """The checkout's own engine, else the one its lock file names. Raises DataError without either."""
+    """Return the engine of the checkout `root`: its own, else the one that its lock file names.
+
+    Raises DataError when it has neither.
+    """
     environment = _environment()
     if (root / ENGINE / "__init__.py").exists():
         environment["PYTHONPATH"] = str((root / ENGINE).parent)
     elif not next(python.parent.parent.glob("lib/python3*/site-packages/pyinfra_solo/__init__.py"), None):
         raise DataError(
-            f"The ops repo has no engine: neither {ENGINE} nor pyinfra-solo in requirements.lock. Add one."
+            f"The ops repo {root} has no engine: neither {ENGINE} nor pyinfra-solo in requirements.lock. Add one."
         )
     return Engine(python=python, environment=environment)
 
 
 def engine_here(python: Path) -> Engine:
-    """The engine that runs now, for when the checkout that converged is no longer there."""
-    return Engine(python=python, environment=_environment() | {"PYTHONPATH": str(Path(__file__).parents[2])})
+    """Return the engine that runs now, for when the checkout that converged is no longer there."""
+    folder = Path(errors.__file__).parents[1]
+    return Engine(python=python, environment=_environment() | {"PYTHONPATH": str(folder)})
 
 
 def _environment() -> dict[str, str]:
-    """This process's, less what changes a Python. PYTHONSAFEPATH: `-m` would else take modules from the
-    folder in which root stands."""
+    """Return this process's environment less PYTHON*, with what a boot unit may lack.
+
+    PYTHONSAFEPATH: `python -m` would else import modules from root's working directory.
+    """
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     kept |= {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "PYTHONSAFEPATH": "1"}
     kept.setdefault("DEBIAN_FRONTEND", "noninteractive")
@@ -97,156 +99,140 @@ def _environment() -> dict[str, str]:
 
 
 def converge(
-    root: Path,
+    request: Request,
     engine: Engine,
-    choice: Choice,
-    flags: Mapping[str, str],
-    run: Run,
     *,
-    operation_seconds: float,
-    mode: str = "converge",
-    close_on_change: bool = True,
-    stock: bool = False,
+    deadline: Deadline,
+    observe: Callable[[AnyEvent], None],
+    events_file: Path | None,
+    lock: Sequence[int],
 ) -> Changes:
-    """mode: converge, plan or blank; stock: nothing native (see play.py). Raises the error that the child names, or
-    DeadlineError, or ConvergeError when the child dies without a word."""
-    request: dict[str, Any] = {
-        "protocol": PROTOCOL, "root": str(root), "role": choice.role.name, "stage": choice.stage.name,
-        "flags": dict(flags), "mode": mode, "close_on_change": close_on_change, "operation_seconds": operation_seconds,
-    }  # fmt: skip
-    if stock:  # an engine that does not know the word refuses it
-        request["stock"] = True
+    """Run the executor and return what it did.
+
+    observe: is given each event as it comes. events_file: gets a copy of them. lock: descriptors of the
+    run lock, which the executor holds too, so that the machine stays locked when this process is killed.
+    Raises the error that the executor names; DeadlineError; ConvergeError when it ends without a result.
+    """
     process = subprocess.Popen(
-        [str(engine.python), "-m", "pyinfra_solo.executor"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(engine.environment), cwd=root, start_new_session=True,
-        pass_fds=run.lock,
+        [str(engine.python), "-m", protocol.EXECUTOR],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(engine.environment), cwd=request.root,
+        start_new_session=True, pass_fds=tuple(lock),
     )  # fmt: skip
+    reader = _EventReader()
+    with _ended_by(deadline, process) as late:
+        for event in _events(process, request, events_file):
+            reader.read(event)
+            observe(event)
+        process.wait()
+    if late.is_set():
+        raise DeadlineError(
+            f"Out of time while {reader.activity}. Raise limits.deadline, or find out why it takes so long."
+        )
+    return reader.result(process.returncode)
+
+
+@contextmanager
+def _ended_by(deadline: Deadline, process: subprocess.Popen[bytes]) -> Iterator[threading.Event]:
+    """End the process's whole session at the deadline, or when the block ends."""
     late = threading.Event()
 
     def end() -> None:
         late.set()
         processes.end_session(process.pid)
 
-    timer = threading.Timer(run.deadline.left(), end)
+    timer = threading.Timer(deadline.left(), end)
     timer.start()
     try:
-        heard = EventReader(run, aloud=mode == "converge")
-        for event in _events(process, request, run):
-            heard.take(event)
-        process.wait()
+        yield late
     finally:
         timer.cancel()
         processes.end_session(process.pid)
         process.wait()
         if process.stdout:
             process.stdout.close()
-    if late.is_set():
-        raise DeadlineError(
-            f"Out of time while {heard.doing}. Raise limits.deadline, or see why it takes so long."
-        )
-    return heard.result(process.returncode)
 
 
-def _events(process: subprocess.Popen[bytes], request: dict[str, Any], run: Run) -> Iterator[dict[str, Any]]:
-    """Each event, written down as it comes: a killed run's file says which operation it was at."""
+def _events(
+    process: subprocess.Popen[bytes], request: Request, events_file: Path | None
+) -> Iterator[AnyEvent]:
+    """Yield each event, logged as it comes: a killed run's file says which operation it was at."""
     assert process.stdin and process.stdout  # noqa: S101, PT018 - pipes were asked for
     with process.stdin:
-        process.stdin.write(json.dumps(request).encode())
-    with _log_of(run) as log:
+        process.stdin.write(msgspec.json.encode(request))
+    with _open_log(events_file) as log:
         for line in process.stdout:
             log.write(line)
             log.flush()
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
+            event = protocol.decode_event(line)
+            if event is not None:
                 yield event
 
 
-def _log_of(run: Run) -> BinaryIO:
-    """Only root may read it: the output of what failed may hold anything. A full disk must not stop a
-    run here; the report says so."""
-    path = paths.STATE / "reports" / f"{run.id}.events" if run.keeps_report else Path(os.devnull)
+def _open_log(path: Path | None) -> BinaryIO:
+    """Open the log for root alone: output of a failure may hold anything. A full disk must not stop a run."""
     try:
-        return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
+        return open(path or os.devnull, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
     except OSError:
         return Path(os.devnull).open("ab")
 
 
-class EventReader:
-    """What the events so far say."""
+class _EventReader:
+    """Collects the events of one converge."""
 
-    def __init__(self, run: Run, *, aloud: bool) -> None:
-        self._run = run
-        self._aloud = aloud
-        self._declared: dict[str, Any] | None = None
-        self._names: list[str] = []
-        self._failed: dict[str, Any] | None = None
-        self._done = False
-        self._closed = False
-        self._again: list[NotIdempotent] | None = None
-        self.doing = "starting pyinfra"
+    def __init__(self) -> None:
+        self.activity = "starting pyinfra"
+        self._started = self._done = self._closed = False
+        self._declared: protocol.Declared | None = None
+        self._operations: list[protocol.OperationEnded] = []
+        self._not_idempotent: list[protocol.NotIdempotent] | None = None
+        self._failed: protocol.Failed | None = None
 
-    def take(self, event: dict[str, Any]) -> None:  # noqa: C901 - a case for each event
-        match event.get("event"):
-            case "declared":
+    def read(self, event: AnyEvent) -> None:
+        """Raises ConvergeError for an executor of another protocol version."""
+        match event:
+            case protocol.Started(protocol=version):
+                protocol.require_version(image=protocol.VERSION, checkout=version)
+                self._started = True
+            case protocol.Declared():
                 self._declared = event
-            case "operations":
-                self._names = event["names"]
-            case "starting":
-                self.doing = f"the operation {event['name']!r} was running"
-                self._run.console.starting(event["name"], event["number"], len(self._names))
-            case "operation":
-                self._operation(event)
-            case "changing":
-                self._run.changing = True
-            case "closed":
+            case protocol.OperationStarted(name=name):
+                self.activity = f"the operation {name!r} was running"
+            case protocol.OperationEnded():
+                self._operations.append(event)
+            case protocol.GateClosed():
                 self._closed = True
-                self._run.say("the gate is closed: something changes")
-            case "second look":
-                self.doing = "every operation was looked at again"
-            case "again":
-                self._second_look(
-                    msgspec.convert(event["operations"], list[NotIdempotent]), float(event["seconds"])
-                )
-            case "slow":
-                self._run.say(f"takes the slow road, as pyinfra has changed: {', '.join(event['facts'])}")
-            case "failed":
+            case protocol.IdempotenceCheckStarted():
+                self.activity = "the idempotence check was running"
+            case protocol.IdempotenceChecked(operations=found):
+                self._not_idempotent = found
+            case protocol.Failed():
                 self._failed = event
-            case "done":
+            case protocol.Done():
                 self._done = True
 
-    def _operation(self, event: dict[str, Any]) -> None:
-        operation = msgspec.convert(event, Operation)
-        self._run.report.operations.append(operation)
-        if self._aloud:
-            self._run.console.operation(operation, len(self._run.report.operations), len(self._names))
-
-    def _second_look(self, found: list[NotIdempotent], seconds: float) -> None:
-        self._again = self._run.report.again = found
-        names = "; ".join(one.name for one in found) or "nothing"
-        self._run.say(f"a second look, {seconds:.2f} s: {names} would change something again")
-
     def result(self, status: int) -> Changes:
+        """Return the changes of an executor that ended with `status`. Raises SoloError."""
         if self._failed:
-            raise _error(int(self._failed["code"]), str(self._failed["message"]))
-        if not self._done or status != 0 or self._declared is None:
+            raise _error(self._failed)
+        if not (self._started and self._done and self._declared) or status != 0:
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             raise ConvergeError(
-                f"The converge ended with {how} while {self.doing}. Its last words are in the journal."
+                f"The converge ended with {how} while {self.activity}. See its last lines "
+                "in the journal (`journalctl -t pyinfra-solo`)."
             )
         return Changes(
-            roles=self._declared["roles"],
-            operations=tuple(self._run.report.operations),
-            checks=self._declared["checks"],
+            roles=self._declared.roles,
+            operations=self._operations,
+            checks=self._declared.checks,
             closed=self._closed,
-            again=self._again,
+            not_idempotent=self._not_idempotent,
         )
 
 
-def _error(code: int, message: str) -> SoloError:
-    """The child's error as ours: by its exit status, which is what units and scripts go by."""
+def _error(failed: protocol.Failed) -> SoloError:
+    """Return the executor's error as ours, by its exit status: units and scripts go by it."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SoloError)]
-    kind = next((kind for kind in kinds if kind.exit_code == code and kind is not SoloError), ConvergeError)
-    return kind(message)
+    kind = next(
+        (kind for kind in kinds if kind.exit_code == failed.code and kind is not SoloError), ConvergeError
+    )
+    return kind(failed.message)

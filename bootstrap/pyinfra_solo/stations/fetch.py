@@ -1,4 +1,4 @@
-"""Station fetch: the ops repo at the wanted commit, in `checkouts/<sha>/`, believed before it is files."""
+"""Station fetch: fetch the wanted commit, verify its signature, then check it out to `checkouts/<sha>/`."""
 
 import compileall
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pyinfra_solo.clients.git import COMMIT, BareRepository, GitError, reason, shown
 from pyinfra_solo.errors import DataError, SourceError, TrustError
-from pyinfra_solo.run.run import Run
+from pyinfra_solo.run.run import Progress
 from pyinfra_solo.run.settings import Ops
 from pyinfra_solo.system import durable
 
@@ -31,60 +31,64 @@ def fetch(
     stage: str,
     flag: str | None,
     state: Path,
-    run: Run,
+    progress: Progress,
     *,
     good: str | None = None,
     tidy: bool = True,
 ) -> Checkout:
-    """The commit that the stage wants now, on disk and whole.
+    """Put the commit that the stage wants now on disk, complete and verified.
 
-    flag: a ref that beats the settings'. state: holds repo.git and checkouts/. good: the sha that was
-    last judged ready here. tidy: old checkouts go. Raises SourceError, TrustError, DataError.
+    flag: a ref instead of the settings'. state: the folder of repo.git and checkouts/. good: the commit
+    that was last judged ready here. tidy: remove old checkouts. Raises SourceError, TrustError, DataError.
     """
     ref = flag or ops.refs.get(stage, ops.ref)
     if not ops.remotes:
         raise SourceError("No remote is set. Put the ops repo's URL into ops.remotes in the settings.")
     checkouts = state / "checkouts"
     checkouts.mkdir(mode=0o700, parents=True, exist_ok=True)
-    bare = BareRepository(state, ops, run.say)
-    sha, source = _ladder(bare, ops, ref, good, run)
-    checkout = Checkout(root=_materialised(bare, sha, checkouts), sha=sha, ref=ref, source=source)
+    bare = BareRepository(state, ops, progress.say)
+    sha, source = _from_remotes_or_disk(bare, ops, ref, good, progress)
+    checkout = Checkout(root=_check_out(bare, sha, checkouts), sha=sha, ref=ref, source=source)
     if tidy:
         _prune(checkouts, sha, ops.keep)
         bare.tidy()
-    run.say(f"ops at {sha[:12]}, {ref} from {source}")
+    progress.say(f"ops at {sha[:12]}, {ref} from {source}")
     return checkout
 
 
-def _ladder(bare: BareRepository, ops: Ops, ref: str, good: str | None, run: Run) -> tuple[str, str]:
-    """The commit and where it came from: each remote in its own time, and at last the disk."""
+def _from_remotes_or_disk(
+    bare: BareRepository, ops: Ops, ref: str, good: str | None, progress: Progress
+) -> tuple[str, str]:
+    """Return the commit and its source: the first remote that answers in its time, else the disk."""
     problems = []
     for remote in ops.remotes:
         try:
-            return bare.bring(remote, ref, run.deadline.sooner(ops.within)), shown(remote)
+            return bare.bring(remote, ref, progress.deadline.sooner(ops.timeout)), shown(remote)
         except GitError as error:
             problems.append(f"{shown(remote)}: {reason(error)}")
-            run.say(f"{shown(remote)} gives nothing: {reason(error)}")
-    return _from_disk(bare, ops, ref, good, "; ".join(problems), run), _DISK
+            progress.say(f"{shown(remote)}: fetch failed: {reason(error)}")
+    return _from_disk(bare, ops, ref, good, "; ".join(problems), progress), _DISK
 
 
-def _from_disk(bare: BareRepository, ops: Ops, ref: str, good: str | None, problems: str, run: Run) -> str:
-    """The last rung. Raises SourceError when the policy or the disk says no."""
-    if ops.on_disk == "never":
-        raise SourceError(f"No remote gave the ops repo ({problems}), and ops.on_disk is 'never'.")
-    sha = good if ops.on_disk == "good" else bare.last_fetched(ref)
+def _from_disk(
+    bare: BareRepository, ops: Ops, ref: str, good: str | None, problems: str, progress: Progress
+) -> str:
+    """Return the commit on disk that `ops.fallback` allows. Raises SourceError without one."""
+    if ops.fallback == "none":
+        raise SourceError(f"No remote gave the ops repo ({problems}), and ops.fallback is 'none'.")
+    sha = good if ops.fallback == "last-good" else bare.last_fetched(ref)
     if not sha or not bare.has(sha):
         raise SourceError(
-            f"No remote gave the ops repo ({problems}), and no {ops.on_disk} commit of {ref!r} is on disk. "
-            "It is tried again; see that a remote answers."
+            f"No remote gave the ops repo ({problems}), and no {ops.fallback} commit of {ref!r} is on disk. "
+            "Check that a remote answers."
         )
     bare.verify(sha)
-    run.say(f"NO REMOTE ANSWERED: going on with {sha[:12]}, which is on disk")
+    progress.say(f"NO REMOTE ANSWERED: using {sha[:12]} from disk")
     return sha
 
 
-def _materialised(bare: BareRepository, sha: str, checkouts: Path) -> Path:
-    """`checkouts/<sha>`, made beside it and moved into place when it is whole and synced."""
+def _check_out(bare: BareRepository, sha: str, checkouts: Path) -> Path:
+    """Write `checkouts/<sha>` beside its place, and rename it when it is complete and synced."""
     final = checkouts / sha
     if durable.is_complete(final):
         return final
@@ -113,7 +117,7 @@ def _materialised(bare: BareRepository, sha: str, checkouts: Path) -> Path:
 
 
 def _refuse_hostile(bare: BareRepository, sha: str) -> None:
-    """Raises TrustError for a link that leads out of the tree, DataError for a submodule."""
+    """Raise TrustError for a link that leads out of the tree, DataError for a submodule."""
     for mode, path, target in bare.entries(sha):
         if mode == _SUBMODULE:
             raise DataError(
@@ -128,7 +132,7 @@ def _leads_out(path: str, target: str) -> bool:
 
 
 def _refuse_escapes(tree: Path) -> None:
-    """Links of links: only the files show where a chain of them ends."""
+    """Raise TrustError for a chain of links that leads out: only the files show where it ends."""
     root = tree.resolve()
     for folder, folders, files in os.walk(tree):
         for path in (Path(folder, name) for name in (*folders, *files)):
@@ -139,7 +143,7 @@ def _refuse_escapes(tree: Path) -> None:
 
 
 def _prune(checkouts: Path, used: str, keep: int) -> None:
-    """All but the newest few go, never the one in use."""
+    """Remove all but the newest `keep` checkouts, never the one in use."""
     found = [path for path in checkouts.iterdir() if COMMIT.fullmatch(path.name) and path.name != used]
     found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found[max(0, keep - 1) :]:

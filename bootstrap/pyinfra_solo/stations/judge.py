@@ -1,82 +1,70 @@
-"""Station judge: makes the role's own checks, in a process that knows nothing of what converge said.
+"""Station judge: performs the role's own checks, in a process that knows nothing of the converge.
 
-`python -m pyinfra_solo.stations.judge` reads checks from stdin and writes findings to stdout, both JSON; the
-checkout's engine is asked, because a commit may bring a new kind of check.
+The checkout's engine performs them (`python -m pyinfra_solo.checks`), because a commit may bring a new
+kind of check.
 """
 
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
-from pyinfra_solo.checks import Check, Finding, from_json, perform
-from pyinfra_solo.errors import JudgedError, SoloError
+import msgspec
+
+from pyinfra_solo import protocol
+from pyinfra_solo.checks import Check, Finding, perform_all
+from pyinfra_solo.errors import JudgedError
+from pyinfra_solo.protocol import ChecksAnswer, ChecksRequest
+from pyinfra_solo.stations.converge import Engine
 from pyinfra_solo.system import processes
 from pyinfra_solo.system.deadline import Deadline
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """ready is true when every check passed. A role without checks is ready when it has converged."""
+    """ready: every check passed. A role without checks is ready when it has converged."""
 
     ready: bool
     findings: Sequence[Finding]
 
     def require_ready(self) -> None:
-        """Raises JudgedError, naming every check that failed and why."""
+        """Raise JudgedError, naming every check that failed and why."""
         if self.ready:
             return
         failed = [finding for finding in self.findings if not finding.passed]
-        said = "; ".join(f"{finding.check}: {finding.detail}" for finding in failed)
-        raise JudgedError(f"Converged, but the role's checks say no: {said}. The gate stays closed.")
+        reasons = "; ".join(f"{finding.check}: {finding.detail}" for finding in failed)
+        raise JudgedError(f"Converged, but the role's checks failed: {reasons}. The gate stays closed.")
 
 
 def judge_here(checks: Sequence[Check], deadline: Deadline) -> Verdict:
-    """All checks at once, each inside its own window and the deadline."""
-    if not checks:
-        return Verdict(ready=True, findings=())
-    with ThreadPoolExecutor(max_workers=min(16, len(checks))) as pool:
-        findings = list(pool.map(lambda check: perform(check, deadline.at), checks))
+    """Perform the checks in this process, all at once."""
+    findings = perform_all(checks, deadline)
     return Verdict(ready=all(finding.passed for finding in findings), findings=findings)
 
 
-def judge(
-    checks: Sequence[dict[str, object]], python: Path, environment: dict[str, str], deadline: Deadline
-) -> Verdict:
-    """In a process of its own. checks: as `checks.to_json` writes them. Raises SoloError when that
-    process does not answer: what is not judged is not ready."""
-    asked = json.dumps({"checks": list(checks), "seconds": deadline.left()})
-    process = subprocess.Popen(
-        [str(python), "-m", "pyinfra_solo.stations.judge"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True, cwd="/", start_new_session=True,
-    )  # fmt: skip
+def judge(checks: Sequence[dict[str, Any]], engine: Engine, deadline: Deadline) -> Verdict:
+    """Perform the checks in a process of their own.
+
+    checks: as `checks.to_json` writes them. Raises JudgedError when that process gives no answer: a
+    machine that is not judged is not ready.
+    """
+    request = ChecksRequest(protocol=protocol.VERSION, checks=list(checks), seconds=deadline.left())
     try:
-        answer, _ = process.communicate(asked, timeout=deadline.left() + 10)
-        findings = [Finding(**finding) for finding in json.loads(answer)["findings"]]
-    except (subprocess.TimeoutExpired, ValueError, KeyError, TypeError) as error:
+        done = processes.run(
+            [str(engine.python), "-m", protocol.CHECKS],
+            stdin=msgspec.json.encode(request),
+            environment=dict(engine.environment),
+            timeout=deadline.left() + 10,
+        )
+    except TimeoutError as error:
+        raise JudgedError("The health checks did not finish in time. The gate stays closed.") from error
+    try:
+        answer = msgspec.json.decode(done.stdout, type=ChecksAnswer)
+        findings = [Finding(**finding) for finding in answer.findings]
+    except (msgspec.MsgspecError, TypeError) as error:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise JudgedError(
-            f"The judge gave no verdict ({type(error).__name__}). The gate stays closed."
+            f"The health checks ended with exit status {done.status} and no answer: {last}. The gate stays closed."
         ) from error
-    finally:
-        processes.end_session(process.pid)
-        process.wait()
-    well = len(findings) == len(checks) and all(finding.passed for finding in findings)
-    return Verdict(ready=well and process.returncode == 0, findings=findings)
-
-
-def main() -> int:
-    asked = json.load(sys.stdin)
-    try:
-        verdict = judge_here(from_json(asked["checks"]), Deadline.after(float(asked["seconds"])))
-    except SoloError as error:
-        sys.stderr.write(f"judge: {error}\n")
-        return error.exit_code
-    json.dump({"findings": [asdict(finding) for finding in verdict.findings]}, sys.stdout)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    protocol.require_version(image=protocol.VERSION, checkout=answer.protocol)
+    passed = len(findings) == len(checks) and all(finding.passed for finding in findings)
+    return Verdict(ready=passed and done.status == 0, findings=findings)

@@ -1,4 +1,4 @@
-"""The last commit that was judged ready on this machine's disk: a rung for when no remote answers."""
+"""Remember the last commit that was judged ready on this machine: a fallback when no remote answers."""
 
 import re
 from pathlib import Path
@@ -8,10 +8,12 @@ from pyinfra_solo.system import durable
 
 
 def remember_good(sha: str, state: Path | None = None) -> None:
+    """Write the commit to `<state>/good`. Raises OSError."""
     durable.write((state or paths.STATE) / "good", sha + "\n")
 
 
 def last_good(state: Path | None = None) -> str | None:
+    """Return the commit of `<state>/good`; None when there is none that can be read."""
     try:
         sha = ((state or paths.STATE) / "good").read_text().strip()
     except OSError:

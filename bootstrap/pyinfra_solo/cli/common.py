@@ -1,0 +1,54 @@
+"""The command group `pyinfra-solo`, JSON on stdout, and runs: shared by all commands.
+
+Each command imports what it needs when it runs, so that all start fast.
+"""
+
+import json
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pyinfra_solo import __version__
+
+if TYPE_CHECKING:  # click alone is loaded before a command is known
+    from pyinfra_solo.run.run import Run
+    from pyinfra_solo.run.settings import Settings
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+printed: list[Any] = []
+"""JSON values that went to stdout: `main` prints one itself when a command failed before it did."""
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="pyinfra-solo")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Settings file [/etc/pyinfra-solo/config.toml].",
+)
+@click.pass_context
+def command(context: click.Context, config: Path | None) -> None:
+    """Configure this machine from an ops repo, and let it take traffic only when it is right."""
+    context.obj = config
+
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_json(value: Any) -> None:
+    """Print the value to stdout as JSON."""
+    printed.append(value)
+    click.echo(json.dumps(value, indent=2))
+
+
+def start(
+    config: Path | None, name: str, as_json: bool = False, **options: Any
+) -> "AbstractContextManager[tuple[Settings, Run]]":
+    """Start a run (see run/start.py); with as_json print its report at the end, also of a failure."""
+    from pyinfra_solo.run.start import start_run
+
+    return start_run(config, name, at_end=print_json if as_json else None, **options)

@@ -1,0 +1,41 @@
+"""Commands that set things up: install the boot units, write a new ops repo."""
+
+from pathlib import Path
+
+import click
+
+from pyinfra_solo.cli.common import command
+
+
+@command.command()
+@click.option(
+    "--init",
+    "kind",
+    type=click.Choice(["systemd", "upstart", "sysv"]),
+    help="For this init system, not the one that runs.",
+)
+@click.option("--now", is_flag=True, help="Start the boot run now.")
+def install(kind: str | None, now: bool) -> int:
+    """Install and enable the boot units for this machine's init system.
+
+    A second call changes nothing.
+    """
+    from pyinfra_solo.units.install import install as do_install
+
+    for line in do_install(kind, now).lines():
+        click.echo(line)
+    return 0
+
+
+@command.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+def init(directory: Path) -> int:
+    """Write a new ops repo into DIRECTORY.
+
+    deploy.py, roles, inventories, bootstrap with the engine, tests, README.
+    """
+    from pyinfra_solo.cli.init import init as write
+
+    for path in write(directory):
+        click.echo(path)
+    return 0
