@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pyinfra_solo import paths
 from pyinfra_solo.boot import RunOptions, identify_machine, prepare_runtime
-from pyinfra_solo.run.console import printable
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
 from pyinfra_solo.stations.converge import Changes, Engine, converge, engine_of
@@ -13,6 +12,7 @@ from pyinfra_solo.stations.fetch import fetch
 from pyinfra_solo.stations.identify import Instance
 from pyinfra_solo.stations.last_good import last_good
 from pyinfra_solo.stations.resolve import resolve, stage_of
+from pyinfra_solo.system.text import printable
 
 
 def plan(

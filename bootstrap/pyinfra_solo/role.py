@@ -8,7 +8,6 @@ The folder `roles/web/` holds the declaration in `__init__.py`, and its template
 """
 
 import importlib
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -18,8 +17,7 @@ from typing import Any
 
 from pyinfra_solo.checks import Check
 from pyinfra_solo.errors import ConvergeError, DataError, RoleError
-
-NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
+from pyinfra_solo.system.text import NAME, in_words
 
 
 @dataclass(frozen=True)
@@ -116,13 +114,6 @@ def _load_one(name: str) -> Role:
             f"roles/{name}/__init__.py declares no role {name!r}. Write `@role()` above `def {name}(data)`."
         )
     return replace(found, name=name)
-
-
-def in_words(error: BaseException) -> str:
-    """The error in a line; a syntax error with its place, which may be in another file."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.msg} ({Path(error.filename).name}:{error.lineno})"
-    return str(error) or type(error).__name__
 
 
 def with_needs(name: str, roles: dict[str, Role]) -> list[Role]:

@@ -1,13 +1,14 @@
 """What play says to its parent: events, a JSON object a line."""
 
 import json
-import re
 import threading
 import time
 from collections.abc import Sequence
 from typing import IO, Any
 
 import msgspec
+
+from pyinfra_solo.system.text import one_line
 
 _MOST_TEXT = 2000
 """Characters of a message or a line; cut after secrets are taken out, so that no part of one is left."""
@@ -47,7 +48,7 @@ class EventWriter:
         """From now on. A secret of several lines is hidden line by line, as output and diffs are lines; also as
         messages show it, with each white space as one blank, or quoted as Python does; what is shorter than four characters is no secret, and is part of every other word."""
         parts = {part for secret in secrets for part in (secret, *secret.splitlines())}
-        parts |= {form for part in parts for form in (re.sub(r"\s+", " ", part), repr(part)[1:-1])}
+        parts |= {form for part in parts for form in (one_line(part), repr(part)[1:-1])}
         self._hidden = sorted((part for part in parts if len(part.strip()) >= 4), key=len, reverse=True)
 
     def starting(self, **values: Any) -> None:

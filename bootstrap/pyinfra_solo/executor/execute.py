@@ -1,6 +1,5 @@
 """Operations, one after the other: converged, planned, and looked at again."""
 
-import re
 import resource
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -17,8 +16,8 @@ from pyinfra_solo.executor.connector import LocalConnector, program
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.failures import pyinfra_log, translate
 from pyinfra_solo.native import programs as child
-from pyinfra_solo.role import in_words
 from pyinfra_solo.system.alarm import alarm
+from pyinfra_solo.system.text import in_words, one_line
 
 if TYPE_CHECKING:  # it is the program's main module, which must not be loaded twice
     from pyinfra_solo.executor.__main__ import Request
@@ -207,4 +206,4 @@ def _output(meta: Any) -> list[str]:
 def _last_words(meta: Any) -> str:
     lines = [line for line in _output(meta) if line.strip()]
     said = lines[-1] if lines else "; ".join(pyinfra_log.lines[-2:]) or "it gave no reason"
-    return re.sub(r"\s+", " ", said)
+    return one_line(said)
