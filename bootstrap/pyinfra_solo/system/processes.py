@@ -1,20 +1,218 @@
-"""Children in a session of their own, and ending all that belongs to it.
+"""Run a program within a time, and end everything that it started.
 
-A command of an operation gets a process group of its own (so that its time-out ends it whole), in
-the session of the converge that started it (so that the run's deadline ends everything). A daemon
-that called setsid(2) has left on purpose, and lives.
+A child leads a session of its own, or a process group in the session of the caller. A time-out ends
+all of the session or group. A daemon that called setsid(2) has left on purpose, and stays.
 """
 
+import errno
 import os
+import select
 import signal
+import subprocess
+import tempfile
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _GRACE = 5.0
+_KILL = 5.0
+"""Seconds for SIGKILL: a process in uninterruptible sleep (a dead network disk) cannot be ended."""
+_CHECK = 0.02
+"""Seconds between two checks of how much a child has written."""
+_PR_SET_NO_NEW_PRIVS = 38
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A child that has ended.
+
+    status: its exit status, or minus the signal that ended it. stderr: empty when merged into stdout.
+    cut: it wrote more than is kept.
+    """
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+    cut: bool
+
+
+class TimedOutError(TimeoutError):
+    """A child took too long and was ended. finished: what it had written until then."""
+
+    def __init__(self, seconds: float, finished: Finished) -> None:
+        super().__init__(f"took longer than {seconds:g} s and was ended")
+        self.finished = finished
+
+
+def run(
+    words: Sequence[str],
+    *,
+    timeout: float,
+    stdin: bytes = b"",
+    environment: Mapping[str, str] | None = None,
+    folder: str | Path = "/",
+    max_output: int = 8 * 1024 * 1024,
+    merge: bool = False,
+    pass_fds: Sequence[int] = (),
+    session: bool = True,
+    as_user: tuple[int, int, Sequence[int]] | None = None,
+    umask: int = -1,
+    grace: float = _GRACE,
+) -> Finished:
+    """Run a program until it ends; what it leaves running is neither waited for nor ended.
+
+    timeout, grace: seconds; grace lies between SIGTERM and SIGKILL. environment: all of it; None is
+    this process's. max_output: bytes of stdout and of stderr. merge: stderr into stdout. session: a
+    session of its own, else a process group. as_user: uid, gid and further groups, taken on for good.
+    Raises TimedOutError, ValueError for a NUL in a word, OSError when the program cannot be started.
+    """
+    with _Output(max_output) as out, _Output(max_output) as err, _readable(stdin) as given:
+        process = _start(
+            words, as_user, stdin=given, stdout=out.writer, stderr=subprocess.STDOUT if merge else err.writer,
+            env=environment, cwd=folder, pass_fds=pass_fds, umask=umask,
+            start_new_session=session, process_group=None if session else 0,
+        )  # fmt: skip
+
+        def limit() -> None:
+            out.limit()
+            err.limit()
+
+        ended = False
+        try:
+            ended = _wait(process, time.monotonic() + timeout, limit)
+        finally:
+            if not ended:
+                (end_session if session else end_group)(process.pid, grace, limit)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
+        status = -signal.SIGKILL if process.returncode is None else process.returncode
+        stdout, stderr = out.content(), err.content()
+        finished = Finished(status=status, stdout=stdout, stderr=stderr, cut=out.cut or err.cut)
+    if not ended:
+        raise TimedOutError(timeout, finished)
+    return finished
+
+
+class _Output:
+    """A file without a name, of which a child gets a descriptor that can only append.
+
+    Not a pipe: a daemon that keeps it open holds up nobody, and neither its later writes nor the end
+    of this process hurt it. Mode 0600: another account cannot open it through /proc.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.cut = False
+
+    def __enter__(self) -> "_Output":
+        self._file = tempfile.TemporaryFile(buffering=0)
+        self.writer = _reopened(self._file.fileno(), os.O_WRONLY | os.O_APPEND)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        os.close(self.writer)
+        self._file.close()
+
+    def limit(self) -> None:
+        """Give back the disk space beyond the limit; whoever appends goes on from there."""
+        if os.fstat(self._file.fileno()).st_size > self._most:
+            self.cut = True
+            self._file.truncate(self._most)
+
+    def content(self) -> bytes:
+        self.limit()
+        return os.pread(self._file.fileno(), self._most, 0)
+
+
+@contextmanager
+def _readable(data: bytes) -> Iterator[int]:
+    """Open a descriptor from which a child can read `data`, and which it cannot write to."""
+    if not data:
+        descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    else:
+        with tempfile.TemporaryFile() as file:
+            file.write(data)
+            file.flush()
+            descriptor = _reopened(file.fileno(), os.O_RDONLY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _reopened(descriptor: int, flags: int) -> int:
+    return os.open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
+
+
+def _start(
+    words: Sequence[str], as_user: tuple[int, int, Sequence[int]] | None, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Start a child, as another account on request: groups, gid, uid, then no_new_privs (prctl(2))."""
+    if as_user is None:
+        return subprocess.Popen(words, **options)
+    import ctypes
+
+    uid, gid, groups = as_user
+    prctl = ctypes.CDLL(None).prctl
+
+    def between_fork_and_exec() -> None:
+        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        os.chdir(".")  # many programs fail in a folder that their account cannot search
+
+    try:
+        return subprocess.Popen(
+            words, user=uid, group=gid,
+            preexec_fn=between_fork_and_exec,  # noqa: PLW1509 - two system calls, no lock
+            extra_groups=[*groups] or [gid],  # Python 3.12.0 keeps the groups for an empty list (CVE-2023-6507)
+            **options,
+        )  # fmt: skip
+    except subprocess.SubprocessError as error:
+        raise PermissionError(
+            errno.EACCES, f"The account {uid} cannot use the folder", str(options["cwd"])
+        ) from error
+
+
+def _wait(process: subprocess.Popen[bytes], until: float, meanwhile: Callable[[], None]) -> bool:
+    """Wait for the child's end until the monotonic clock reads `until`; return whether it has ended."""
+    with _end_of(process) as has_ended:
+        while not has_ended(max(0.0, min(_CHECK, until - time.monotonic()))):
+            if time.monotonic() >= until:
+                return False
+            meanwhile()
+    return True
+
+
+@contextmanager
+def _end_of(process: subprocess.Popen[bytes]) -> Iterator[Callable[[float], bool]]:
+    """Make a function that waits some seconds for the child's end.
+
+    Popen.wait() sleeps up to 50 ms beyond it. pidfd_open(2) wakes at once, but needs Linux 5.3, and
+    a container's seccomp filter may refuse it.
+    """
+
+    def wait(seconds: float) -> bool:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=seconds)
+        return process.returncode is not None
+
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except OSError:
+        yield wait
+        return
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        yield lambda seconds: bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)
 
 
 def members(session: int) -> list[int]:
-    """The processes of a session, zombies apart (proc(5), /proc/PID/stat, fields 3 and 6)."""
+    """List the processes of a session but its zombies (proc(5), /proc/PID/stat, fields 3 and 6)."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -26,40 +224,47 @@ def members(session: int) -> list[int]:
     return found
 
 
-def end_session(session: int, grace: float = _GRACE) -> None:
-    """SIGTERM to all of it, and SIGKILL to what is left after `grace` seconds."""
-    _signal(members(session), signal.SIGTERM)
+def _nothing() -> None: ...
+
+
+def end_session(session: int, grace: float = _GRACE, meanwhile: Callable[[], None] = _nothing) -> None:
+    """Send SIGTERM to a session, and SIGKILL to what is left of it after `grace` seconds.
+
+    meanwhile: called every few hundredths of a second.
+    """
+    left = members(session)
+    _signal(left, signal.SIGTERM)
     until = time.monotonic() + grace
-    while (left := members(session)) and time.monotonic() < until:
-        time.sleep(0.05)
-    # Not for ever: a process in uninterruptible sleep (a dead network disk) cannot be ended.
-    until = time.monotonic() + grace
-    while (left := members(session)) and time.monotonic() < until:
+    while left and time.monotonic() < until:
+        meanwhile()
+        time.sleep(_CHECK)
+        left = members(session)
+    until = time.monotonic() + _KILL
+    while left and time.monotonic() < until:
         _signal(left, signal.SIGKILL)
-        time.sleep(0.02)
+        meanwhile()
+        time.sleep(_CHECK)
+        left = members(session)
 
 
-def end_group(group: int, grace: float = _GRACE) -> None:
-    """The same for a process group whose leader is this process's own child, not yet waited for."""
+def end_group(group: int, grace: float = _GRACE, meanwhile: Callable[[], None] = _nothing) -> None:
+    """Do the same to a process group whose leader is this process's child, not yet waited for."""
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
         try:
             os.killpg(group, number)
         except ProcessLookupError:
             return
         until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            if _has_ended(group):
-                break
-            time.sleep(0.02)
+        while time.monotonic() < until and not _has_ended(group):
+            meanwhile()
+            time.sleep(_CHECK)
     # What ignored SIGTERM and outlived its leader is still in the group.
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        return
 
 
 def _has_ended(child: int) -> bool:
-    """gevent, under pyinfra's own command, waits for every child itself."""
+    """Ask without taking the status. gevent, under pyinfra's own command, waits for each child itself."""
     try:
         return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
@@ -68,7 +273,5 @@ def _has_ended(child: int) -> bool:
 
 def _signal(pids: list[int], number: int) -> None:
     for pid in pids:
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            continue
