@@ -13,7 +13,7 @@ from pyinfra import context
 
 from pyinfra_solo.errors import RoleError
 from pyinfra_solo.ops_repo.bind import BoundRole, DeployContext, bind
-from pyinfra_solo.ops_repo.values import stages
+from pyinfra_solo.ops_repo.names import stages
 
 _part: DeployContext | None = None
 
@@ -35,8 +35,8 @@ def roles() -> list[BoundRole]:
 def gate() -> None:
     """The last line of deploy.py: the gate closes before the first change, and opens after the last."""
     assert _part is not None, "Call roles() before gate()."  # noqa: S101
-    announce_changes(context.state.ops[context.host].values(), _part.changing)
-    _part.last()
+    announce_changes(context.state.ops[context.host].values(), _part.before_change)
+    _part.after_operations()
 
 
 def announce_changes(operations: Any, changing: Callable[[], None]) -> None:

@@ -84,19 +84,19 @@ def _part(settings: Settings, run: Run, flags: dict[str, Any], data: Any, work: 
             function=close_gate, reason="a run by hand has begun",
         )  # fmt: skip
 
-    def changing() -> None:
+    def before_change() -> None:
         work.start_run = True
         if settings.limits.drain != "never" or not read_gate().open:
             close_gate("a run by hand is changing this machine")
 
-    def last() -> None:
+    def after_operations() -> None:
         python.call(
             name="the gate is open, because all is right",
             function=_judge_and_open,
             choice=choice, instance=instance, bound=bound, root=root, run=run, work=work,
         )  # fmt: skip
 
-    return DeployContext(bound, changing, last)
+    return DeployContext(bound, before_change, after_operations)
 
 
 def _judge_and_open(

@@ -53,7 +53,7 @@ def work(request: "Request", tell: EventWriter) -> None:
     state = local_state(
         root, {}, BlankHost if request.mode == "blank" else LocalHost, native=not request.stock
     )
-    deploy.play(DeployContext(bound, changing=_closing(request, tell)))
+    deploy.play(DeployContext(bound, before_change=_closing(request, tell)))
     try:
         with _context(state) as host:
             _declare_operations(root / "deploy.py", state)
