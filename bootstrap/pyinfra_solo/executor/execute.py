@@ -16,7 +16,7 @@ from pyinfra_solo.executor.connector import LocalConnector, program
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.failures import pyinfra_log, translate
 from pyinfra_solo.native import programs as child
-from pyinfra_solo.system.alarm import alarm
+from pyinfra_solo.system.deadline import alarm
 from pyinfra_solo.system.text import in_words, one_line
 
 if TYPE_CHECKING:  # it is the program's main module, which must not be loaded twice
