@@ -152,7 +152,7 @@ class TestABoot:
         run.wait()
         waited = json.loads(line.machine.solo("status", "--json").must(1).out)["running"]
         assert waited["pid"] == run.pid
-        assert waited["doing"] == "converge"
+        assert waited["station"] == "converge"
         os.killpg(int((line.target / "pid").read_text()), signal.SIGKILL)
 
         def is_free() -> bool:

@@ -1,19 +1,39 @@
-"""What a role calls healthy: plain data, and what happens when it is asked."""
+"""Checks are plain data; performing one ends in time, and says why it failed."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pyinfra_solo.checks import Check, Finding, command, from_json, http, perform, tcp, to_json, unit
+from pyinfra_solo.checks import (
+    Check,
+    Finding,
+    _systemd_unit,
+    command,
+    from_json,
+    http,
+    perform,
+    tcp,
+    to_json,
+    unit,
+)
 from pyinfra_solo.errors import DataError
 from tests.support.imds import answer, lines, mute
 from tests.support.machine import lives
+
+ACTIVE = """
+read now rest < /proc/uptime
+now=${{now%.*}}000000
+echo LoadState=loaded; echo ActiveState=active; echo ActiveEnterTimestampMonotonic={since}
+"""
 
 
 def once(check: Check) -> Finding:
@@ -46,8 +66,8 @@ def test_a_check_is_plain_data_there_and_back() -> None:
         ({}, "There is no check of kind ''"),
     ],
 )
-def test_a_check_that_this_engine_does_not_know_is_refused(value: dict[str, object], said: str) -> None:
-    """A commit may bring a new kind of check; what cannot be made must not pass."""
+def test_a_check_that_this_engine_does_not_know_is_an_error(value: dict[str, object], said: str) -> None:
+    """A commit may bring a new kind of check; what cannot be performed must not pass."""
     with pytest.raises(DataError, match=said):
         from_json([value])
 
@@ -59,25 +79,25 @@ def test_a_check_that_this_engine_does_not_know_is_refused(value: dict[str, obje
         "http://127.0.0.1:0/", "http://127.0.0.1:70000/", "http://[::1/", "http://127.0.0.1/h\u00e9",
     ],
 )  # fmt: skip
-def test_a_url_that_cannot_be_asked_is_refused_where_it_is_declared(url: str) -> None:
+def test_an_invalid_url_is_refused_where_it_is_declared(url: str) -> None:
     with pytest.raises(DataError, match="is not an http:// or https:// URL"):
         http(url)
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
-def test_a_port_that_cannot_be_is_refused_where_it_is_declared(port: int) -> None:
-    with pytest.raises(DataError, match="is not of a port"):
+def test_an_invalid_port_is_refused_where_it_is_declared(port: int) -> None:
+    with pytest.raises(DataError, match="has no port from 1 to 65535"):
         tcp(port)
 
 
-def test_http_is_well_when_the_status_is_one_of_those_that_are_well() -> None:
+def test_http_passes_with_one_of_the_statuses() -> None:
     with lines(answer("204 No Content")) as server:
         assert not once(http(server.url)).passed
         assert once(http(server.url)).detail == "answered 204"
         assert once(http(server.url, status=(200, 204))).passed
 
 
-def test_http_asks_for_the_path_and_the_query() -> None:
+def test_http_requests_the_path_and_the_query() -> None:
     with lines(answer("200 OK", b"ok")) as server:
         assert once(http(f"{server.url}/healthz?full=1")).passed
         assert once(http(server.url)).passed
@@ -96,7 +116,7 @@ def test_a_redirect_is_not_followed() -> None:
 
 
 @pytest.mark.parametrize("said", [b"", b"ping\r\n", b"HTTP/1.1 2", b"\xff" * 100])
-def test_a_server_that_does_not_speak_http_is_not_well(said: bytes) -> None:
+def test_a_server_that_does_not_speak_http_fails(said: bytes) -> None:
     with lines(said) as server:
         finding = once(http(server.url))
 
@@ -105,17 +125,17 @@ def test_a_server_that_does_not_speak_http_is_not_well(said: bytes) -> None:
     assert finding.detail != "no answer: "
 
 
-def test_a_server_that_never_answers_is_not_well() -> None:
+def test_a_server_that_never_answers_fails() -> None:
     with mute() as port:
         assert once(http(f"http://127.0.0.1:{port}/", timeout=0.1)).detail == "no answer: timed out"
 
 
-def test_http_that_is_not_tls_is_not_well_for_https() -> None:
+def test_plain_http_fails_for_https() -> None:
     with lines(answer("200 OK")) as server:
         assert not once(http(server.url.replace("http", "https"))).passed
 
 
-def test_a_port_on_which_nothing_listens_is_not_well() -> None:
+def test_a_port_on_which_nothing_listens_fails() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         assert once(tcp(port)).passed
@@ -125,7 +145,7 @@ def test_a_port_on_which_nothing_listens_is_not_well() -> None:
     assert "refused" in finding.detail
 
 
-def test_a_command_is_well_when_its_exit_status_is_0() -> None:
+def test_a_command_passes_with_exit_status_0() -> None:
     assert once(command("exit 0")).passed
 
 
@@ -140,7 +160,7 @@ def test_a_command_is_well_when_its_exit_status_is_0() -> None:
         ("kill -9 $$", "exit status -9"),
     ],
 )
-def test_a_command_that_failed_says_how_by_its_last_line(line: str, said: str) -> None:
+def test_a_failed_command_is_shown_by_status_and_last_line(line: str, said: str) -> None:
     finding = once(command(line))
 
     assert not finding.passed
@@ -148,35 +168,76 @@ def test_a_command_that_failed_says_how_by_its_last_line(line: str, said: str) -
     assert len(finding.detail) <= 250
 
 
-def test_a_command_reads_nothing_from_us() -> None:
+def test_a_command_has_an_empty_input() -> None:
     assert once(command('test -z "$(cat)"')).passed
 
 
-def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+def test_a_command_that_hangs_is_ended_in_time(tmp_path: Path) -> None:
+    """`processes.run` has the rest of the rules."""
     pid = tmp_path / "pid"
-    endless = command(f"sleep 60 & echo $! > {pid}; wait", timeout=0.8)
+    endless = command(f"trap '' TERM; echo $$ > {pid}; while :; do sleep 0.1; done", timeout=0.8)
     finding = perform(endless, time.monotonic() + 1, interval=1)
 
     assert (finding.passed, finding.detail) == (False, "still running after 0.8 s")
-    until = time.monotonic() + 10
-    while lives(int(pid.read_text())) and time.monotonic() < until:
-        time.sleep(0.01)
+    assert finding.seconds < 3
     assert not lives(int(pid.read_text()))
 
 
-def test_a_check_is_made_until_it_holds(tmp_path: Path) -> None:
+def test_a_command_that_cannot_be_run_fails() -> None:
+    finding = once(command("true \0"))
+
+    assert (finding.passed, finding.detail) == (False, "cannot be run: embedded null byte")
+
+
+def test_a_process_that_a_command_leaves_does_not_hold_it_up(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    try:
+        assert once(command(f"sleep 60 & echo $! > {pid}", timeout=30)).passed
+    finally:
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program that stands in for systemctl on PATH."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    program = tmp_path / "systemctl"
+    program.touch(0o755)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("script", "detail"),
+    [
+        ("echo LoadState=not-found", "there is no such unit (not-found)"),
+        ("exit 1", "there is no such unit (systemctl failed)"),
+        ("echo LoadState=loaded; echo ActiveState=failed; echo SubState=failed", "failed (failed)"),
+        (ACTIVE.format(since="$now"), "active for "),
+        (ACTIVE.format(since="$((now - 60000000))"), "ok"),
+        ("exec sleep 60", "systemctl did not answer in 0.5 s"),
+    ],
+)
+def test_a_unit_passes_when_active_for_long_enough(systemctl: Path, script: str, detail: str) -> None:
+    systemctl.write_text(f"#!/bin/sh\n{script}")
+    check = replace(unit("nginx", stable=30), timeout=0.5 if "sleep" in script else 30)
+    problem = _systemd_unit(check)
+
+    assert (problem or "ok").startswith(detail)
+
+
+def test_a_check_is_tried_until_it_passes(tmp_path: Path) -> None:
     line = f"echo >> {tmp_path}/tries; test $(wc -l < {tmp_path}/tries) -ge 3"
     finding = perform(command(line), time.monotonic() + 60, interval=0.01)
 
     assert (finding.passed, finding.tries) == (True, 3)
 
 
-def test_a_check_is_made_once_when_there_is_no_time() -> None:
+def test_a_check_is_tried_once_when_there_is_no_time() -> None:
     assert perform(command("exit 1"), time.monotonic() - 100).tries == 1
     assert perform(command("exit 1", within=0), time.monotonic() + 100).tries == 1
 
 
-def test_the_run_s_deadline_ends_a_window_that_is_longer() -> None:
+def test_the_deadline_ends_a_longer_window() -> None:
     finding = perform(command("exit 1", within=10_000), time.monotonic() + 0.6, interval=0.01)
 
     assert not finding.passed
@@ -186,8 +247,14 @@ def test_the_run_s_deadline_ends_a_window_that_is_longer() -> None:
 @pytest.mark.skipif(
     Path("/run/systemd/system").exists() or not shutil.which("service"), reason="no SysV init here"
 )
-def test_without_systemd_a_unit_is_asked_by_its_script_and_its_name_is_no_shell(tmp_path: Path) -> None:
+def test_without_systemd_a_unit_s_name_is_no_shell(tmp_path: Path) -> None:
     finding = once(unit(f"no-such; touch {tmp_path}/made"))
 
     assert not finding.passed
     assert not (tmp_path / "made").exists()
+
+
+def test_without_systemctl_a_unit_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert str(_systemd_unit(unit("nginx"))).startswith("systemctl cannot be run: ")

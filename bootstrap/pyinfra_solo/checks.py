@@ -1,14 +1,11 @@
-"""What a role calls healthy: checks as plain data, and the one function that performs them.
+"""Declare health checks as plain data, and perform them.
 
-A check is a value, so that it can be declared by a role, sent to the judge's process, kept in the
-statement, and made again by an operator, always the same.
+A check is a value: a role declares it, the judge's process performs it, the gate's statement keeps it,
+and an operator can repeat it, always the same.
 """
 
-import os
 import shlex
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -28,11 +25,11 @@ from pyinfra_solo.system.deadline import Deadline
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One thing that must hold.
+    """A condition that a healthy machine meets.
 
     kind: http, tcp, command or unit. target: a URL, host:port, a shell command, a unit's name.
-    within: seconds in which it must come true. stable: seconds for which a systemd unit must have been
-    up. timeout: seconds for one try. status: HTTP statuses that are well.
+    within: seconds until it must pass. stable: seconds for which a systemd unit must have been active.
+    timeout: seconds for one try. status: HTTP statuses that pass.
     """
 
     kind: str
@@ -47,7 +44,7 @@ class Check:
 
 
 def http(url: str, *, within: float = 60, timeout: float = 5, status: Sequence[int] = (200,)) -> Check:
-    """`url` answers with one of `status`; redirects are not followed."""
+    """Require that `url` answers with one of `status`; redirects are not followed. Raises DataError."""
     try:
         parts = urlsplit(url)
         good = (
@@ -61,25 +58,25 @@ def http(url: str, *, within: float = 60, timeout: float = 5, status: Sequence[i
 
 
 def tcp(port: int, host: str = "127.0.0.1", *, within: float = 60, timeout: float = 5) -> Check:
-    """Something accepts connections on `host`:`port`."""
+    """Require that something accepts connections on `host`:`port`. Raises DataError."""
     if not 0 < port < 65536:
-        raise DataError(f"The check tcp({port}) is not of a port from 1 to 65535. Correct it.")
+        raise DataError(f"The check tcp({port}) has no port from 1 to 65535. Correct it.")
     return Check(kind="tcp", target=f"{host}:{port}", within=within, timeout=timeout)
 
 
 def command(line: str, *, within: float = 60, timeout: float = 30) -> Check:
-    """The shell command `line` ends with status 0. Write no secret in it: it is shown."""
+    """Require that the shell command `line` exits with 0. It is shown, so it must hold no secret."""
     return Check(kind="command", target=line, within=within, timeout=timeout)
 
 
 def unit(name: str, *, within: float = 60, stable: float = 1) -> Check:
-    """The service `name` is up, and has been for `stable` seconds without a restart."""
+    """Require that the service `name` is active, and has been for `stable` seconds without a restart."""
     return Check(kind="unit", target=name, within=within, stable=stable)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """How one check went: passed or not, the last reason, how many tries, how many seconds."""
+    """The result of a check. detail: the last failure, or "ok". seconds: for all tries."""
 
     check: str
     passed: bool
@@ -89,19 +86,21 @@ class Finding:
 
 
 def to_json(checks: Sequence[Check]) -> list[dict[str, Any]]:
-    """Plain JSON values, as `from_json` reads them."""
+    """Convert checks to plain JSON values, for `from_json`."""
     return [asdict(check) for check in checks]
 
 
 def from_json(values: Sequence[dict[str, Any]]) -> list[Check]:
-    """Raises DataError when a check is not one that this engine knows: what it cannot make, it
-    must not pass."""
+    """Convert plain JSON values to checks.
+
+    Raises DataError for a check that this engine does not know: what it cannot perform must not pass.
+    """
     checks = []
     for value in values:
         try:
             check = replace(Check(kind="", target=""), **value)
         except TypeError as error:
-            raise DataError(f"A declared check is not understood: {error}.") from error
+            raise DataError(f"A declared check is invalid: {error}.") from error
         if check.kind not in _PERFORM:
             raise DataError(f"There is no check of kind {check.kind!r}. Kinds: {', '.join(_PERFORM)}.")
         checks.append(check)
@@ -117,7 +116,7 @@ def perform_all(checks: Sequence[Check], deadline: Deadline) -> list[Finding]:
 
 
 def perform(check: Check, until: float, interval: float = 0.25) -> Finding:
-    """Try until it passes, its own window ends, or the monotonic clock reads `until` (seconds)."""
+    """Try a check until it passes, its own window ends, or the monotonic clock reads `until` (seconds)."""
     started = time.monotonic()
     until = min(until, started + check.within)
     tries = 0
@@ -138,7 +137,7 @@ def perform(check: Check, until: float, interval: float = 0.25) -> Finding:
 
 
 def _http(check: Check) -> str | None:
-    # 10 ms, which a role that only declares checks does not pay.
+    # 10 ms, which a role that only declares checks does not need.
     from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
     parts = urlsplit(check.target)
@@ -165,23 +164,19 @@ def _tcp(check: Check) -> str | None:
 
 
 def _command(check: Check) -> str | None:
-    """Runs in a session of its own, so that a time-out ends all that it started."""
-    with subprocess.Popen(
-        ["/bin/sh", "-c", check.target],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
-        try:
-            output, _ = process.communicate(timeout=check.timeout)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            return f"still running after {check.timeout:g} s"
-    if process.returncode == 0:
+    # Not imported by a role that only declares checks, nor by a command that only shows them.
+    from pyinfra_solo.system.processes import TimedOutError, run
+
+    try:
+        done = run(["/bin/sh", "-c", check.target], timeout=check.timeout, merge=True, grace=0)
+    except TimedOutError:
+        return f"still running after {check.timeout:g} s"
+    except (OSError, ValueError) as error:
+        return f"cannot be run: {error}"
+    if done.status == 0:
         return None
-    lines = output.decode(errors="replace").strip().splitlines()
-    return f"exit status {process.returncode}" + (f": {lines[-1][:200]}" if lines else "")
+    lines = done.stdout.decode(errors="replace").strip().splitlines()
+    return f"exit status {done.status}" + (f": {lines[-1][:200]}" if lines else "")
 
 
 def _unit(check: Check) -> str | None:
@@ -191,24 +186,29 @@ def _unit(check: Check) -> str | None:
 
 
 def _systemd_unit(check: Check) -> str | None:
-    """Active, and since long enough by the unit's own monotonic stamp (systemd.unit(5)).
+    """Require the unit active for long enough by its own monotonic stamp (systemd.unit(5)).
 
-    `systemctl is-active` alone says yes to a service that crashes and restarts all the time.
+    `systemctl is-active` alone passes for a service that crashes and restarts all the time.
     """
+    from pyinfra_solo.system.processes import TimedOutError, run
+
+    properties = "LoadState,ActiveState,SubState,ActiveEnterTimestampMonotonic"
     try:
-        shown = subprocess.run(
-            ["systemctl", "show", "--property=LoadState,ActiveState,SubState,ActiveEnterTimestampMonotonic", "--", check.target],
-            stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=check.timeout, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
+        shown = run(
+            ["systemctl", "show", f"--property={properties}", "--", check.target], timeout=check.timeout
+        )
+    except TimedOutError:
         return f"systemctl did not answer in {check.timeout:g} s"
-    state = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
+    except (OSError, ValueError) as error:
+        return f"systemctl cannot be run: {error}"
+    lines = shown.stdout.decode(errors="replace").splitlines()
+    state = dict(line.split("=", 1) for line in lines if "=" in line)
     if state.get("LoadState") != "loaded":
         return f"there is no such unit ({state.get('LoadState', 'systemctl failed')})"
     if state.get("ActiveState") != "active":
         return f"{state.get('ActiveState')} ({state.get('SubState')})"
-    up = time.clock_gettime(time.CLOCK_MONOTONIC) - int(state["ActiveEnterTimestampMonotonic"]) / 1e6
-    return None if up >= check.stable else f"up for {up:.1f} s of {check.stable:g} s"
+    active = time.clock_gettime(time.CLOCK_MONOTONIC) - int(state["ActiveEnterTimestampMonotonic"]) / 1e6
+    return None if active >= check.stable else f"active for {active:.1f} s of {check.stable:g} s"
 
 
 _PERFORM = {"http": _http, "tcp": _tcp, "command": _command, "unit": _unit}

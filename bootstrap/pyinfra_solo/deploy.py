@@ -14,7 +14,7 @@ from pyinfra import context
 
 from pyinfra_solo.errors import RoleError
 from pyinfra_solo.ops_repo.bind import BoundRole, DeployContext, bind
-from pyinfra_solo.ops_repo.values import stages
+from pyinfra_solo.ops_repo.names import stages
 
 _context: DeployContext | None = None
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from pyinfra_solo.boot import Tree, choose, fetch_and_prepare, start_converge
 from pyinfra_solo.protocol import RunOptions
 from pyinfra_solo.report.records import StationName
-from pyinfra_solo.run.console import printable
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
 from pyinfra_solo.stations.converge import Changes, engine_of
 from pyinfra_solo.stations.identify import Instance
+from pyinfra_solo.system.text import printable
 
 
 def plan(

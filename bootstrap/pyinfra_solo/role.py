@@ -1,30 +1,29 @@
-"""What a role is: a declaration that touches nothing until pyinfra runs it.
+"""Declare a role: a function of operations, with the data, needs and health checks that belong to it.
 
     @role(data=Web, needs=["base"], healthy=healthy)
     def web(data: Web) -> None:
         apt.packages(name="nginx is installed", packages=["nginx-light"])
 
 The folder `roles/web/` holds the declaration in `__init__.py`, and its templates and files beside it.
+A declaration changes nothing; pyinfra runs it. Ops repos import this module.
 """
 
-import importlib
-import re
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from difflib import get_close_matches
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any
+
+import msgspec
 
 from pyinfra_solo.checks import Check
-from pyinfra_solo.errors import ConvergeError, DataError, RoleError
+from pyinfra_solo.errors import DataError
 
-NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
+Secret = Annotated[str, msgspec.Meta(extra={"secret": True})]
+"""The type of a value that is removed from events, output and diffs."""
 
 
 @dataclass(frozen=True)
 class NoData:
-    """For a role without values of its own."""
+    """The data of a role without values of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +32,7 @@ class Role:
 
     name: its folder's name. data: a frozen dataclass whose fields are the role's values, each with
     a type and, nearly always, a default. needs: roles that are converged before it. healthy: from
-    its data, the checks that the judge makes. operations: the function that pyinfra runs.
+    its data, the checks that the judge performs. operations: the function that pyinfra runs.
     """
 
     name: str
@@ -49,7 +48,7 @@ def role(
     needs: Sequence[str] = (),
     healthy: Callable[[Any], Sequence[Check]] = lambda _data: (),
 ) -> Callable[[Callable[[Any], None]], Role]:
-    """Declare the decorated function as the role of its name."""
+    """Declare the decorated function as the role of its name. Raises DataError."""
     if not is_dataclass(data):
         raise DataError(f"A role's data is a frozen dataclass, not {data!r}.")
 
@@ -65,84 +64,6 @@ def role(
     return declare
 
 
-def checked_name(kind: str, name: str, source: str) -> str:
-    """`name` when it is one, for names that come from outside.
-
-    Raises RoleError: a tag may hold anything, and names become paths.
-    """
-    if NAME.fullmatch(name):
-        return name
-    shown = name if len(name) <= 40 else name[:40] + "…"
-    raise RoleError(
-        f"The {kind} {shown!a} from {source} is not a name: use a-z, then a-z, 0-9, _ or -, 63 at most."
-    )
-
-
-def names(root: Path) -> list[str]:
-    """The roles of the repository at `root`, by folder, without importing any."""
-    return sorted(path.parent.name for path in root.glob("roles/*/__init__.py"))
-
-
-def unknown(kind: str, name: str, known: Sequence[str]) -> RoleError:
-    """There is no such role or stage: says which there are, and the nearest."""
-    near = get_close_matches(name, known, n=1)
-    guess = f" Did you mean {near[0]!r}?" if near else ""
-    return RoleError(
-        f"There is no {kind} {name!r}.{guess} {kind.capitalize()}s here: {', '.join(known) or 'none'}."
-    )
-
-
-def load(root: Path) -> dict[str, Role]:
-    """Import every role of the repository at `root`: name to declaration.
-
-    Raises ConvergeError when a module cannot be imported (a later commit can mend that, so it is
-    retried), DataError when a folder does not declare the role of its name.
-    """
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    return {name: _load_one(name) for name in names(root)}
-
-
-def _load_one(name: str) -> Role:
-    try:
-        module = importlib.import_module(f"roles.{name}")
-    except (Exception, SystemExit) as error:
-        raise ConvergeError(
-            f"roles/{name}/__init__.py cannot be loaded: {in_words(error)}. Correct it and commit."
-        ) from error
-    found = getattr(module, name.replace("-", "_"), None)
-    if not isinstance(found, Role):
-        raise DataError(
-            f"roles/{name}/__init__.py declares no role {name!r}. Write `@role()` above `def {name}(data)`."
-        )
-    return replace(found, name=name)
-
-
-def in_words(error: BaseException) -> str:
-    """The error in a line; a syntax error with its place, which may be in another file."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.msg} ({Path(error.filename).name}:{error.lineno})"
-    return str(error) or type(error).__name__
-
-
-def with_needs(name: str, roles: dict[str, Role]) -> list[Role]:
-    """The role and all it needs, needed ones first. Raises RoleError on an unknown name or a circle."""
-    order: list[Role] = []
-
-    def visit(name: str, trail: tuple[str, ...]) -> None:
-        if name in trail:
-            raise RoleError(f"Roles need each other in a circle: {' -> '.join((*trail, name))}.")
-        if name not in roles:
-            raise unknown("role", name, sorted(roles))
-        for needed in roles[name].needs:
-            visit(needed, (*trail, name))
-        if roles[name] not in order:
-            order.append(roles[name])
-
-    visit(name, ())
-    return order
-
-
 def keys(role: Role) -> list[str]:
-    """The names of the role's values."""
+    """List the names of the role's values."""
     return [field.name for field in fields(role.data)]

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from pyinfra_solo.errors import DataError, RoleError
-from pyinfra_solo.ops_repo.values import Secret, bind, check_declared, layered, provenance, secrets, stages
-from pyinfra_solo.role import Role, keys, role
+from pyinfra_solo.ops_repo.values import bind, check_declared, layered, provenance, secrets
+from pyinfra_solo.role import Role, Secret, keys, role
 from tests.support.machine import write
 
 HIDDEN = "correct horse battery staple"
@@ -66,22 +66,16 @@ def refusal(root: Path, **flags: str) -> str:
     return str(caught.value)
 
 
-def test_a_stage_is_an_inventory_s_file(tmp_path: Path) -> None:
-    write(tree(tmp_path), {"inventories/__init__.py": "", "inventories/notes.txt": ""})
-
-    assert stages(tmp_path) == ["production", "staging"]
-
-
-def test_an_unknown_stage_is_told_with_those_that_are(tmp_path: Path) -> None:
+def test_an_unknown_stage_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(RoleError, match=r"There is no stage 'stagin'\. Did you mean 'staging'"):
         layered(tree(tmp_path), "stagin", {}, ROLES)
 
 
-def test_a_role_s_defaults_hold_where_nothing_else_is_said(tmp_path: Path) -> None:
+def test_a_role_s_defaults_hold_where_nothing_else_is_set(tmp_path: Path) -> None:
     assert bound(tree(tmp_path)) == Web(app_name="shop")
 
 
-def test_a_stage_beats_what_holds_for_all_and_a_flag_beats_both(tmp_path: Path) -> None:
+def test_a_stage_overrides_all_and_a_flag_overrides_both(tmp_path: Path) -> None:
     tree(tmp_path, "app_name = 'shop'\nport = 1\nratio = 1.0\nipv6 = False\n", "port = 2\nratio = 2.0\n")
     values = layered(tmp_path, "staging", {"port": "3"}, ROLES)
 
@@ -101,7 +95,7 @@ def test_a_repository_without_group_data_has_the_defaults(tmp_path: Path) -> Non
     assert bound(tmp_path, app_name="shop") == Web(app_name="shop")
 
 
-def test_a_value_that_must_be_set_and_is_not_is_named(tmp_path: Path) -> None:
+def test_a_missing_value_without_a_default_is_named(tmp_path: Path) -> None:
     assert "The role 'web' needs a value for 'app_name'. Set it in inventories/group_data" in refusal(
         tree(tmp_path, "")
     )
@@ -126,7 +120,7 @@ def test_a_value_that_must_be_set_and_is_not_is_named(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("where", ["all", "staging"])
-def test_a_wrong_key_or_value_is_named_with_the_file_it_stands_in(
+def test_a_wrong_key_or_value_is_named_with_its_file(
     tmp_path: Path, line: str, said: str, where: str
 ) -> None:
     tree(tmp_path, **{"common" if where == "all" else "staging": f"app_name = 'shop'\n{line}\n"})
@@ -145,7 +139,7 @@ def test_group_data_that_cannot_be_read_is_named(tmp_path: Path, text: str | byt
     assert "inventories/group_data/staging.py cannot be read: " in refusal(tmp_path)
 
 
-def test_what_group_data_imports_and_computes_with_is_no_value(tmp_path: Path) -> None:
+def test_imports_and_functions_of_group_data_are_no_values(tmp_path: Path) -> None:
     tree(
         tmp_path,
         "import os\nfrom pathlib import Path\n_base = 8000\ndef near(n):\n    return _base + n\nport = near(1)\napp_name = 'x'\n",
@@ -229,7 +223,7 @@ def test_an_error_about_a_flag_never_shows_its_value(tmp_path: Path, key: str) -
     assert HIDDEN not in refusal(tree(tmp_path), **{key: HIDDEN})
 
 
-def test_the_secrets_of_a_role_are_each_value_and_each_of_a_list_or_a_table(tmp_path: Path) -> None:
+def test_secrets_are_each_value_and_each_one_of_a_list_or_a_table(tmp_path: Path) -> None:
     """They are taken out of what is shown as text: of a table its values, not how Python writes it."""
     tree(
         tmp_path,
@@ -239,7 +233,7 @@ def test_the_secrets_of_a_role_are_each_value_and_each_of_a_list_or_a_table(tmp_
     assert secrets(WEB, bound(tmp_path)) == ["one", "two", "three", "four"]
 
 
-def test_what_is_not_set_is_no_secret(tmp_path: Path) -> None:
+def test_an_empty_value_is_no_secret(tmp_path: Path) -> None:
     """An empty text is part of every other one: taking it out would change everything."""
     assert secrets(WEB, bound(tree(tmp_path))) == []
 
@@ -252,7 +246,7 @@ def test_two_roles_may_share_a_value_of_one_type() -> None:
     check_declared([WEB, role(data=Same)(nothing)])
 
 
-def test_two_roles_must_not_mean_different_things_by_one_name() -> None:
+def test_two_roles_may_not_give_a_value_two_types() -> None:
     @dataclass(frozen=True)
     class Other:
         port: str = "http"
@@ -261,7 +255,7 @@ def test_two_roles_must_not_mean_different_things_by_one_name() -> None:
         check_declared([WEB, role(data=Other)(nothing)])
 
 
-def test_a_value_of_another_role_is_no_mistake_and_is_not_handed_over(tmp_path: Path) -> None:
+def test_a_value_of_another_role_is_no_error_and_not_passed(tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Worker:
         queue: str = "default"

@@ -134,7 +134,7 @@ def test_as_json_it_is_the_same_and_whole(below: Path, open_: bool) -> None:
         said = json.loads(json.dumps(status.status().to_json()))
 
     assert said["ready"] is said["gate"]["open"] is open_
-    assert said["running"]["doing"] == "run"
+    assert said["running"]["station"] == "run"
     assert said["last_run"]["run"] == told.run
     assert below.exists()
 

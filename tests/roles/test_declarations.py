@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from pyinfra_solo import role
 from pyinfra_solo.errors import DataError
+from pyinfra_solo.ops_repo import names
+from pyinfra_solo.ops_repo import roles as role
 from pyinfra_solo.ops_repo import values as data
 from tests.support.machine import ENGINE, REPOSITORY
 
-ROLES = role.names(REPOSITORY)
-STAGES = data.stages(REPOSITORY)
+ROLES = names.roles(REPOSITORY)
+STAGES = names.stages(REPOSITORY)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from pyinfra_solo.report.records import Operation
-from pyinfra_solo.run.console import PlainConsole, TerminalConsole, console, printable
+from pyinfra_solo.run.console import PlainConsole, TerminalConsole, console
 from pyinfra_solo.run.run import Console
 
 
@@ -112,20 +112,3 @@ def test_a_closed_stderr_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
 
     all_of_it(console())
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("plain, caf\u00e9, \u65e5\u672c\t!", "plain, caf\u00e9, \u65e5\u672c\t!"),
-        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
-        ("a\r\nb", "a\\r\\nb"),
-        ("\x00\x7f\x9b", "\\x00\\x7f\\x9b"),
-        ("\u202egnp.exe", "\\u202egnp.exe"),
-        ("\u2028", "\\u2028"),
-        ("\udcff", "\\udcff"),
-        ("\\x1b", "\\x1b"),
-    ],
-)
-def test_what_could_move_a_console_is_shown_by_its_code(text: str, shown: str) -> None:
-    assert printable(text) == shown

@@ -38,11 +38,11 @@ def test_a_run_has_the_settings_their_deadline_and_the_lock(below: Path) -> None
         assert settings.limits.deadline == 60
         assert run.deadline.left() <= 60
         assert who is not None
-        assert (who.pid, who.doing) == (os.getpid(), "run")
+        assert (who.pid, who.station) == (os.getpid(), "run")
         with run.station("fetch"):
             now = owner()
             assert now is not None
-            assert now.doing == "fetch"
+            assert now.station == "fetch"
     assert owner() is None
 
 

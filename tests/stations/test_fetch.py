@@ -237,7 +237,7 @@ class TestOverHttp:
         fetching = Fetching(tmp_path / "state", closed, f"{remote.url}/absent.git", f"{remote.url}/ops.git")
         assert fetching().source == f"{remote.url}/ops.git"
         assert f"{closed}: fetch failed" in fetching.heard.getvalue()
-        assert f"{remote.url}/absent.git fetch failed" in fetching.heard.getvalue()
+        assert f"{remote.url}/absent.git: fetch failed" in fetching.heard.getvalue()
 
     def test_a_server_that_hangs_costs_its_own_budget_and_leaves_no_process(
         self, tmp_path: Path, repository: Repository, remote: Any

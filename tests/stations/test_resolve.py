@@ -9,8 +9,8 @@ import pytest
 from pyinfra_solo.errors import DataError, RoleError, SoloError
 from pyinfra_solo.stations.identify import Instance
 from pyinfra_solo.stations.resolve import Candidate, Choice, resolve, stage_of
+from tests.ops_repo.test_names import ODD
 from tests.support.machine import REPOSITORY, write
-from tests.test_role import ODD
 
 MAP = '[security_groups]\n"web" = "web"\n"*-web" = "web"\n"worker" = "worker"\n'
 STAGE = Candidate(name="staging", source="the tag Stage")
@@ -50,7 +50,7 @@ def refusal(
         (None, "b", {}, ("b", "machine.stage in the settings")),
     ],
 )
-def test_a_stage_is_the_flag_s_then_the_tag_s_then_the_settings(
+def test_a_stage_comes_from_flag_then_tag_then_settings(
     flag: str | None, setting: str | None, tags: dict[str, str], winner: tuple[str, str]
 ) -> None:
     found = stage_of(flag, setting, machine(**tags))
@@ -58,17 +58,15 @@ def test_a_stage_is_the_flag_s_then_the_tag_s_then_the_settings(
     assert (found.name, found.source) == winner
 
 
-def test_a_machine_without_a_stage_is_told_how_to_get_one() -> None:
+def test_a_machine_without_a_stage_is_an_error_that_says_what_to_set() -> None:
     with pytest.raises(
-        RoleError, match=r"Give it a tag Stage, set machine\.stage in the settings, or use --stage"
+        RoleError, match=r"Set a tag Stage, set machine\.stage in the settings, or use --stage"
     ):
         stage_of(None, None, machine())
 
 
 @pytest.mark.parametrize("name", ODD.values(), ids=ODD)
-def test_a_stage_or_a_role_that_is_not_a_name_is_refused_wherever_it_comes_from(
-    tree: Path, name: str
-) -> None:
+def test_other_text_than_a_name_is_refused_from_every_source(tree: Path, name: str) -> None:
     for flag, setting, tags in (
         (name, None, {}),
         (None, name, {}),
@@ -80,12 +78,12 @@ def test_a_stage_or_a_role_that_is_not_a_name_is_refused_wherever_it_comes_from(
             resolve(tree, flag, setting, STAGE, machine(**tags))
 
 
-def test_a_tag_that_is_there_and_empty_is_no_reason_to_guess(tree: Path) -> None:
+def test_an_empty_tag_is_an_error_and_not_an_absent_one(tree: Path) -> None:
     """A template that lost its variable: by its security group the machine would become another."""
     assert refusal(tree, machine("web", Role="")).startswith("The role '' from the tag Role is not a name")
 
 
-def test_an_unknown_stage_is_told_with_its_source_and_those_that_are(tree: Path) -> None:
+def test_an_unknown_stage_is_an_error_with_its_source(tree: Path) -> None:
     with pytest.raises(RoleError) as caught:
         resolve(tree, "web", None, Candidate(name="prod", source="the tag Stage"), machine())
     said = str(caught.value)
@@ -104,7 +102,7 @@ def test_an_unknown_stage_is_told_with_its_source_and_those_that_are(tree: Path)
         (None, None, {}, ("web", "the security group 'acme-web' ('*-web' in roles/roles.toml)")),
     ],
 )
-def test_a_role_is_the_flag_s_then_the_settings_then_the_tag_s_then_the_security_groups(
+def test_a_role_comes_from_flag_then_settings_then_tag_then_groups(
     tree: Path, flag: str | None, setting: str | None, tags: dict[str, str], winner: tuple[str, str]
 ) -> None:
     found = role_of(tree, machine("default", "acme-web", **tags), flag, setting)
@@ -112,26 +110,26 @@ def test_a_role_is_the_flag_s_then_the_settings_then_the_tag_s_then_the_security
     assert (found.name, found.source) == winner
 
 
-def test_role_and_stage_come_back_with_what_won(tree: Path) -> None:
+def test_the_choice_has_role_and_stage_with_their_sources(tree: Path) -> None:
     assert resolve(tree, None, None, STAGE, machine(Role="web")) == Choice(
         role=Candidate(name="web", source="the tag Role"), stage=STAGE
     )
 
 
-def test_several_groups_that_mean_one_role_are_one_role(tree: Path) -> None:
+def test_several_groups_of_one_role_are_one_role(tree: Path) -> None:
     assert role_of(tree, machine("web", "acme-web")).name == "web"
 
 
-def test_several_roles_are_told_each_with_its_group(tree: Path) -> None:
+def test_several_roles_are_an_error_with_the_group_of_each(tree: Path) -> None:
     said = refusal(tree, machine("acme-web", "worker", "default"))
 
     assert said.startswith("This machine has several roles: ")
     assert "'web' from the security group 'acme-web' ('*-web' in roles/roles.toml)" in said
     assert "'worker' from the security group 'worker'" in said
-    assert "Give it a tag Role that names the one" in said
+    assert "Set a tag Role with the right one." in said
 
 
-def test_a_machine_without_a_role_is_told_its_groups_and_the_roles(tree: Path) -> None:
+def test_a_machine_without_a_role_is_an_error_with_groups_and_roles(tree: Path) -> None:
     said = refusal(tree, machine("default", "Web"))
 
     assert "maps none of its security groups (default, Web)" in said
@@ -139,14 +137,14 @@ def test_a_machine_without_a_role_is_told_its_groups_and_the_roles(tree: Path) -
     assert "(none)" in refusal(tree, machine())
 
 
-def test_an_unknown_role_is_told_with_its_source_and_the_nearest(tree: Path) -> None:
+def test_an_unknown_role_is_an_error_with_its_source_and_the_nearest(tree: Path) -> None:
     said = refusal(tree, machine(Role="wbe"))
 
     assert "There is no role 'wbe'. Did you mean 'web'? Roles here: base, web, worker." in said
     assert "(It is 'wbe' from the tag Role.)" in said
 
 
-def test_a_role_that_the_map_alone_knows_is_told_with_its_group(tree: Path) -> None:
+def test_an_unknown_role_of_the_map_is_an_error_with_its_group(tree: Path) -> None:
     write(tree, {"roles/roles.toml": '[security_groups]\n"default" = "wbe"\n'})
 
     assert "'wbe' from the security group 'default' ('default' in roles/roles.toml)" in refusal(
@@ -154,7 +152,7 @@ def test_a_role_that_the_map_alone_knows_is_told_with_its_group(tree: Path) -> N
     )
 
 
-def test_a_repository_without_a_map_has_no_role_by_groups(tree: Path) -> None:
+def test_an_ops_repo_without_a_map_has_no_role_by_groups(tree: Path) -> None:
     (tree / "roles/roles.toml").unlink()
 
     assert "has no role" in refusal(tree, machine("web"))
@@ -166,13 +164,19 @@ def test_a_repository_without_a_map_has_no_role_by_groups(tree: Path) -> None:
     [
         ("[security_groups", "roles/roles.toml cannot be read"),
         (b"\xff\xfe", "roles/roles.toml cannot be read"),
-        ("[security_group]\n", "holds one table, [security_groups]"),
-        ("security_groups = 'web'\n", "holds one table, [security_groups]"),
-        ("[security_groups]\nweb = ['web']\n", "holds one table, [security_groups]"),
-        ("[security_groups.web]\nrole = 'web'\n", "holds one table, [security_groups]"),
+        ("[security_group]\n", "roles/roles.toml is invalid. It holds one table, [security_groups]"),
+        ("security_groups = 'web'\n", "roles/roles.toml is invalid. It holds one table, [security_groups]"),
+        (
+            "[security_groups]\nweb = ['web']\n",
+            "roles/roles.toml is invalid. It holds one table, [security_groups]",
+        ),
+        (
+            "[security_groups.web]\nrole = 'web'\n",
+            "roles/roles.toml is invalid. It holds one table, [security_groups]",
+        ),
     ],
 )
-def test_a_map_that_cannot_be_read_is_an_error(tree: Path, text: str | bytes, said: str) -> None:
+def test_an_invalid_map_is_an_error(tree: Path, text: str | bytes, said: str) -> None:
     (tree / "roles/roles.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
 
     assert said in refusal(tree, machine("web"), kind=DataError)
@@ -185,6 +189,6 @@ def test_a_folder_in_place_of_the_map_is_an_error(tree: Path) -> None:
     assert "cannot be read" in refusal(tree, machine("web"), kind=DataError)
 
 
-def test_the_map_that_is_shipped_names_roles_that_are_shipped() -> None:
+def test_the_shipped_map_names_shipped_roles() -> None:
     for group in ("web", "acme-web", "worker", "acme-worker"):
         assert resolve(REPOSITORY, None, None, STAGE, machine(group)).role.name in group

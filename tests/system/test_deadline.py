@@ -1,13 +1,14 @@
-"""One deadline for a run, on the monotonic clock, and bounded tries inside it."""
+"""A deadline on the monotonic clock, bounded tries inside it, and the alarm behind both."""
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
 
 from pyinfra_solo.errors import DeadlineError
-from pyinfra_solo.system.deadline import Deadline, Wait, retry
+from pyinfra_solo.system.deadline import Deadline, Wait, alarm, retry
 
 
 class Flaky:
@@ -83,7 +84,7 @@ def test_each_wait_says_for_what_and_why() -> None:
     assert [(wait.what, wait.why) for wait in waits] == [("the thing", "refused")] * 3
 
 
-def test_an_error_without_a_text_is_told_by_its_kind() -> None:
+def test_an_error_without_a_text_is_shown_by_its_kind() -> None:
     waits: list[Wait] = []
     tried(Flaky(1, TimeoutError()), 10, waits)
 
@@ -99,7 +100,7 @@ def test_pauses_double_up_to_the_most_and_are_spread() -> None:
         assert longest / 2 - 0.001 <= wait.seconds <= longest
 
 
-def test_when_the_deadline_has_come_the_last_error_is_what_is_raised() -> None:
+def test_at_the_deadline_the_last_error_is_raised() -> None:
     attempt, waits = Flaky(10**6), list[Wait]()
     with pytest.raises(ConnectionError, match="refused"):
         tried(attempt, 0.02, waits)
@@ -107,14 +108,14 @@ def test_when_the_deadline_has_come_the_last_error_is_what_is_raised() -> None:
     assert len(attempt.timeouts) == len(waits) + 1
 
 
-def test_without_time_there_is_one_try_all_the_same() -> None:
+def test_without_time_there_is_still_one_try() -> None:
     attempt = Flaky(0)
 
     assert tried(attempt, 0, []) == "here"
     assert attempt.timeouts == [0.1]
 
 
-def test_no_try_gets_more_time_than_is_left_or_than_one_may_have() -> None:
+def test_no_try_gets_more_time_than_is_left_or_allowed() -> None:
     short, long = Flaky(0), Flaky(0)
     tried(short, 1, [])
     tried(long, 1000, [])
@@ -123,9 +124,24 @@ def test_no_try_gets_more_time_than_is_left_or_than_one_may_have() -> None:
     assert long.timeouts == [5.0]
 
 
-def test_an_error_of_another_kind_is_not_tried_again() -> None:
+def test_an_error_of_another_kind_is_not_retried() -> None:
     attempt = Flaky(1, KeyError("a bug"))
     with pytest.raises(KeyError, match="a bug"):
         tried(attempt, 10, [])
 
     assert len(attempt.timeouts) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0, -1])
+def test_an_alarm_raises_its_error_in_a_call_that_hangs(seconds: float) -> None:
+    with pytest.raises(TimeoutError, match="late"), alarm(seconds, TimeoutError("late")):
+        time.sleep(60)
+
+
+def test_an_alarm_that_is_over_raises_nothing_and_restores_the_handler() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with alarm(0.05, TimeoutError("late")):
+        assert signal.getsignal(signal.SIGALRM) is not before
+    time.sleep(0.1)
+
+    assert signal.getsignal(signal.SIGALRM) is before

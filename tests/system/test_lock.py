@@ -1,4 +1,4 @@
-"""One run at a time, and who waits is told for whom."""
+"""One run at a time; a run that waits says for which."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from pyinfra_solo import paths
 from pyinfra_solo.errors import LockedError
 from pyinfra_solo.system.deadline import Deadline
-from pyinfra_solo.system.lock import RunLock, held, owner
+from pyinfra_solo.system.lock import Owner, RunLock, flock, held, owner
 from tests.support.machine import ENGINE
 
 HOLD = """
@@ -58,11 +58,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run/lock"
 
 
-def test_a_lock_that_nobody_ever_took_is_free(path: Path) -> None:
+def test_a_lock_that_was_never_taken_is_free(path: Path) -> None:
     assert owner(path) is None
 
 
-def test_the_lock_of_the_machine_lies_on_its_tmpfs(below: Path) -> None:
+def test_the_machine_s_lock_is_below_run(below: Path) -> None:
     with held("run", Deadline.after(1), silent):
         assert (below / "run/pyinfra-solo/lock").exists()
         assert owner() is not None
@@ -70,16 +70,16 @@ def test_the_lock_of_the_machine_lies_on_its_tmpfs(below: Path) -> None:
     assert owner() is None
 
 
-def test_who_looks_sees_the_owner_s_process_station_and_age(path: Path) -> None:
+def test_the_owner_has_a_process_a_station_and_an_age(path: Path) -> None:
     with another_run(path) as other:
         who = owner(path)
 
         assert who is not None
-        assert (who.pid, who.doing) == (other.pid, "converge")
+        assert (who.pid, who.station) == (other.pid, "converge")
         assert 0 <= who.age < 60
 
 
-def test_who_waits_is_told_once_for_whom_and_gets_the_lock_when_it_is_free(path: Path) -> None:
+def test_a_waiting_run_says_once_for_whom_and_gets_the_free_lock(path: Path) -> None:
     told: list[str] = []
     with another_run(path) as other:
 
@@ -97,7 +97,7 @@ def test_who_waits_is_told_once_for_whom_and_gets_the_lock_when_it_is_free(path:
     assert told[0].endswith("is at converge")
 
 
-def test_who_does_not_get_the_lock_in_time_is_told_by_whom_it_is_held(path: Path) -> None:
+def test_a_lock_that_stays_held_is_an_error_that_names_the_owner(path: Path) -> None:
     with (
         another_run(path) as other,
         pytest.raises(LockedError) as caught,
@@ -110,7 +110,7 @@ def test_who_does_not_get_the_lock_in_time_is_told_by_whom_it_is_held(path: Path
     )
 
 
-def test_the_lock_of_an_owner_that_was_killed_is_free(path: Path) -> None:
+def test_a_killed_owner_s_lock_is_free(path: Path) -> None:
     with another_run(path) as other:
         other.send_signal(signal.SIGKILL)
         other.wait()
@@ -120,7 +120,7 @@ def test_the_lock_of_an_owner_that_was_killed_is_free(path: Path) -> None:
             pass
 
 
-def test_a_run_that_failed_gives_the_lock_back(path: Path) -> None:
+def test_a_failed_run_gives_the_lock_back(path: Path) -> None:
     with pytest.raises(ZeroDivisionError), held("run", Deadline.after(0), silent, path):
         raise ZeroDivisionError
 
@@ -154,13 +154,18 @@ def test_a_wall_clock_that_steps_changes_no_age(
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'"x"', b'{"pid": "x"}', b"\xff\xfe", b"{}", b"null"])
-def test_an_owner_that_has_not_said_who_it_is_is_an_owner_all_the_same(path: Path, text: bytes) -> None:
+def test_a_holder_that_the_file_does_not_name_is_unknown(path: Path, text: bytes) -> None:
     with another_run(path):
         path.write_bytes(text)
         who = owner(path)
 
-    assert who is not None
-    assert "at its start" in str(who)
+        with pytest.raises(LockedError) as caught, held("run", Deadline.after(0), silent, path):
+            pytest.fail("two runs at once")
+
+    assert who == Owner()
+    assert str(caught.value) == (
+        f"The run lock {path} is held by an unknown process. lslocks(8) shows it; end it."
+    )
 
 
 @pytest.mark.parametrize("station", ["gate open: " + "why? " * 5000, "\U0001f600" * 5000, "\udcff", '"\n'])
@@ -173,12 +178,37 @@ def test_a_station_may_have_any_name(path: Path, station: str) -> None:
 
     assert first is not None
     assert second is not None
-    assert first.doing == station[:200]
-    assert (second.pid, second.doing) == (os.getpid(), "judge")
+    assert first.station == station[:200]
+    assert (second.pid, second.station) == (os.getpid(), "judge")
 
 
-def test_who_looks_never_reads_half_of_what_the_owner_says(path: Path) -> None:
-    seen: set[int] = set()
+def test_flock_is_tried_twice_although_the_time_is_over(path: Path) -> None:
+    """`owner` takes the lock for a moment, which must not fail a run that does not wait."""
+    path.parent.mkdir()
+    with path.open("w") as mine, path.open() as other:
+        assert flock(other.fileno(), 0)
+        calls: list[str] = []
+
+        def waiting() -> None:
+            calls.append("waiting")
+            other.close()
+
+        assert flock(mine.fileno(), 0, waiting)
+    assert calls == ["waiting"]
+
+
+def test_flock_that_stays_taken_is_false_when_the_time_is_over(path: Path) -> None:
+    path.parent.mkdir()
+    with path.open("w") as mine, path.open() as other:
+        assert flock(other.fileno(), 0)
+        began = time.monotonic()
+
+        assert not flock(mine.fileno(), began + 0.3)
+        assert time.monotonic() - began >= 0.3
+
+
+def test_the_owner_s_name_is_never_read_by_half(path: Path) -> None:
+    seen: set[int | None] = set()
     with held("start", Deadline.after(0), silent, path) as lock:
         done = threading.Event()
 

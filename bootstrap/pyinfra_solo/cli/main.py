@@ -68,7 +68,7 @@ def _stop(number: int, _frame: object) -> None:
 
 
 def _say(text: str) -> None:
-    from pyinfra_solo.run.console import printable
+    from pyinfra_solo.system.text import printable
 
     with suppress(OSError):  # stderr is closed or full; the exit status says it too
         click.echo(printable(text), err=True)

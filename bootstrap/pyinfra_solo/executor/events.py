@@ -1,7 +1,6 @@
 """Write events to the line's process, with secret values replaced."""
 
 import json
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from typing import IO, Any, TypeVar
 import msgspec
 
 from pyinfra_solo.protocol import AnyEvent, Event
+from pyinfra_solo.system.text import one_line
 
 _MAX_TEXT = 2000
 """Characters of a message or a line. Cut after secrets are replaced, so that no part of one is left."""
@@ -51,7 +51,7 @@ class EventWriter:
         replaced as messages may show it: with white space folded, or quoted by Python.
         """
         parts = {part for secret in secrets for part in (secret, *secret.splitlines())}
-        parts |= {form for part in parts for form in (re.sub(r"\s+", " ", part), repr(part)[1:-1])}
+        parts |= {form for part in parts for form in (one_line(part), repr(part)[1:-1])}
         long = (part for part in parts if len(part.strip()) >= _SHORTEST_SECRET)
         self._secrets = sorted(long, key=len, reverse=True)
 

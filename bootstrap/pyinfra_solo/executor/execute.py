@@ -1,6 +1,5 @@
 """Execute operations one after the other: converge them, plan them, or check that they are idempotent."""
 
-import re
 import resource
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,8 +19,8 @@ from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.failures import pyinfra_log, translate
 from pyinfra_solo.native import programs
 from pyinfra_solo.protocol import Request
-from pyinfra_solo.role import in_words
-from pyinfra_solo.system.alarm import alarm
+from pyinfra_solo.system.deadline import alarm
+from pyinfra_solo.system.text import in_words, one_line
 
 _OUTPUT_LINES = 40
 _WAITS = 5
@@ -227,4 +226,4 @@ def _output(meta: Any) -> list[str]:
 def _last_line(meta: Any) -> str:
     lines = [line for line in _output(meta) if line.strip()]
     last = lines[-1] if lines else "; ".join(pyinfra_log.lines[-2:]) or "it gave no reason"
-    return re.sub(r"\s+", " ", last)
+    return one_line(last)

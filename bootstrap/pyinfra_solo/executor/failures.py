@@ -7,7 +7,7 @@ from jinja2 import TemplateError
 from pyinfra.api.exceptions import PyinfraError
 
 from pyinfra_solo.errors import ConvergeError, DataError, SoloError
-from pyinfra_solo.role import in_words
+from pyinfra_solo.system.text import in_words, one_line
 
 
 def translate(error: Exception, where: str) -> SoloError:
@@ -15,14 +15,10 @@ def translate(error: Exception, where: str) -> SoloError:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TemplateError) or "Error in template" in str(cause):
-            return DataError(f"A template of {where} is invalid: {_short(error)}. Correct it and commit.")
+            return DataError(f"A template of {where} is invalid: {in_words(error)}. Correct it and commit.")
         cause = cause.__cause__ or cause.__context__
     kind = "" if isinstance(error, (PyinfraError, SyntaxError)) else f"{type(error).__name__}: "
-    return ConvergeError(f"{where} failed: {kind}{_short(error)}")
-
-
-def _short(error: BaseException) -> str:
-    return re.sub(r"\s+", " ", in_words(error))
+    return ConvergeError(f"{where} failed: {kind}{in_words(error)}")
 
 
 class PyinfraLog(logging.Handler):
@@ -34,7 +30,7 @@ class PyinfraLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = re.sub(r"\x1b\[[0-9;]*m|^\s*\[@local\]\s*", "", record.getMessage())
-        self.lines = [*self.lines[-9:], re.sub(r"\s+", " ", text)]
+        self.lines = [*self.lines[-9:], one_line(text)]
 
 
 pyinfra_log = PyinfraLog()

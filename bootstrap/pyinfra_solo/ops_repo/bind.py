@@ -1,4 +1,4 @@
-"""What deploy.py is told: the roles with their values, and what to do before and after the changes."""
+"""Bind roles to their values, and hand them to deploy.py with the callbacks around its changes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,16 +7,17 @@ from typing import Any
 
 from pyinfra import context
 
-from pyinfra_solo import role as declared
 from pyinfra_solo.checks import Check
-from pyinfra_solo.ops_repo import values as role_data
+from pyinfra_solo.ops_repo import values
+from pyinfra_solo.ops_repo.roles import load, with_needs
+from pyinfra_solo.role import Role
 
 
 @dataclass(frozen=True)
 class BoundRole:
     """A role with its values: calling `converge` declares its operations to pyinfra."""
 
-    role: declared.Role
+    role: Role
     data: Any
 
     def converge(self) -> None:
@@ -29,10 +30,10 @@ class BoundRole:
 
 @dataclass(frozen=True)
 class DeployContext:
-    """What the process that runs deploy.py has been told.
+    """The input of deploy.py.
 
-    changing: called once, before the first command that changes anything. last: called when all
-    operations are declared.
+    before_change: called once, before the first command that changes anything. after_operations:
+    called when all operations are declared; it may declare more.
     """
 
     roles: Sequence[BoundRole]
@@ -41,8 +42,11 @@ class DeployContext:
 
 
 def bind(root: Path, role: str, stage: str, flags: Mapping[str, str]) -> list[BoundRole]:
-    """The role and all that it needs, with their values. Raises SoloErrors of every kind of mistake."""
-    all_roles = declared.load(root)
-    role_data.check_declared(list(all_roles.values()))
-    values = role_data.layered(root, stage, flags, all_roles)
-    return [BoundRole(one, role_data.bind(one, values)) for one in declared.with_needs(role, all_roles)]
+    """Bind a role and all that it needs to their values.
+
+    flags: key to text. Raises ConvergeError, DataError or RoleError for any mistake in the ops repo.
+    """
+    roles = load(root)
+    values.check_declared(list(roles.values()))
+    found = values.layered(root, stage, flags, roles)
+    return [BoundRole(one, values.bind(one, found)) for one in with_needs(role, roles)]

@@ -1,7 +1,7 @@
-"""The values that roles work with: role defaults < group_data/all.py < the stage's < flags.
+"""Read the values of roles: role defaults < group_data/all.py < group_data/<stage>.py < flags.
 
-A key belongs to the role whose dataclass has that field. A key that belongs to none, or a value of
-another type than the field's, is an error that names the file it stands in.
+A key belongs to the roles whose dataclass has that field. A key of no role, and a value of another
+type than its field's, is an error that names its file.
 """
 
 import runpy
@@ -9,35 +9,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
 from pyinfra_solo.errors import DataError
-from pyinfra_solo.role import Role, unknown
+from pyinfra_solo.ops_repo.names import stages, unknown
+from pyinfra_solo.role import Role
+from pyinfra_solo.system.text import in_words
 
 FLAG = "the flag --data"
-Secret = Annotated[str, msgspec.Meta(extra={"secret": True})]
-"""The type of a value that must not be shown: it is taken out of events, output and diffs."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """One value and the layer it came from, as an operator would name it."""
+    """A value, and the layer that it comes from: a file, or a flag."""
 
     value: Any
     source: str
 
 
-def stages(root: Path) -> list[str]:
-    """The stages of the repository at `root`: one inventory file each."""
-    return sorted(path.stem for path in root.glob("inventories/*.py") if path.stem != "__init__")
-
-
 def layered(root: Path, stage: str, flags: Mapping[str, str], roles: Mapping[str, Role]) -> dict[str, Value]:
-    """Every value that is set somewhere, the strongest layer's, checked against its role's type.
+    """Read all layers; the strongest one's value counts. Each is checked against its field's type.
 
-    flags: key to text, as typed on a command line; text is read as the field's type.
+    flags: key to text from a command line, which is converted to the field's type.
     Raises RoleError for an unknown stage, DataError for a wrong key or value.
     """
     if stage not in stages(root):
@@ -55,7 +50,7 @@ def layered(root: Path, stage: str, flags: Mapping[str, str], roles: Mapping[str
 
 
 def bind(role: Role, values: Mapping[str, Value]) -> Any:
-    """The role's dataclass, filled. Raises DataError when a value without a default is not set."""
+    """Make the role's data from its values. Raises DataError when one without a default is not set."""
     known = _hints(role)
     missing = [
         field.name
@@ -74,14 +69,14 @@ def _hints(role: Role) -> dict[str, Any]:
 
 
 def _read(path: Path, source: str) -> dict[str, Any]:
-    """The module's public variables; pyinfra reads group data the same way."""
+    """Run a file of group data, and return its public variables, as pyinfra does. Raises DataError."""
     if not path.exists():
         return {}
     try:
         found = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
         raise DataError(
-            f"{source} cannot be read: {type(error).__name__}: {error}. Correct it and commit."
+            f"{source} cannot be read: {type(error).__name__}: {in_words(error)}. Correct it and commit."
         ) from error
     modules = type(msgspec)
     return {
@@ -104,7 +99,7 @@ def _typed(key: str, value: Any, source: str, hints: Mapping[str, tuple[Any, str
 
 
 def _parsed(text: str, kind: Any) -> Any:
-    """What is typed is the text itself, or JSON where that alone fits: a list, a table."""
+    """Convert a flag's text as it is, or from JSON where only that fits: a list, a table."""
     try:
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError:
@@ -118,12 +113,12 @@ def _parsed(text: str, kind: Any) -> Any:
 
 
 def _without_value(error: msgspec.ValidationError) -> str:
-    """msgspec quotes no values of plain types; the first line is the type error alone."""
+    """Return the first line: the type error alone. msgspec quotes no values of plain types."""
     return str(error).splitlines()[0].rstrip(".")
 
 
 def secrets(role: Role, bound: Any) -> list[str]:
-    """The role's values whose type is Secret, as text; of a list or a table, each value."""
+    """List the role's values of the type Secret, as text; of a list or a table, each value."""
     return [
         text for key, kind in _hints(role).items() if _is_secret(kind) for text in _texts(getattr(bound, key))
     ]
@@ -146,27 +141,20 @@ def _is_secret(kind: Any) -> bool:
 
 
 def provenance(role: Role, values: Mapping[str, Value]) -> dict[str, str]:
-    """Where each of the role's values comes from: key to layer."""
+    """Name the layer that each of the role's values comes from."""
     return {key: values[key].source if key in values else "the role's default" for key in _hints(role)}
 
 
 def check_declared(roles: Sequence[Role]) -> None:
-    """Raises DataError for a default of another type than its field's, and when two roles declare a
-    value of the same name with different types."""
+    """Raise DataError for a default of a wrong type, and for a name that two roles give two types."""
     seen: dict[str, tuple[Any, str]] = {}
     for role in roles:
-        hints = _hints(role)
+        hints = {key: (kind, role.name) for key, kind in _hints(role).items()}
         for field in fields(role.data):
-            kind, other = hints[field.name], seen.setdefault(field.name, (hints[field.name], role.name))
-            if other[0] != kind:
+            kind, owner = seen.setdefault(field.name, hints[field.name])
+            if kind != hints[field.name][0]:
                 raise DataError(
-                    f"The roles {other[1]!r} and {role.name!r} both have a value {field.name!r}, of different types. Rename one."
+                    f"The roles {owner!r} and {role.name!r} both have a value {field.name!r}, of different types. Rename one."
                 )
             if field.default is not MISSING:
-                _typed(
-                    field.name,
-                    field.default,
-                    f"roles/{role.name}",
-                    {field.name: (kind, role.name)},
-                    strict=True,
-                )
+                _typed(field.name, field.default, f"roles/{role.name}", hints, strict=True)

@@ -9,7 +9,7 @@ from pyinfra_solo.errors import UsageError
 from pyinfra_solo.report.records import Operation, Report
 from pyinfra_solo.report.text import costs, machine, outcome
 from pyinfra_solo.report.timeline import Bar, Timeline, slowest, timeline
-from pyinfra_solo.run.console import printable
+from pyinfra_solo.system.text import printable
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1c2126; --quiet: #5a6570; --line: #dde2e7; --page: #fff;

@@ -9,8 +9,8 @@ import msgspec
 from pyinfra_solo.gate import Gate, read_gate
 from pyinfra_solo.report import records as report
 from pyinfra_solo.report.records import Report
-from pyinfra_solo.run.console import printable
 from pyinfra_solo.system import lock
+from pyinfra_solo.system.text import printable
 
 
 @dataclass(frozen=True, kw_only=True)

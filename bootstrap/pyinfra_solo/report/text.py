@@ -9,8 +9,8 @@ from pyinfra_solo.gate import boot_id
 from pyinfra_solo.report.records import Operation, Report
 from pyinfra_solo.report.timeline import Bar, Timeline, slowest
 from pyinfra_solo.report.timeline import timeline as timeline_of
-from pyinfra_solo.run.console import printable
 from pyinfra_solo.system import lock
+from pyinfra_solo.system.text import printable
 
 _GLYPHS = {"phase": "░", "unit": "▒", "run": "▓", "station": "▓", "operation": "█", "gate": "♦"}
 

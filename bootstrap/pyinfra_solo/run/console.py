@@ -10,6 +10,7 @@ from typing import TextIO
 
 from pyinfra_solo.report.records import Operation
 from pyinfra_solo.run.run import Console
+from pyinfra_solo.system.text import printable
 
 
 def console(out: TextIO | None = None) -> Console:
@@ -90,12 +91,3 @@ class TerminalConsole(PlainConsole):
 
     def _paint(self, code: str, text: str) -> str:
         return f"\x1b[{code}m{text}\x1b[0m" if self._colour else text
-
-
-def printable(text: str) -> str:
-    """Control characters shown as their codes: a tag or an output may hold anything, and this goes to
-    consoles."""
-    return "".join(
-        character if character.isprintable() or character == "\t" else repr(character)[1:-1]
-        for character in text
-    )

@@ -13,6 +13,7 @@ import msgspec
 from pyinfra_solo import paths
 from pyinfra_solo.errors import DataError
 from pyinfra_solo.protocol import Drain
+from pyinfra_solo.system.text import without_password
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=31_536_000)]
 """0 to a year. TOML has nan and inf, which no system call takes."""
@@ -121,7 +122,7 @@ def load(path: Path | None = None) -> Settings:
     for remote in settings.ops.remotes:
         check_remote(remote, str(path))
     for place in (settings.prepare.index or "", *settings.prepare.wheels):
-        if re.match(r"https?://[^/]*@", place):
+        if without_password(place) != place:
             raise DataError(
                 f"{path}: a package index with a password in its URL would show in `ps`. Use a netrc file."
             )
@@ -146,9 +147,8 @@ def check_remote(remote: str, source: str) -> None:
     rest = r"[^\s\x00-\x1f\x7f]*"
     url = rf"(https?|ssh|file)://(?!-|[^\s/]*@-)\S{rest}|(?!-)[\w.-]+@(?!-)[\w.-]+:(?![:-])\S{rest}|/\S{rest}"
     if not re.fullmatch(url, remote):
-        shown = re.sub(r"://[^/]*@", "://…@", remote)
         raise DataError(
-            f"{source}: {shown!r} is not a remote. Use https://, ssh://, user@host:path or a folder."
+            f"{source}: {without_password(remote)!r} is not a remote. Use https://, ssh://, user@host:path or a folder."
         )
 
 

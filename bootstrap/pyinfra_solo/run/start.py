@@ -16,8 +16,7 @@ from pyinfra_solo.run import settings as settings_file
 from pyinfra_solo.run.console import console
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
-from pyinfra_solo.system.alarm import alarm
-from pyinfra_solo.system.deadline import Deadline
+from pyinfra_solo.system.deadline import Deadline, alarm
 from pyinfra_solo.system.lock import held
 
 _GRACE = 60.0

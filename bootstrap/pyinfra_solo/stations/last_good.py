@@ -1,10 +1,10 @@
 """Remember the last commit that was judged ready on this machine: a fallback when no remote answers."""
 
-import re
 from pathlib import Path
 
 from pyinfra_solo import paths
 from pyinfra_solo.system import durable
+from pyinfra_solo.system.text import COMMIT
 
 
 def remember_good(sha: str, state: Path | None = None) -> None:
@@ -18,4 +18,4 @@ def last_good(state: Path | None = None) -> str | None:
         sha = ((state or paths.STATE) / "good").read_text().strip()
     except OSError:
         return None
-    return sha if re.fullmatch(r"[0-9a-f]{40}", sha) else None
+    return sha if COMMIT.fullmatch(sha) else None

@@ -1,8 +1,8 @@
-"""Station resolve: exactly one role, and one stage, for this machine.
+"""Station resolve: choose exactly one role and one stage for this machine.
 
-A flag or the settings win; else the tag `Role`; else the security groups through the map that the
-repository declares in roles/roles.toml. None, several, or an unknown one is an error that names
-every candidate and where it came from.
+A flag wins, then the settings, then the tag `Role`, then the security groups, which the ops repo maps
+to roles in roles/roles.toml. No role, several, or an unknown one is an error that names every
+candidate with its source. No code of the ops repo runs here.
 """
 
 import tomllib
@@ -12,8 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pyinfra_solo.errors import DataError, RoleError
-from pyinfra_solo.ops_repo.values import stages
-from pyinfra_solo.role import checked_name, names, unknown
+from pyinfra_solo.ops_repo.names import checked_name, roles, stages, unknown
 from pyinfra_solo.stations.identify import Instance
 
 MAP = "roles/roles.toml"
@@ -21,7 +20,7 @@ MAP = "roles/roles.toml"
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A role or a stage that something names, and what names it."""
+    """The name of a role or a stage, and its source, for messages."""
 
     name: str
     source: str
@@ -32,17 +31,17 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The role and the stage, each with the source that won."""
+    """The role and the stage of this machine."""
 
     role: Candidate
     stage: Candidate
 
 
 def stage_of(flag: str | None, setting: str | None, instance: Instance) -> Candidate:
-    """The stage: a flag, else the tag `Stage`, else the settings. Raises RoleError.
+    """Choose the stage: a flag, else the tag `Stage`, else the settings. Raises RoleError.
 
-    Known before the fetch, because a stage may have a ref of its own; that the repository has it is
-    checked by `resolve`.
+    It is needed before the fetch, as a stage may have a ref of its own. `resolve` checks afterwards
+    that the ops repo has it.
     """
     tag = instance.tags.get("Stage")
     for name, source in (
@@ -52,13 +51,16 @@ def stage_of(flag: str | None, setting: str | None, instance: Instance) -> Candi
     ):
         if name is not None:
             return Candidate(name=checked_name("stage", name, source), source=source)
-    raise RoleError("This machine has no stage. Give it a tag Stage, set machine.stage in the settings, or use --stage.")  # fmt: skip
+    raise RoleError("This machine has no stage. Set a tag Stage, set machine.stage in the settings, or use --stage.")  # fmt: skip
 
 
 def resolve(
     root: Path, flag: str | None, setting: str | None, stage: Candidate, instance: Instance
 ) -> Choice:
-    """root: the checkout. Raises RoleError, or DataError for a map that cannot be read."""
+    """Choose the role, and check that the ops repo has both role and stage.
+
+    root: the checkout. Raises RoleError, or DataError for an invalid roles/roles.toml.
+    """
     if stage.name not in stages(root):
         raise _sourced(unknown("stage", stage.name, stages(root)), (stage,))
     candidates = _candidates(root, flag, setting, instance)
@@ -66,16 +68,17 @@ def resolve(
         groups = ", ".join(instance.security_groups) or "none"
         raise RoleError(
             f"This machine has no role: no flag, no setting, no tag Role, and {MAP} maps none of its security groups "
-            f"({groups}). Roles here: {', '.join(names(root))}."
+            f"({groups}). Roles here: {', '.join(roles(root)) or 'none'}. Set a tag Role, set machine.role in the settings, or use --role."
         )
     distinct = {candidate.name for candidate in candidates}
     if len(distinct) > 1:
-        said = "; ".join(str(candidate) for candidate in candidates)
-        raise RoleError(f"This machine has several roles: {said}. Give it a tag Role that names the one.")
+        raise RoleError(
+            f"This machine has several roles: {_listed(candidates)}. Set a tag Role with the right one."
+        )
     role = candidates[0]
     checked_name("role", role.name, role.source)
-    if role.name not in names(root):
-        raise _sourced(unknown("role", role.name, names(root)), candidates)
+    if role.name not in roles(root):
+        raise _sourced(unknown("role", role.name, roles(root)), candidates)
     return Choice(role=role, stage=stage)
 
 
@@ -97,7 +100,7 @@ def _candidates(root: Path, flag: str | None, setting: str | None, instance: Ins
 
 
 def _map(root: Path) -> dict[str, str]:
-    """Pattern of a security group's name to role."""
+    """Read roles/roles.toml: pattern of a security group's name to role. Raises DataError."""
     path = root / MAP
     if not path.exists():
         return {}
@@ -107,9 +110,13 @@ def _map(root: Path) -> dict[str, str]:
         raise DataError(f"{MAP} cannot be read: {error}. Correct it and commit.") from error
     groups = found.pop("security_groups", {})
     if found or not isinstance(groups, dict) or not all(isinstance(role, str) for role in groups.values()):
-        raise DataError(f"{MAP} holds one table, [security_groups], of patterns and roles.")
+        raise DataError(f'{MAP} is invalid. It holds one table, [security_groups]: "pattern" = "role".')
     return groups
 
 
 def _sourced(error: RoleError, candidates: Sequence[Candidate]) -> RoleError:
-    return RoleError(f"{error} (It is {'; '.join(str(candidate) for candidate in candidates)}.)")
+    return RoleError(f"{error} (It is {_listed(candidates)}.)")
+
+
+def _listed(candidates: Sequence[Candidate]) -> str:
+    return "; ".join(str(candidate) for candidate in candidates)

@@ -1,8 +1,10 @@
-"""Time: one deadline for a run, and bounded tries with backoff and jitter inside it."""
+"""Bound time: a deadline for a run, tries with backoff and jitter inside it, and an alarm behind both."""
 
 import random
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,15 +24,15 @@ class Deadline:
         return cls(time.monotonic() + seconds)
 
     def left(self) -> float:
-        """Seconds; never below 0."""
+        """Return the seconds that are left, never below 0."""
         return max(0.0, self.at - time.monotonic())
 
     def sooner(self, seconds: float) -> "Deadline":
-        """This one, or `seconds` from now when that comes first."""
+        """Return this deadline, or `seconds` from now when that comes first."""
         return Deadline(min(self.at, time.monotonic() + seconds))
 
     def check(self, what: str) -> None:
-        """Raises DeadlineError when the time is up."""
+        """Raise DeadlineError when the time is up. what: for the message, as in "coming to fetch"."""
         if self.left() <= 0:
             raise DeadlineError(
                 f"Out of time while {what}. Raise limits.deadline, or see which station took it."
@@ -39,7 +41,7 @@ class Deadline:
 
 @dataclass(frozen=True, kw_only=True)
 class Wait:
-    """One try that failed and the pause after it: for what, why, and how many seconds."""
+    """A pause after a failed try. what: the service. why: the error. seconds: the pause."""
 
     what: str
     why: str
@@ -57,10 +59,11 @@ def retry(
     most: float = 5.0,
     each: float = 5.0,
 ) -> T:
-    """`attempt(timeout)` until it returns, pausing 0.2 s, 0.4 s … 5 s with full jitter between.
+    """Call `attempt(timeout)` until it returns, with pauses of 0.2 s, 0.4 s … 5 s, less up to half.
 
-    Raises the last error when the deadline has come. Jitter, because a whole group boots at once
-    (AWS Architecture Blog, Exponential Backoff And Jitter).
+    each: most seconds of one try. waited: called before each pause. Raises the last error when the
+    deadline comes. Jitter, because a whole group boots at once (AWS Architecture Blog, Exponential
+    Backoff And Jitter).
     """
     pause = first
     while True:
@@ -73,3 +76,22 @@ def retry(
             waited(Wait(what=what, why=str(error) or type(error).__name__, seconds=round(seconds, 3)))
             time.sleep(seconds)
             pause = min(pause * 2, most)
+
+
+@contextmanager
+def alarm(seconds: float, error: Exception) -> Iterator[None]:
+    """Raise `error` after `seconds` in whatever call the main thread is (setitimer(2)).
+
+    The last resort behind every other time-out. Only in the main thread, and one at a time.
+    """
+
+    def late(_number: int, _frame: object) -> None:
+        raise error
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3))  # 0 would be no alarm
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,4 +1,4 @@
-"""One run at a time: flock(2), so that a killed owner holds nothing, and a file that says who owns it."""
+"""Let one run work at a time: flock(2), which a killed owner does not keep, on a file that names the owner."""
 
 import fcntl
 import json
@@ -13,38 +13,41 @@ from pyinfra_solo import paths
 from pyinfra_solo.errors import LockedError
 from pyinfra_solo.system.deadline import Deadline
 
+_SIZE = 4096
+"""Bytes of the file's text, padded: it is written at once, so that nobody reads half of it."""
+
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds the lock: process id, what it does now, and for how many seconds it has held it."""
+    """The holder of the lock. age: seconds since it took the lock. Without a pid: the file does not name it."""
 
-    pid: int
-    doing: str
-    age: float
+    pid: int | None = None
+    station: str = ""
+    age: float = 0.0
 
     def __str__(self) -> str:
-        return f"run {self.pid}, which has held the lock for {self.age:.0f} s and is at {self.doing}"
-
-
-_SIZE = 4096
-"""Bytes of what the file says, padded: one write, so that who waits never reads half of it."""
+        if self.pid is None:
+            return "an unknown process"
+        return f"run {self.pid}, which has held the lock for {self.age:.0f} s and is at {self.station}"
 
 
 class RunLock:
-    """The held lock. `at(station)` tells those who wait what its owner does."""
+    """The lock while it is held. `at(station)` shows those who wait where its owner is."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._since = time.monotonic()
 
     def at(self, station: str) -> None:
-        said = {"pid": os.getpid(), "doing": station[:200], "since": self._since}
-        os.pwrite(self.descriptor, json.dumps(said).encode().ljust(_SIZE), 0)
+        text = {"pid": os.getpid(), "station": station[:200], "since": self._since}
+        os.pwrite(self.descriptor, json.dumps(text).encode().ljust(_SIZE), 0)
 
 
 def owner(path: Path | None = None) -> Owner | None:
-    """Who holds the lock, or None when it is free, or not to be seen: only root may read the file,
-    because who can open a file can also lock it, and hold up every run (flock(2))."""
+    """Name the holder of the lock; None when it is free, and for all but root.
+
+    Only root may read the file: whoever can open it can also lock it, and hold up every run (flock(2)).
+    """
     path = path or paths.RUN / "lock"
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -53,53 +56,59 @@ def owner(path: Path | None = None) -> Owner | None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _said(os.pread(descriptor, _SIZE, 0))
+        return _named_in(descriptor)
     finally:
         os.close(descriptor)
     return None
 
 
-def _said(text: bytes) -> Owner:
+def _named_in(descriptor: int) -> Owner:
     try:
-        said = json.loads(text)
-        return Owner(
-            pid=int(said["pid"]), doing=str(said["doing"]), age=time.monotonic() - float(said["since"])
-        )
+        text = json.loads(os.pread(descriptor, _SIZE, 0))
+        age = time.monotonic() - float(text["since"])
+        return Owner(pid=int(text["pid"]), station=str(text["station"]), age=age)
     except (ValueError, KeyError, TypeError):
-        return Owner(pid=0, doing="its start", age=0.0)
+        return Owner()
 
 
 @contextmanager
 def held(
-    doing: str, deadline: Deadline, say: Callable[[str], None], path: Path | None = None
+    station: str, deadline: Deadline, say: Callable[[str], None], path: Path | None = None
 ) -> Iterator[RunLock]:
     """Hold the run lock. Raises LockedError, naming the owner, when it is not free by the deadline."""
     path = path or paths.RUN / "lock"
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _take(descriptor, deadline, say)
+        if not flock(descriptor, deadline.at, lambda: say(f"waiting for {_named_in(descriptor)}")):
+            other = _named_in(descriptor)
+            if other.pid is None:
+                raise LockedError(f"The run lock {path} is held by {other}. lslocks(8) shows it; end it.")
+            raise LockedError(f"Another run is at work: {other}. Wait for it, or end it.")
         lock = RunLock(descriptor)
-        lock.at(doing)
+        lock.at(station)
         yield lock
         os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 
 
-def _take(descriptor: int, deadline: Deadline, say: Callable[[str], None]) -> None:
-    """The lock is tried twice at least: `owner` holds it for a moment to see whether it is free."""
-    told = False
+def flock(descriptor: int, until: float, waiting: Callable[[], None] = lambda: None) -> bool:
+    """Take flock(2) before the monotonic clock reads `until` (seconds); return whether it was taken.
+
+    waiting: called once, when another process holds it. It is tried twice at least, because `owner`
+    takes it for a moment.
+    """
+    tries = 0
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = _said(os.pread(descriptor, _SIZE, 0))
-            if told and deadline.left() <= 0:
-                raise LockedError(f"Another run is at work: {who}. Wait for it, or end it.") from None
-            if not told:
-                say(f"waiting for {who}")
-                told = True
-            time.sleep(0.2)
+            tries += 1
         else:
-            return
+            return True
+        if tries == 1:
+            waiting()
+        elif time.monotonic() >= until:
+            return False
+        time.sleep(0.1)

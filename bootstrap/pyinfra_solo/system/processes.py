@@ -232,16 +232,19 @@ def end_session(session: int, grace: float = _GRACE, meanwhile: Callable[[], Non
 
     meanwhile: called every few hundredths of a second.
     """
-    _signal(members(session), signal.SIGTERM)
+    left = members(session)
+    _signal(left, signal.SIGTERM)
     until = time.monotonic() + grace
-    while members(session) and time.monotonic() < until:
+    while left and time.monotonic() < until:
         meanwhile()
         time.sleep(_CHECK)
+        left = members(session)
     until = time.monotonic() + _KILL
-    while (left := members(session)) and time.monotonic() < until:
+    while left and time.monotonic() < until:
         _signal(left, signal.SIGKILL)
         meanwhile()
         time.sleep(_CHECK)
+        left = members(session)
 
 
 def end_group(group: int, grace: float = _GRACE, meanwhile: Callable[[], None] = _nothing) -> None:

@@ -1,0 +1,43 @@
+"""Text from outside, made fit for messages: escapes, errors, URLs, and the form of names."""
+
+import re
+from pathlib import Path
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
+"""A role, stage, app or service. Such names become paths, unit names and shell words."""
+ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
+"""A user or group, by useradd(8), CAVEATS."""
+COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
+"""A full commit hash."""
+
+_USER_INFO = re.compile(r"(?<=://)[^/]*@|^[^/@]*:[^/]*@")
+"""Before the last @ of the authority: a password may hold an @. Or `user:password@` without a scheme."""
+
+
+def printable(text: str) -> str:
+    """Replace control and format characters, but the tab, by their Python escapes.
+
+    That covers terminal escapes, C1 controls, line separators and bidi overrides (Unicode categories
+    Cc, Cf, Cs, Co, Cn, Zl, Zp): tags and outputs hold anything, and this goes to consoles.
+    """
+    return "".join(
+        character if character.isprintable() or character == "\t" else repr(character)[1:-1]
+        for character in text
+    )
+
+
+def one_line(text: str) -> str:
+    """Collapse each run of white space to one space, and remove it at both ends."""
+    return " ".join(text.split())
+
+
+def in_words(error: BaseException) -> str:
+    """Describe an error in one line; a syntax error with its file and line, which may be elsewhere."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return one_line(f"{error.msg} ({Path(error.filename).name}:{error.lineno})")
+    return one_line(str(error)) or type(error).__name__
+
+
+def without_password(url: str) -> str:
+    """Remove user and password from a URL, for messages. `user@host:path`, as ssh has it, stays."""
+    return _USER_INFO.sub("", url)
