@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.machine import REPOSITORY, ops, write
+from tests.support.machine import REPOSITORY
+from tests.support.ops_repo import ops, write
 
 POLLED = (
     ["--help"],

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support.programs import LabError
+
 from benchmarks.peers import stage
 from benchmarks.peers.contestants import Contestant
 from benchmarks.peers.stage import CHECKOUT, TREE, Stage
 from benchmarks.peers.workload import COLD, DRIFT, STATES, Workload
-from tests.lab.host import LabError
 
 EMPTY = "empty"
 SLOW = 10.0

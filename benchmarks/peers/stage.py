@@ -14,10 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.support.cache import cache_folder
+
 from benchmarks.peers.workload import translate
 from tests.lab import host, roots
 from tests.lab.clean import HOST_BUNDLE, bundle, registry_files, registry_variables
-from tests.lab.image import Chroot, Image, cache_folder, digest
+from tests.lab.image import Chroot, Image, digest
+from tests.support import programs
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
@@ -110,9 +113,9 @@ def bench() -> Iterator[Path]:
     folder = place / "bench"
     folder.mkdir(parents=True)
     try:
-        host.run(["truncate", "-s", SIZE, place / "disk.ext4"])
-        host.run(["mkfs.ext4", "-q", "-F", place / "disk.ext4"])
-        host.run(["mount", "-o", "loop", place / "disk.ext4", folder])
+        programs.run(["truncate", "-s", SIZE, place / "disk.ext4"])
+        programs.run(["mkfs.ext4", "-q", "-F", place / "disk.ext4"])
+        programs.run(["mount", "-o", "loop", place / "disk.ext4", folder])
         _furnish(folder)
         yield folder
     finally:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.lab import host
-from tests.lab.instance import Instance
 from tests.lab.network import SERVICES, Network
+from tests.support import programs
+from tests.support.instance import Instance
 
 ADDRESS = SERVICES["aws.lab"]
 PORT = 5000
@@ -40,12 +40,12 @@ class Aws:
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = [sys.executable, "-m", self.module, "-H", ADDRESS, "-p", str(PORT)]
         self._server = self.network.start(argv, self.folder / "moto.log")
-        host.wait_for("moto", self._serves, timeout=60)
+        programs.wait_for("moto", self._serves, timeout=60)
 
     def _serves(self) -> bool:
         if self._server is None or self._server.poll() is not None:
             text = (self.folder / "moto.log").read_text()[-2000:]
-            raise host.LabError(f"{self.module} ended; it needs moto[server]:\n{text}")
+            raise programs.LabError(f"{self.module} ended; it needs moto[server]:\n{text}")
         return self.network.listens(ADDRESS, PORT)
 
     def stop(self) -> None:

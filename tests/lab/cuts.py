@@ -22,8 +22,8 @@ from tests.lab.asking import before_opening, listing
 from tests.lab.cgroup import unified
 from tests.lab.fleet import GATE, Fleet, report, wait_for_exit
 from tests.lab.health import Check, Health
-from tests.lab.host import LabError
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.programs import LabError
 
 LINE = ("close gate", "identify", "fetch", "prepare", "resolve", "converge", "judge", "open gate")
 STATE = "/var/lib/pyinfra-solo"
@@ -40,7 +40,7 @@ INTERVAL = 0.1
 class Seen:
     """How far the boot run of a machine is, by what it has written since it was switched on."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: BootedMachine) -> None:
         self._machine = machine
         self._boot = machine.inside("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._report: dict[str, Any] = {}
@@ -84,13 +84,13 @@ class Seen:
         return False
 
 
-def cut(machine: Machine) -> None:
+def cut(machine: BootedMachine) -> None:
     """The power fails, and comes back."""
     machine.power_cut()
     machine.power_on()
 
 
-def kill_run(machine: Machine) -> None:
+def kill_run(machine: BootedMachine) -> None:
     """The boot run gets SIGKILL, as from the kernel when memory is short; its unit starts it again.
 
     The machine stands still meanwhile, or the run would have gone on by the time it is found.
@@ -112,12 +112,12 @@ class Strike:
     shows: Callable[[Seen], bool]
     pause: float = 0.0
     branch: str = "main"
-    blow: Callable[[Machine], None] = cut
+    blow: Callable[[BootedMachine], None] = cut
 
     def __str__(self) -> str:
         return self.name
 
-    def wait(self, machine: Machine) -> None:
+    def wait(self, machine: BootedMachine) -> None:
         """Return when its moment has come. Raises LabError when it does not."""
         seen, end = Seen(machine), time.monotonic() + LIMIT
         while not self.shows(seen):
@@ -186,7 +186,7 @@ class Strikes:
                 lab.discard(machine)
             self._names.put(name)
 
-    def _struck(self, machine: Machine, health: Health, strike: Strike | None) -> Life:
+    def _struck(self, machine: BootedMachine, health: Health, strike: Strike | None) -> Life:
         where, opened, first = "", False, 0
         if strike:
             strike.wait(machine)
@@ -209,7 +209,7 @@ class Strikes:
         )
 
 
-def tree(machine: Machine) -> dict[str, str]:
+def tree(machine: BootedMachine) -> dict[str, str]:
     """What the engine and the roles put on its disk, and who has a line in shadow and in gshadow."""
     accounts = {
         name: machine.run(f"cut -d: -f1 /etc/{name} | sort", check=True).stdout
@@ -218,19 +218,19 @@ def tree(machine: Machine) -> dict[str, str]:
     return {**accounts, **listing(machine, *managed(machine), leave_out=OTHERS)}
 
 
-def managed(machine: Machine) -> list[str]:
+def managed(machine: BootedMachine) -> list[str]:
     """Those of MANAGED that are there: `runtimes` is not, when the image had the right one."""
     return [path for path in MANAGED if machine.inside(path).exists()]
 
 
-def empty(machine: Machine) -> frozenset[str]:
+def empty(machine: BootedMachine) -> frozenset[str]:
     """Files of 0 bytes: what a power cut makes of contents that never reached the disk."""
     return frozenset(
         machine.run(["find", *managed(machine), "-xdev", "-type", "f", "-empty"]).stdout.splitlines()
     )
 
 
-def broken_reports(machine: Machine) -> tuple[str, ...]:
+def broken_reports(machine: BootedMachine) -> tuple[str, ...]:
     """Reports that cannot be read."""
     found = []
     for path in sorted(machine.inside(f"{STATE}/reports").glob("*.json")):

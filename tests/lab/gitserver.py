@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import host
 from tests.lab.image import Image
 from tests.lab.network import SERVICES, Network
-from tests.lab.repository import GIT, Repository, make_key
-from tests.lab.web import Answer, Asked, Faults, Request, WebServer
+from tests.support import programs
+from tests.support.repository import GIT, Repository, make_key
+from tests.support.web import Answer, Asked, Faults, Request, WebServer
 
 NAME = "git.lab"
 INSIDE = "/srv/git"
@@ -151,7 +151,7 @@ class GitServer:
         argv = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
         self._sshd = self.network.start(argv, self.folder / "sshd.log")
         address = SERVICES[NAME]
-        host.wait_for("sshd", lambda: self.network.listens(address, 22), timeout=15)
+        programs.wait_for("sshd", lambda: self.network.listens(address, 22), timeout=15)
 
     def _stop_sshd(self) -> None:
         if self._sshd is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab import host
+from tests.support import programs
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -65,8 +66,8 @@ class Chroot:
         check: bool = True,
         stdin: bytes = b"",
         env: dict[str, str] | None = None,
-    ) -> host.Result:
-        """Run a command inside; the mounts live and die with it. Raises LabError as host.run."""
+    ) -> programs.Result:
+        """Run a command inside; the mounts live and die with it. Raises LabError as programs.run."""
         argv = ["sh", "-c", command] if isinstance(command, str) else list(command)
         variables = [f"{name}={value}" for name, value in {**ENVIRONMENT, **(env or {})}.items()]
         merged = self.work.parent / "merged"
@@ -77,7 +78,7 @@ class Chroot:
         # then waits 46 s for its init, and replaces /dev/initctl.
         # As a slave it lets go of a machine's disk when the host unmounts that.
         apart = ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child"]
-        return host.run(
+        return programs.run(
             [*apart, "sh", "-ec", f"{script}\n{inside}\nexit 0"],
             timeout=timeout,
             check=check,

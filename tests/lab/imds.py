@@ -13,9 +13,9 @@ import urllib.parse
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.lab.instance import Instance, look_up, tree
 from tests.lab.network import IMDS, Network
-from tests.lab.web import Answer, Asked, Faults, Request, WebServer
+from tests.support.instance import Instance, look_up, tree
+from tests.support.web import Answer, Asked, Faults, Request, WebServer
 
 MAX_TTL = 21600  # seconds, EC2 User Guide
 SESSION_PATH = "/latest/api/token"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import host
+from tests.support import programs
 
 GIT = {
     "HOME": "/nonexistent",
@@ -23,7 +23,7 @@ SIGNER = "operator@lab"
 
 def make_key(path: Path, comment: str) -> Path:
     """A new ed25519 key pair at `path` and `path`.pub, without a passphrase."""
-    host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
+    programs.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
     return path
 
 
@@ -141,7 +141,7 @@ class Repository:
         who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in WHO}
         where = [f"--git-dir={self.path}"] if bare else []
         folder = ["-C", str(cwd)] if cwd else []
-        result = host.run(
+        result = programs.run(
             ["git", *folder, *where, *words],
             env={"PATH": os.environ["PATH"], **GIT, **who, **(env or {})},
             stdin=stdin,

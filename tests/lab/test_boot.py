@@ -11,7 +11,7 @@ from tests.lab.asking import before_opening, gate_is_open, opened_at, page, stat
 from tests.lab.fleet import Fleet, changed, report, solo, status, wait_for_exit
 from tests.lab.health import Health
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 
 pytestmark = pytest.mark.lab
 
@@ -39,7 +39,7 @@ def booted(lab: Lab, fleet: Fleet) -> Iterator[dict[str, Health]]:
 
 
 @pytest.fixture
-def web1(booted: dict[str, Health]) -> Machine:
+def web1(booted: dict[str, Health]) -> BootedMachine:
     """The web by its tags."""
     booted["web1"].wait_for_200()
     return booted["web1"].machine
@@ -57,7 +57,7 @@ def test_the_first_200_comes_after_the_gate_was_opened(booted: dict[str, Health]
     assert first >= opened_at(health.machine)
 
 
-def test_the_gate_is_the_last_station_of_a_line_that_went_well(web1: Machine) -> None:
+def test_the_gate_is_the_last_station_of_a_line_that_went_well(web1: BootedMachine) -> None:
     stations = report(web1)["stations"]
     assert [station["name"] for station in stations] == LINE
     assert {station["outcome"] for station in stations} == {"ok"}
@@ -73,27 +73,27 @@ def test_a_security_group_gives_the_role_by_the_map_in_the_repository(booted: di
     assert "'shop-web' ('*-web' in roles/roles.toml)" in said[0]
 
 
-def test_the_health_file_says_ok_and_no_cache_may_keep_it(web1: Machine) -> None:
+def test_the_health_file_says_ok_and_no_cache_may_keep_it(web1: BootedMachine) -> None:
     for host in ("", "10.77.0.20", "shop.example.com", "_"):
         answer = page(web1, "/ping.html", host=host)
         assert (answer.status, answer.body) == (200, "ok"), host
         assert answer.headers["cache-control"] == "no-store"
 
 
-def test_the_health_file_says_nothing_more_to_who_guesses(web1: Machine) -> None:
+def test_the_health_file_says_nothing_more_to_who_guesses(web1: BootedMachine) -> None:
     for path in ("/statement.json", "/closed.json", "/ping.html/..%2fstatement.json"):
         assert page(web1, path).status == 404, path
 
 
 def test_the_app_answers_through_nginx_from_the_release_that_was_asked_for(
-    fleet: Fleet, web1: Machine
+    fleet: Fleet, web1: BootedMachine
 ) -> None:
     answer = page(web1, "/", host="shop.example.com")
     assert answer.status == 200
     assert json.loads(answer.body)["release"] == fleet.app.tip()[:12]
 
 
-def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, web1: Machine) -> None:
+def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, web1: BootedMachine) -> None:
     last, now, said = report(web1), status(web1), statement(web1)
     instance = fleet.lab.instances["web1"].id
     assert now["ready"]
@@ -116,7 +116,7 @@ def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, 
         assert word in page_of_status
 
 
-def events(machine: Machine, run: str, kind: str) -> list[dict[str, str]]:
+def events(machine: BootedMachine, run: str, kind: str) -> list[dict[str, str]]:
     """What a run's events file tells of one kind."""
     text = machine.read(f"/var/lib/pyinfra-solo/reports/{run}.events")
     lines = [json.loads(line) for line in text.splitlines()]
@@ -135,7 +135,7 @@ def test_a_worker_has_no_port_and_its_gate_opens_on_its_checks(booted: dict[str,
 
 @pytest.mark.parametrize("how", ["reboot", "power"])
 def test_a_second_boot_changes_nothing_and_is_closed_until_it_has_been_judged(
-    booted: dict[str, Health], web1: Machine, how: str
+    booted: dict[str, Health], web1: BootedMachine, how: str
 ) -> None:
     health, first = booted["web1"], report(web1)
     if how == "reboot":
@@ -157,7 +157,9 @@ AT_ONCE = "[Service]\nExecStartPre=\nExecStart=\nExecStart=/bin/true\n"
 """In apt-daily.service: all that decides whether it may start, and nothing of what it would download."""
 
 
-def test_upgrades_may_start_on_a_machine_in_service_and_not_while_a_run_is_under_way(web1: Machine) -> None:
+def test_upgrades_may_start_on_a_machine_in_service_and_not_while_a_run_is_under_way(
+    web1: BootedMachine,
+) -> None:
     web1.write("/run/systemd/system/apt-daily.service.d/90-lab.conf", AT_ONCE)
     web1.run("systemctl daemon-reload", check=True)
     start = "systemctl start apt-daily.service"
@@ -171,6 +173,6 @@ def test_upgrades_may_start_on_a_machine_in_service_and_not_while_a_run_is_under
     assert web1.run(result).stdout.strip() == "success"
 
 
-def test_systemd_is_content_with_a_machine_in_service(web1: Machine) -> None:
+def test_systemd_is_content_with_a_machine_in_service(web1: BootedMachine) -> None:
     web1.wait_running()
     assert web1.run("systemctl list-jobs --no-legend").stdout.strip() in ("", "No jobs running.")

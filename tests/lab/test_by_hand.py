@@ -20,9 +20,9 @@ from tests.lab.asking import (
 )
 from tests.lab.fleet import Fleet, report, solo, status, wait_for_exit
 from tests.lab.health import Health
-from tests.lab.host import Result, wait_for
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.programs import Result, wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -41,7 +41,7 @@ def served(lab: Lab, fleet: Fleet) -> Iterator[Health]:
 
 
 @pytest.fixture
-def hand1(served: Health) -> Machine:
+def hand1(served: Health) -> BootedMachine:
     """The machine, in service."""
     served.wait_for_200()
     return served.machine
@@ -58,7 +58,7 @@ def statuses(health: Health, since: int) -> list[int]:
     return [one for number, one in enumerate(found) if number == 0 or found[number - 1] != one]
 
 
-def test_a_run_with_nothing_to_do_leaves_the_gate_as_it_is(served: Health, hand1: Machine) -> None:
+def test_a_run_with_nothing_to_do_leaves_the_gate_as_it_is(served: Health, hand1: BootedMachine) -> None:
     before, said, since = gate_file(hand1), statement(hand1), served.mark()
     code, _, heard = solo(hand1, "run", "--detailed-exitcodes")
     assert code == 0, heard
@@ -69,7 +69,9 @@ def test_a_run_with_nothing_to_do_leaves_the_gate_as_it_is(served: Health, hand1
     assert statuses(served, since) == [200], served.story(since)
 
 
-def test_a_plan_shows_what_a_commit_would_change_and_changes_nothing(fleet: Fleet, hand1: Machine) -> None:
+def test_a_plan_shows_what_a_commit_would_change_and_changes_nothing(
+    fleet: Fleet, hand1: BootedMachine
+) -> None:
     assert solo(hand1, "plan")[0] == 0
     motd(fleet, "planned")
     before, gate, last = listing(hand1, "/etc", "/srv"), gate_file(hand1), report(hand1)
@@ -82,7 +84,7 @@ def test_a_plan_shows_what_a_commit_would_change_and_changes_nothing(fleet: Flee
 
 
 def test_a_change_closes_the_gate_first_and_opens_it_when_it_has_been_judged(
-    fleet: Fleet, served: Health, hand1: Machine
+    fleet: Fleet, served: Health, hand1: BootedMachine
 ) -> None:
     sha, since = motd(fleet, "changed", SLOW.format(seconds=1)), served.mark()
     code, _, heard = solo(hand1, "run", "--detailed-exitcodes")
@@ -96,7 +98,7 @@ def test_a_change_closes_the_gate_first_and_opens_it_when_it_has_been_judged(
 
 
 def test_the_gate_closes_by_hand_with_a_reason_and_opens_when_judged_anew(
-    fleet: Fleet, hand1: Machine
+    fleet: Fleet, hand1: BootedMachine
 ) -> None:
     assert solo(hand1, "gate", "status")[:2] == (0, "open: converged and judged\n")
     assert solo(hand1, "gate", "close", "--reason", "a core dump is read")[:2] == (0, "closed\n")
@@ -115,7 +117,7 @@ def test_the_gate_closes_by_hand_with_a_reason_and_opens_when_judged_anew(
     assert page(hand1, "/ping.html").status == 200
 
 
-def in_background(machine: Machine, *words: str) -> tuple[threading.Thread, list[Result]]:
+def in_background(machine: BootedMachine, *words: str) -> tuple[threading.Thread, list[Result]]:
     """`pyinfra-solo` with these words, at work in the machine."""
     results: list[Result] = []
     thread = threading.Thread(target=lambda: results.append(machine.run(["pyinfra-solo", *words])))
@@ -123,12 +125,12 @@ def in_background(machine: Machine, *words: str) -> tuple[threading.Thread, list
     return thread, results
 
 
-def at_the_slow_thing(machine: Machine) -> None:
+def at_the_slow_thing(machine: BootedMachine) -> None:
     """Wait until a run has come to the slow operation."""
     wait_for("the slow thing", lambda: machine.run("pgrep -f '[s]low-thing'").ok, timeout=30)
 
 
-def test_a_second_run_waits_and_names_the_one_that_is_at_work(fleet: Fleet, hand1: Machine) -> None:
+def test_a_second_run_waits_and_names_the_one_that_is_at_work(fleet: Fleet, hand1: BootedMachine) -> None:
     motd(fleet, "locked", SLOW.format(seconds=3))
     thread, results = in_background(hand1, "run")
     at_the_slow_thing(hand1)
@@ -150,7 +152,7 @@ def test_a_second_run_waits_and_names_the_one_that_is_at_work(fleet: Fleet, hand
 
 
 def test_a_killed_run_leaves_the_gate_closed_and_the_unit_comes_back(
-    fleet: Fleet, served: Health, hand1: Machine
+    fleet: Fleet, served: Health, hand1: BootedMachine
 ) -> None:
     motd(fleet, "killed", SLOW.format(seconds=3))
     hand1.run("systemctl restart --no-block pyinfra-solo", check=True)
@@ -166,7 +168,7 @@ def test_a_killed_run_leaves_the_gate_closed_and_the_unit_comes_back(
     assert int(hand1.run("systemctl show --value -p NRestarts pyinfra-solo").stdout) == 1
 
 
-def test_stopping_the_unit_ends_all_that_the_run_had_started(fleet: Fleet, hand1: Machine) -> None:
+def test_stopping_the_unit_ends_all_that_the_run_had_started(fleet: Fleet, hand1: BootedMachine) -> None:
     motd(fleet, "stopped", SLOW.format(seconds=600))
     hand1.run("systemctl restart --no-block pyinfra-solo", check=True)
     at_the_slow_thing(hand1)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.host import LabError
-from tests.lab.instance import Instance
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
-from tests.lab.repository import signing_key
+from tests.lab.machine import BootedMachine
+from tests.support.instance import Instance
+from tests.support.programs import LabError
+from tests.support.repository import signing_key
 
 pytestmark = pytest.mark.lab
 
@@ -24,19 +24,19 @@ NGINX = "/index.nginx-debian.html"
 TOKEN = f"$(curl -sf -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' {META}/api/token)"
 
 
-def status(machine: Machine, *words: str) -> str:
+def status(machine: BootedMachine, *words: str) -> str:
     """The status that curl(1) with these words is answered; 000 for none."""
     curl = f"curl -s -m 3 -o /dev/null -w '%{{http_code}}' {' '.join(words)}"
     return machine.run(curl, timeout=15).stdout
 
 
-def metadata(machine: Machine, path: str) -> str:
+def metadata(machine: BootedMachine, path: str) -> str:
     """A path's text, asked for as version 2 wants it."""
     header = f'"X-aws-ec2-metadata-token: {TOKEN}"'
     return machine.run(f"curl -s -m 3 -H {header} '{META}/{path}'", timeout=15).stdout
 
 
-def on(lab: Lab, name: str, instance: Instance | None = None) -> Machine:
+def on(lab: Lab, name: str, instance: Instance | None = None) -> BootedMachine:
     """A systemd machine that has booted."""
     machine = lab.machine(name, instance=instance)
     machine.power_on()
@@ -211,7 +211,7 @@ def test_git_is_fetched_over_http_and_ssh(lab: Lab) -> None:
     assert not machine.run(f"{ssh} sh -c '$GIT_SSH_COMMAND git@git.lab id'").ok
 
 
-def ssh_client(lab: Lab, machine: Machine) -> str:
+def ssh_client(lab: Lab, machine: BootedMachine) -> str:
     """Make the deploy key and the host key known; what to write before git."""
     machine.write("/root/deploy", lab.git.deploy_key.read_text(), 0o600)
     machine.write("/root/known", lab.git.known_hosts)

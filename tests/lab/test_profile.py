@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab.fleet import Fleet, report, solo, wait_for_exit
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 from tests.lab.test_boot import LINE
 
 pytestmark = pytest.mark.lab
@@ -22,7 +22,7 @@ ROUNDED = 0.0151
 
 
 @pytest.fixture(scope="module")
-def machine(lab: Lab, fleet: Fleet) -> Iterator[Machine]:
+def machine(lab: Lab, fleet: Fleet) -> Iterator[BootedMachine]:
     """A web after its first boot."""
     made = fleet.machine("profile1")
     made.power_on()
@@ -41,7 +41,7 @@ class Row:
     took: float | None
 
 
-def rows(machine: Machine) -> list[Row]:
+def rows(machine: BootedMachine) -> list[Row]:
     """Of `report --timeline`, from its first bar on."""
     result = machine.run("pyinfra-solo report --timeline", check=True, env={"COLUMNS": "240"})
     assert result.stdout.startswith("Seconds from PID 1.")
@@ -55,12 +55,14 @@ def row(found: list[Row], name: str) -> Row:
     return next(one for one in found if one.name == name)
 
 
-def property_of(machine: Machine, name: str, unit: str = "") -> float:
+def property_of(machine: BootedMachine, name: str, unit: str = "") -> float:
     """A stamp of systemd's, in seconds on the monotonic clock."""
     return int(machine.run(f"systemctl show --value -p {name} {unit}", check=True).stdout) / 1e6
 
 
-def test_the_boot_comes_before_our_unit_then_the_stations_and_the_gate_is_last(machine: Machine) -> None:
+def test_the_boot_comes_before_our_unit_then_the_stations_and_the_gate_is_last(
+    machine: BootedMachine,
+) -> None:
     found = rows(machine)
     order = ["userspace", "pyinfra-solo-fence.service", UNIT, "run: boot", *LINE, "the gate is open"]
 
@@ -71,7 +73,7 @@ def test_the_boot_comes_before_our_unit_then_the_stations_and_the_gate_is_last(m
     assert {"network-online.target", "basic.target"} <= {one.name for one in found}
 
 
-def test_what_is_told_is_what_systemd_and_the_report_have(machine: Machine) -> None:
+def test_what_is_told_is_what_systemd_and_the_report_have(machine: BootedMachine) -> None:
     found, told = rows(machine), report(machine)
     zero = property_of(machine, "UserspaceTimestampMonotonic")
     started = property_of(machine, "InactiveExitTimestampMonotonic", UNIT)
@@ -102,7 +104,7 @@ def must_hold_its_operations(found: list[Row], told: dict[str, Any]) -> None:
     assert ends[-1] <= converge.began + (converge.took or 0) + ROUNDED
 
 
-def test_the_slowest_operations_are_those_of_the_report(machine: Machine) -> None:
+def test_the_slowest_operations_are_those_of_the_report(machine: BootedMachine) -> None:
     said = solo(machine, "report", "--slow")[1]
     told = sorted(report(machine)["operations"], key=lambda one: -float(one["seconds"]))[:10]
 
@@ -113,7 +115,7 @@ def test_the_slowest_operations_are_those_of_the_report(machine: Machine) -> Non
         assert all(f"{wait['what']} {wait['seconds']:.2f} s" in said for wait in one["waits"])
 
 
-def test_the_page_and_the_summary_are_of_the_same_run(machine: Machine) -> None:
+def test_the_page_and_the_summary_are_of_the_same_run(machine: BootedMachine) -> None:
     told = report(machine)
     code, said, _ = solo(machine, "report", told["run"], "--html", "/root/boot.html")
     assert (code, said) == (0, "")
@@ -126,7 +128,7 @@ def test_the_page_and_the_summary_are_of_the_same_run(machine: Machine) -> None:
     assert f"{len(told['operations'])} operations: " in summary
 
 
-def test_a_run_of_an_earlier_boot_is_shown_without_this_one(machine: Machine) -> None:
+def test_a_run_of_an_earlier_boot_is_shown_without_this_one(machine: BootedMachine) -> None:
     earlier = report(machine)["run"]
     machine.reboot()
     wait_for_exit(machine, 0)

@@ -8,7 +8,7 @@ import pytest
 
 from pyinfra_solo.errors import RoleError
 from pyinfra_solo.ops_repo.names import checked_name, roles, stages, unknown
-from tests.support.machine import write
+from tests.support.ops_repo import write
 
 ODD = {
     "a path": "../../etc",

@@ -13,7 +13,8 @@ from pyinfra_solo.errors import ConvergeError, DataError, RoleError, SoloError
 from pyinfra_solo.ops_repo.names import checked_name
 from pyinfra_solo.ops_repo.roles import load, with_needs
 from pyinfra_solo.role import Role, role
-from tests.support.machine import REPOSITORY, write
+from tests.support.machine import REPOSITORY
+from tests.support.ops_repo import write
 
 
 def declared(name: str, *needs: str) -> Role:

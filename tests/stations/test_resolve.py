@@ -10,7 +10,8 @@ from pyinfra_solo.errors import DataError, RoleError, SoloError
 from pyinfra_solo.stations.identify import Instance
 from pyinfra_solo.stations.resolve import Candidate, Choice, resolve, stage_of
 from tests.ops_repo.test_names import ODD
-from tests.support.machine import REPOSITORY, write
+from tests.support.machine import REPOSITORY
+from tests.support.ops_repo import write
 
 MAP = '[security_groups]\n"web" = "web"\n"*-web" = "web"\n"worker" = "worker"\n'
 STAGE = Candidate(name="staging", source="the tag Stage")

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab.imds import Imds
-from tests.lab.instance import Instance
-from tests.lab.network import Network
-from tests.lab.web import Answer, Asked
+from tests.support.instance import Instance
+from tests.support.web import Answer, Asked
 
 ADDRESS = "127.0.0.1"
 NOWHERE = "http://127.0.0.1:1"
@@ -20,7 +19,7 @@ NOWHERE = "http://127.0.0.1:1"
 
 
 @dataclass
-class Loopback(Network):
+class Loopback:
     """The lab's network, where it is only this machine's loopback."""
 
     port: int = 0
@@ -61,7 +60,7 @@ class Metadata:
 
 @contextmanager
 def metadata_service(folder: Path, instance: Instance) -> Iterator[Metadata]:
-    network = Loopback(folder)
+    network = Loopback()
     service = Remembering(network)
     service.put(instance, ADDRESS, "02:00:0a:4d:00:14")
     service.start()

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.lab.repository import Repository
-from tests.support.machine import Machine, ops, put_runtime
+from tests.support.machine import LocalMachine, install_runtime
+from tests.support.ops_repo import ops
+from tests.support.repository import Repository
 
 LOCK = "# nothing but what the image has\n"
 FILE = 'files.put(name="the file is there", src=StringIO(data.text), dest=f"{data.target}/file")'
@@ -18,12 +19,12 @@ class Line:
     """A machine, its ops repo, and the folder in which its role works."""
 
     def __init__(self, folder: Path) -> None:
-        self.machine = Machine(folder / "machine")
+        self.machine = LocalMachine(folder / "machine")
         self.target = folder / "target"
         self.target.mkdir()
         self.repository = Repository(folder / "ops.git").make()
         self.settings()
-        put_runtime(self.machine, LOCK)
+        install_runtime(self.machine, LOCK)
 
     def settings(self, ops: str = "", **tables: str) -> None:
         self.machine.configure(ops=f'remotes = ["{self.repository.path}"]\n{ops}', **tables)
@@ -39,8 +40,8 @@ class Line:
     def in_service(self, operations: str = FILE, healthy: str = "") -> None:
         """Converged, judged, and its gate open."""
         self.commit(operations, healthy)
-        self.machine.solo("boot").must(0)
-        assert self.machine.is_in
+        self.machine.solo("boot").expect(0)
+        assert self.machine.in_service
 
     @property
     def seen(self) -> str:
@@ -60,5 +61,5 @@ class Line:
 
     @property
     def closed_because(self) -> str:
-        said = json.loads(self.machine.solo("gate", "status", "--json").must(1).out)
+        said = json.loads(self.machine.solo("gate", "status", "--json").expect(1).stdout)
         return str(said["reason"])

@@ -14,7 +14,7 @@ import pytest
 
 from pyinfra_solo.system import processes
 from pyinfra_solo.system.processes import Finished, TimedOutError, run
-from tests.support.machine import lives
+from tests.support.programs import is_alive
 
 
 def started(script: str, **options: bool | int) -> subprocess.Popen[bytes]:
@@ -67,7 +67,7 @@ def test_ending_a_session_ends_its_grandchildren_and_spares_who_left_it() -> Non
         processes.end_session(process.pid)
         process.wait()
         assert processes.members(process.pid) == []
-        assert lives(daemon)
+        assert is_alive(daemon)
     finally:
         os.kill(daemon, signal.SIGKILL)
 
@@ -109,7 +109,7 @@ def test_ending_a_group_ends_what_outlived_its_leader() -> None:
     survivor = told(process)
     processes.end_group(process.pid, grace=2)
     process.wait()
-    assert until(lambda: not lives(survivor))
+    assert until(lambda: not is_alive(survivor))
 
 
 NOBODY = 65534
@@ -186,13 +186,13 @@ def test_a_time_out_ends_what_ignores_sigterm(session: bool) -> None:
     finished = timed_out(STUBBORN, session=session)
 
     assert finished.status == -signal.SIGKILL
-    assert until(lambda: not lives(int(finished.stdout)))
+    assert until(lambda: not is_alive(int(finished.stdout)))
 
 
 def test_a_time_out_ends_every_group_of_a_session() -> None:
     finished = timed_out("bash -c 'set -m; sleep 60 & echo $!; wait'")
 
-    assert until(lambda: not lives(int(finished.stdout)))
+    assert until(lambda: not is_alive(int(finished.stdout)))
 
 
 def test_a_group_stays_in_the_caller_s_session() -> None:
@@ -225,7 +225,7 @@ def test_an_error_meanwhile_ends_the_child(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ZeroDivisionError):
         ran(f"echo $$ > {tmp_path}/pid; exec sleep 60")
 
-    assert not lives(int((tmp_path / "pid").read_text()))
+    assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
 def test_a_daemon_that_keeps_its_output_open_holds_up_nobody(tmp_path: Path) -> None:
