@@ -29,8 +29,12 @@ LINE = ("close gate", "identify", "fetch", "prepare", "resolve", "converge", "ju
 STATE = "/var/lib/pyinfra-solo"
 MANAGED = ("/etc", "/srv", "/home", f"{STATE}/checkouts", f"{STATE}/runtimes", f"{STATE}/good")
 """What the engine and the roles put on a disk."""
-OTHERS = r"/__pycache__|/etc/(hostname|machine-id|g?shadow)|/repo\.git/|-$"
+OTHERS = r"/__pycache__|/etc/(hostname|machine-id|g?shadow)$|/repo\.git/|-$"
 """Below MANAGED, what is each machine's own: its name, times of compiling and of passwords, backups."""
+LOCK_FILE = re.compile(r"(?:passwd|group|shadow|gshadow|subuid|subgid)\.(\d+)")
+"""The file that a program of shadow(5)'s package makes before it links it to the lock: NAME.PID, holding its
+PID and a NUL (lib/commonio.c). Killed in between, it leaves the file, and nothing ever removes it."""
+ACCOUNT_TOOLS = ("useradd", "usermod", "groupadd", "groupmod")
 LIMIT = 90.0
 """Seconds in which any moment must come, and any machine be ready: a bound, not a measure."""
 AT_ONCE = 3
@@ -208,12 +212,31 @@ class Strikes:
 
 
 def tree(machine: Machine) -> dict[str, str]:
-    """What the engine and the roles put on its disk, and who has a line in shadow and in gshadow."""
+    """List what the engine and the roles put on its disk, and who has a line in shadow and in gshadow."""
     accounts = {
         name: machine.run(f"cut -d: -f1 /etc/{name} | sort", check=True).stdout
         for name in ("shadow", "gshadow")
     }
-    return {**accounts, **listing(machine, *managed(machine), leave_out=OTHERS)}
+    found, left = listing(machine, *managed(machine), leave_out=OTHERS), abandoned_locks(machine)
+    return {**accounts, **{path: what for path, what in found.items() if path not in left}}
+
+
+def abandoned_locks(machine: Machine) -> frozenset[str]:
+    """List the lock files of account tools that were killed: nothing in them but the PID, or nothing yet."""
+    found = ((path, LOCK_FILE.fullmatch(path.name)) for path in machine.inside("/etc").iterdir())
+    return frozenset(
+        f"/etc/{path.name}"
+        for path, match in found
+        if match and path.read_text() in ("", f"{match[1]}\0") and not _is_account_tool(machine, match[1])
+    )
+
+
+def _is_account_tool(machine: Machine, pid: str) -> bool:
+    """Tell whether the process lives and is one of ACCOUNT_TOOLS; after a reboot its PID may be another's."""
+    try:
+        return machine.inside(f"/proc/{pid}/comm").read_text().strip() in ACCOUNT_TOOLS
+    except FileNotFoundError:
+        return False
 
 
 def managed(machine: Machine) -> list[str]:
@@ -222,10 +245,9 @@ def managed(machine: Machine) -> list[str]:
 
 
 def empty(machine: Machine) -> frozenset[str]:
-    """Files of 0 bytes: what a power cut makes of contents that never reached the disk."""
-    return frozenset(
-        machine.run(["find", *managed(machine), "-xdev", "-type", "f", "-empty"]).stdout.splitlines()
-    )
+    """List files of 0 bytes: what a power cut makes of contents that never reached the disk."""
+    found = machine.run(["find", *managed(machine), "-xdev", "-type", "f", "-empty"]).stdout.splitlines()
+    return frozenset(found) - abandoned_locks(machine)
 
 
 def broken_reports(machine: Machine) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import pytest
 from tests.lab import cuts
 from tests.lab.cuts import Strike, Strikes, after_opening, file, operation, station
 from tests.lab.fleet import Fleet, changed, solo
+from tests.lab.host import wait_for
 from tests.lab.image import Image
 from tests.lab.lab import Lab
 
@@ -110,6 +111,24 @@ def test_there_is_no_moment_at_which_a_run_must_not_be_killed(
 @pytest.mark.parametrize("strike", AT_OPERATIONS[-1:], ids=str)
 def test_the_moments_cover_every_operation(strikes: Strikes, strike: Strike) -> None:
     assert len(strikes.undisturbed(strike.branch).run["operations"]) == OPERATIONS
+
+
+def test_only_a_dead_tools_lock_file_is_left_out_of_a_comparison(fleet: Fleet) -> None:
+    """useradd, killed, leaves its lock file for ever; any other difference must show."""
+    machine = fleet.machine("locks1")
+    fleet.in_service(machine)
+    alike, empty = cuts.tree(machine), cuts.empty(machine)
+    machine.run(r"printf '999999\0' >/etc/passwd.999999; : >/etc/group.999998", check=True)
+    assert (cuts.tree(machine), cuts.empty(machine)) == (alike, empty)
+    others = ("printf '1' >/etc/passwd.999997", ": >/etc/hosts.999996", ": >/etc/passwd.new")
+    machine.run("; ".join(others), check=True)
+    left = {"/etc/passwd.999997", "/etc/hosts.999996", "/etc/passwd.new"}
+    assert cuts.tree(machine).keys() - alike.keys() == left
+    machine.write("/run/tool", 'echo useradd >/proc/$$/comm; printf "$$\\0" >/etc/passwd.$$; sleep 600; :')
+    machine.run("systemd-run --unit=tool sh /run/tool", check=True)
+    held = f"/etc/passwd.{machine.run('systemctl show -P MainPID tool').stdout.strip()}"
+    wait_for("the tool's lock file", lambda: machine.exists(held), 10)
+    assert held in cuts.tree(machine)
 
 
 def test_an_account_that_was_half_made_is_made_whole(fleet: Fleet) -> None:
