@@ -204,7 +204,10 @@ def registry_files() -> list[Path]:
 
 
 def main(words: list[str]) -> int:
-    """The command; its exit status is what the command inside ended with."""
+    """Run the command. Return the exit status of what ran inside."""
+    if reason := host.missing():
+        sys.stderr.write(f"{reason}\n")
+        return 1
     cache = words[:1] != ["--no-cache"]
     with Clean(place(), cache) as clean:
         began = time.monotonic()

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.lab import roots
+from tests.lab import host, roots
 from tests.lab.fleet import Fleet, changed, report, solo, status, systemd_image, wheel_house
 from tests.lab.health import Health
 from tests.lab.host import LabError
@@ -196,6 +196,9 @@ def verdict(screen: Screen, claims: list[tuple[str, bool]]) -> int:
 def main() -> int:
     """The command. 1: something was not as it should be; 130: interrupted."""
     screen = Screen(sys.stdout)
+    if reason := host.missing():
+        screen.say(screen.paint(RED, reason))
+        return 1
     try:
         return play(screen)
     except LabError as error:

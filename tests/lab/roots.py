@@ -241,6 +241,8 @@ NAMES = ["bare", *RECIPES]
 
 def main(names: list[str]) -> None:
     """Build the named roots, or all of them."""
+    if reason := host.missing():
+        sys.exit(reason)
     for name in NAMES if "all" in names else names:
         start = time.monotonic()
         image = root(name)

@@ -18,7 +18,7 @@ from tests.lab.host import LabError
 from tests.lab.machine import Machine
 
 STATE = Path("var/lib/pyinfra-solo")
-TICK = 15.0
+TICK = 5.0
 """Seconds between two signs of life where no line can move."""
 
 GREEN, RED, YELLOW, FAINT, BOLD = "32", "31", "33", "2", "1"
