@@ -190,7 +190,7 @@ def booted(machine: Machine, health: Health) -> int:
 
 
 @pytest.mark.parametrize("kind", TABLE)
-def test_a_broken_commit_keeps_the_gate_closed_and_tells_why_until_a_good_one_follows(
+def test_a_broken_commit_keeps_the_gate_closed_until_a_good_one_follows(
     fleet: Fleet, served: Health, broken1: Machine, kind: str
 ) -> None:
     case, before, heard = TABLE[kind], last_run(broken1), len(broken1.journal("pyinfra-solo", boot=True))
@@ -224,7 +224,7 @@ def bring_back(machine: Machine, how: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a syntax error in deploy.py", "a misspelt value"])
-def test_a_run_that_finds_the_commit_broken_before_any_change_leaves_the_machine_in_service(
+def test_a_run_that_fails_before_a_change_leaves_the_machine_in_service(
     fleet: Fleet, served: Health, broken1: Machine, kind: str
 ) -> None:
     case, said, gate, since = TABLE[kind], statement(broken1), gate_file(broken1), served.mark()
@@ -248,7 +248,7 @@ TAKES_OUT = {
 
 
 @pytest.mark.parametrize("kind", TAKES_OUT)
-def test_a_run_that_fails_after_a_change_or_by_its_checks_takes_the_machine_out_of_service(
+def test_a_run_that_fails_after_a_change_takes_the_machine_out(
     fleet: Fleet, served: Health, broken1: Machine, kind: str
 ) -> None:
     case = TABLE[kind]

@@ -69,7 +69,7 @@ def test_a_run_with_nothing_to_do_leaves_the_gate_as_it_is(served: Health, hand1
     assert statuses(served, since) == [200], served.story(since)
 
 
-def test_a_plan_shows_what_a_commit_would_change_and_changes_nothing(fleet: Fleet, hand1: Machine) -> None:
+def test_a_plan_shows_the_changes_of_a_commit_and_makes_none(fleet: Fleet, hand1: Machine) -> None:
     assert solo(hand1, "plan")[0] == 0
     motd(fleet, "planned")
     before, gate, last = listing(hand1, "/etc", "/srv"), gate_file(hand1), report(hand1)
@@ -81,7 +81,7 @@ def test_a_plan_shows_what_a_commit_would_change_and_changes_nothing(fleet: Flee
     assert (gate_file(hand1), report(hand1)) == (gate, last)
 
 
-def test_a_change_closes_the_gate_first_and_opens_it_when_it_has_been_judged(
+def test_a_run_closes_the_gate_before_a_change_and_opens_it_when_judged(
     fleet: Fleet, served: Health, hand1: Machine
 ) -> None:
     sha, since = motd(fleet, "changed", SLOW.format(seconds=1)), served.mark()
@@ -95,9 +95,7 @@ def test_a_change_closes_the_gate_first_and_opens_it_when_it_has_been_judged(
     assert solo(hand1, "run", "--detailed-exitcodes")[0] == 0
 
 
-def test_the_gate_closes_by_hand_with_a_reason_and_opens_when_judged_anew(
-    fleet: Fleet, hand1: Machine
-) -> None:
+def test_a_gate_closed_by_hand_opens_only_when_the_checks_pass(fleet: Fleet, hand1: Machine) -> None:
     assert solo(hand1, "gate", "status")[:2] == (0, "open: converged and judged\n")
     assert solo(hand1, "gate", "close", "--reason", "a core dump is read")[:2] == (0, "closed\n")
     assert page(hand1, "/ping.html").status == 503
@@ -128,7 +126,7 @@ def at_the_slow_thing(machine: Machine) -> None:
     wait_for("the slow thing", lambda: machine.run("pgrep -f '[s]low-thing'").ok, timeout=30)
 
 
-def test_a_second_run_waits_and_names_the_one_that_is_at_work(fleet: Fleet, hand1: Machine) -> None:
+def test_a_second_run_waits_and_names_the_run_that_holds_the_lock(fleet: Fleet, hand1: Machine) -> None:
     motd(fleet, "locked", SLOW.format(seconds=3))
     thread, results = in_background(hand1, "run")
     at_the_slow_thing(hand1)
@@ -149,7 +147,7 @@ def test_a_second_run_waits_and_names_the_one_that_is_at_work(fleet: Fleet, hand
     motd(fleet, "locked")
 
 
-def test_a_killed_run_leaves_the_gate_closed_and_the_unit_comes_back(
+def test_a_killed_run_leaves_the_gate_closed_and_its_unit_restarts(
     fleet: Fleet, served: Health, hand1: Machine
 ) -> None:
     motd(fleet, "killed", SLOW.format(seconds=3))
@@ -166,7 +164,7 @@ def test_a_killed_run_leaves_the_gate_closed_and_the_unit_comes_back(
     assert int(hand1.run("systemctl show --value -p NRestarts pyinfra-solo").stdout) == 1
 
 
-def test_stopping_the_unit_ends_all_that_the_run_had_started(fleet: Fleet, hand1: Machine) -> None:
+def test_stopping_the_unit_ends_every_process_of_the_run(fleet: Fleet, hand1: Machine) -> None:
     motd(fleet, "stopped", SLOW.format(seconds=600))
     hand1.run("systemctl restart --no-block pyinfra-solo", check=True)
     at_the_slow_thing(hand1)
@@ -186,7 +184,7 @@ VOLATILE = r"/(machine-id|hostname)$|\.pyc$"
 PYINFRA = "cd /root/ops && pyinfra @local deploy.py -y"
 
 
-def test_pyinfras_own_command_makes_the_same_machine_as_ours(fleet: Fleet, lab: Lab) -> None:
+def test_pyinfras_own_command_makes_the_same_machine_as_a_run(fleet: Fleet, lab: Lab) -> None:
     ours, theirs = fleet.machine("ours"), fleet.machine("theirs")
     for machine in (ours, theirs):
         machine.run("systemctl disable pyinfra-solo", check=True)

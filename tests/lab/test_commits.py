@@ -27,7 +27,7 @@ def rebooted(machine: Machine, health: Health) -> None:
     health.wait_for_200()
 
 
-def test_the_next_boot_has_what_a_commit_adds_to_the_lock_file(
+def test_the_next_boot_has_the_packages_a_commit_adds_to_the_lock_file(
     fleet: Fleet, lab: Lab, tmp_path: Path
 ) -> None:
     branch = "new-dependency"
@@ -62,7 +62,7 @@ def runtimes(machine: Machine) -> set[str]:
     return set(machine.run("ls /var/lib/pyinfra-solo/runtimes").stdout.split())
 
 
-def test_the_next_boot_is_converged_by_the_engine_that_a_commit_changes(fleet: Fleet) -> None:
+def test_the_next_boot_uses_the_engine_of_the_commit(fleet: Fleet) -> None:
     branch = "new-engine"
     ops_with(fleet, branch, {"note": "made\n"})
     machine = fleet.machine("engine1", settings=fleet.settings(ref=branch))
@@ -92,7 +92,7 @@ def current(machine: Machine) -> dict[str, object]:
     return found
 
 
-def test_an_app_goes_forward_and_back_by_its_ref_and_keeps_a_few_releases(fleet: Fleet) -> None:
+def test_an_app_follows_its_ref_forward_and_back_and_prunes_releases(fleet: Fleet) -> None:
     branch = "releases"
     values = "inventories/group_data/all.py"
     text = (fleet.tree / values).read_text().replace('"main"', '"shop-1"') + "app_keep = 2\n"

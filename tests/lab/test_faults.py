@@ -88,7 +88,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_metadata_service_in_trouble_is_waited_for(lab: Lab, fleet: Fleet, off: Machine, kind: str) -> None:
+def test_a_failing_metadata_service_is_waited_for(lab: Lab, fleet: Fleet, off: Machine, kind: str) -> None:
     fault = FAULTS[kind]
     fault.begin(lab.imds)
     mending = threading.Timer(AWHILE if fault.end else 0, fault.end or (lambda _imds: None), [lab.imds])
@@ -102,7 +102,7 @@ def test_a_metadata_service_in_trouble_is_waited_for(lab: Lab, fleet: Fleet, off
     assert all(wait["seconds"] > 0 and wait["what"] for wait in waits)
 
 
-def test_a_slow_metadata_service_is_heard_out(lab: Lab, fleet: Fleet, off: Machine) -> None:
+def test_a_slow_metadata_service_is_waited_for_without_a_retry(lab: Lab, fleet: Fleet, off: Machine) -> None:
     lab.imds.faults.delay = 3.0
     asked = len(lab.imds.requests(off.address))
     off.power_on()
@@ -112,7 +112,7 @@ def test_a_slow_metadata_service_is_heard_out(lab: Lab, fleet: Fleet, off: Machi
     assert not station(run, "identify")["waits"]
 
 
-def test_a_token_that_is_lost_in_between_is_asked_for_anew(lab: Lab, fleet: Fleet, off: Machine) -> None:
+def test_a_lost_metadata_token_is_renewed(lab: Lab, fleet: Fleet, off: Machine) -> None:
     lab.imds.faults.delay = 0.3
     asked = len(lab.imds.requests(off.address))
     off.power_on()
@@ -125,9 +125,7 @@ def test_a_token_that_is_lost_in_between_is_asked_for_anew(lab: Lab, fleet: Flee
     assert [request.method for request in requests].count("PUT") == 2
 
 
-def test_a_metadata_service_without_tokens_is_refused_until_it_has_them(
-    lab: Lab, fleet: Fleet, off: Machine
-) -> None:
+def test_a_metadata_service_without_tokens_is_refused(lab: Lab, fleet: Fleet, off: Machine) -> None:
     lab.imds.version_1_only = True
     off.power_on()
     run = why(off)
@@ -138,7 +136,7 @@ def test_a_metadata_service_without_tokens_is_refused_until_it_has_them(
     ready(fleet, off)
 
 
-def test_without_a_metadata_service_no_machine_takes_traffic(lab: Lab, fleet: Fleet) -> None:
+def test_a_machine_without_metadata_takes_no_traffic(lab: Lab, fleet: Fleet) -> None:
     settings = fleet.settings().replace("metadata = 60.0", "metadata = 2.0")
     machine = fresh(fleet, "nobody1", settings)
     health = lab.health(machine)
@@ -156,7 +154,7 @@ def test_without_a_metadata_service_no_machine_takes_traffic(lab: Lab, fleet: Fl
     ready(fleet, machine)
 
 
-def test_without_git_a_machine_goes_on_from_its_disk_and_says_so(fleet: Fleet, off: Machine) -> None:
+def test_a_machine_without_git_boots_from_its_disk_and_says_so(fleet: Fleet, off: Machine) -> None:
     fleet.lab.git.stop()
     run = ready(fleet, off)
     assert run["source"] == "disk"
@@ -165,7 +163,7 @@ def test_without_git_a_machine_goes_on_from_its_disk_and_says_so(fleet: Fleet, o
     assert "from disk" in solo(off, "status")[1]
 
 
-def test_a_git_that_never_answers_is_given_its_time_and_no_more(fleet: Fleet, off: Machine) -> None:
+def test_a_git_server_that_never_answers_is_given_up_in_time(fleet: Fleet, off: Machine) -> None:
     off.write("/etc/pyinfra-solo/config.toml", fleet.settings(within=2.0), 0o600)
     fleet.lab.git.hang()
     run = ready(fleet, off)
@@ -174,9 +172,7 @@ def test_a_git_that_never_answers_is_given_its_time_and_no_more(fleet: Fleet, of
     assert "no answer in time" in station(run, "fetch")["detail"][0]
 
 
-def test_without_git_and_without_a_checkout_the_gate_stays_closed_until_git_is_back(
-    lab: Lab, fleet: Fleet
-) -> None:
+def test_a_first_boot_without_git_stays_closed_until_git_is_back(lab: Lab, fleet: Fleet) -> None:
     machine = fresh(fleet, "first1")
     health = lab.health(machine)
     fleet.lab.git.stop()
@@ -190,7 +186,7 @@ def test_without_git_and_without_a_checkout_the_gate_stays_closed_until_git_is_b
     assert ready(fleet, machine)["source"] == fleet.ops.http_url
 
 
-def test_a_transfer_that_breaks_off_is_made_again(fleet: Fleet) -> None:
+def test_a_broken_transfer_is_repeated(fleet: Fleet) -> None:
     machine = fresh(fleet, "broken1")
     fleet.lab.git.faults.drop_after = 3000
     machine.power_on()
@@ -206,7 +202,7 @@ def test_the_second_remote_is_used_when_the_first_is_down(fleet: Fleet) -> None:
     assert station(run, "fetch")["detail"][0].startswith(f"{AWAY} gives nothing: ")
 
 
-def test_a_remote_over_ssh_is_read_with_its_deploy_key_from_its_pinned_host(fleet: Fleet) -> None:
+def test_an_ssh_remote_is_read_with_the_deploy_key_from_the_pinned_host(fleet: Fleet) -> None:
     paths = {"deploy_key": "/etc/pyinfra-solo/deploy_key", "known_hosts": "/etc/pyinfra-solo/known_hosts"}
     machine = fresh(fleet, "ssh1", fleet.settings(remotes=[fleet.ops.ssh_url], **paths))
     machine.write(paths["deploy_key"], fleet.lab.git.deploy_key.read_text(), 0o600)
@@ -216,7 +212,7 @@ def test_a_remote_over_ssh_is_read_with_its_deploy_key_from_its_pinned_host(flee
     assert run["sha"] == fleet.sha
 
 
-def test_what_on_disk_says_is_what_a_machine_without_git_does(fleet: Fleet, off: Machine) -> None:
+def test_a_machine_without_git_takes_the_commit_its_fallback_names(fleet: Fleet, off: Machine) -> None:
     """The newest commit that was fetched fails; the last good one is an older one."""
 
     def run(policy: str) -> tuple[int, Any]:
@@ -263,7 +259,7 @@ WantedBy=sysinit.target
 """
 
 
-def test_who_else_installs_packages_is_waited_for(lab: Lab, fleet: Fleet) -> None:
+def test_a_foreign_package_install_is_waited_for(lab: Lab, fleet: Fleet) -> None:
     image = baked(roots.root("bare"), lab.folder)
     machine = fleet.machine("bare1", image=image)
     drop_in(machine, SOON)

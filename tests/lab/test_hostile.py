@@ -83,7 +83,9 @@ def must_be_readable(machine: Machine) -> None:
 
 @pytest.mark.parametrize("tag", ["Role", "Stage"])
 @pytest.mark.parametrize("kind", TAGS)
-def test_a_tag_that_holds_anything_is_refused_in_words(lab: Lab, odd1: Machine, kind: str, tag: str) -> None:
+def test_a_tag_with_odd_text_is_refused_with_a_readable_reason(
+    lab: Lab, odd1: Machine, kind: str, tag: str
+) -> None:
     found = booted_as(odd1, lab, {"Role": "web", "Stage": "production", tag: TAGS[kind]})
     assert f"from the tag {tag}" in str(found["error"])
     assert str(found["error"]).isprintable()
@@ -95,13 +97,13 @@ def test_console_journal_and_status_stay_readable(odd1: Machine) -> None:
     assert status(odd1)["last_run"]["exit_code"] == 12
 
 
-def test_a_tag_that_nobody_asks_for_may_hold_anything(lab: Lab, odd1: Machine) -> None:
+def test_an_unused_tag_may_hold_any_text(lab: Lab, odd1: Machine) -> None:
     found = booted_as(odd1, lab, {**NOTHING, "Name": TAGS["256 of all kinds"]})
     assert "There is no role 'nothing-known'" in str(found["error"])
     must_be_readable(odd1)
 
 
-def test_a_role_that_is_nearly_one_is_answered_with_the_one_that_was_meant(lab: Lab, odd1: Machine) -> None:
+def test_a_misspelt_role_or_stage_is_answered_with_the_right_name(lab: Lab, odd1: Machine) -> None:
     error = str(booted_as(odd1, lab, {"Role": "wbe", "Stage": "production"})["error"])
     assert "There is no role 'wbe'" in error
     assert "Did you mean 'web'?" in error
@@ -110,7 +112,7 @@ def test_a_role_that_is_nearly_one_is_answered_with_the_one_that_was_meant(lab: 
     assert "Did you mean 'production'?" in error
 
 
-def test_several_roles_by_security_groups_are_all_named(lab: Lab, odd1: Machine) -> None:
+def test_several_roles_of_security_groups_are_all_named(lab: Lab, odd1: Machine) -> None:
     groups = ["default", "shop-web", "batch-worker"]
     error = str(booted_as(odd1, lab, {"Stage": "production"}, groups)["error"])
     assert error.startswith("This machine has several roles: ")
@@ -123,7 +125,7 @@ def test_several_roles_by_security_groups_are_all_named(lab: Lab, odd1: Machine)
     assert "maps none of its security groups (default). Roles here: base, web, worker." in error
 
 
-def test_the_machine_comes_into_service_when_its_tag_is_mended(fleet: Fleet, lab: Lab, odd1: Machine) -> None:
+def test_a_corrected_tag_brings_the_machine_into_service(fleet: Fleet, lab: Lab, odd1: Machine) -> None:
     lab.instances[odd1.name].tags = {"Role": "web", "Stage": "production"}
     odd1.run("systemctl restart pyinfra-solo", check=True)
     fleet.in_service(odd1)
@@ -132,7 +134,7 @@ def test_the_machine_comes_into_service_when_its_tag_is_mended(fleet: Fleet, lab
 BYTES = 'server.shell(name="odd bytes are said", commands=["printf \'\\\\377\\\\376caf\\\\351\\\\033[2J\\\\n\'{more}"])'
 
 
-def test_output_that_is_no_text_breaks_nothing(fleet: Fleet) -> None:
+def test_output_that_is_not_text_breaks_nothing(fleet: Fleet) -> None:
     branch = "bytes"
     ops_with(fleet, branch, {"deploy.py": deploy_with(fleet, BYTES.format(more=""))})
     machine = fleet.machine("bytes1", settings=fleet.settings(ref=branch))
@@ -155,9 +157,7 @@ FULL = [("/var/lib/pyinfra-solo", "32k"), ("/var/lib/pyinfra-solo", "600k"), ("/
 
 
 @pytest.mark.parametrize(("folder", "size"), FULL)
-def test_a_full_disk_is_named_and_room_on_it_is_all_that_a_machine_needs(
-    fleet: Fleet, folder: str, size: str
-) -> None:
+def test_a_full_disk_is_named_and_space_on_it_mends_the_machine(fleet: Fleet, folder: str, size: str) -> None:
     machine = fleet.machine("full1")
     machine.write("/etc/fstab", f"tmpfs {folder} tmpfs size={size},mode=755 0 0\n")
     drop_in(machine, "[Service]\nRestartSec=2s\n")
@@ -183,7 +183,7 @@ def failed(machine: Machine) -> bool:
 LATER = "touch -h -d '+1 hour'"
 
 
-def test_what_was_written_by_a_clock_an_hour_ahead_is_used_all_the_same(fleet: Fleet) -> None:
+def test_files_from_a_clock_an_hour_ahead_are_used_all_the_same(fleet: Fleet) -> None:
     """Containers share the host's clock, so only what it has written can be of another hour."""
     machine = fleet.machine("clock1", instance=web())
     health = fleet.in_service(machine)

@@ -34,7 +34,7 @@ def detail(machine: Machine) -> str:
     return "\n".join(next(one["detail"] for one in stations if one["name"] == "identify"))
 
 
-def test_without_tags_in_the_metadata_service_they_come_from_the_ec2_api(fleet: Fleet, lab: Lab) -> None:
+def test_tags_come_from_the_ec2_api_where_the_metadata_has_none(fleet: Fleet, lab: Lab) -> None:
     instance = lab.aws.launch(Instance(tags={"Role": "web", "Stage": "staging"}))
     instance.tags = None
     machine = fleet.machine("api1", instance=instance)
@@ -54,7 +54,7 @@ def refusing(lab: Lab) -> Iterator[WebServer]:
     server.stop()
 
 
-def test_a_refusing_ec2_api_is_named_and_tried_again(fleet: Fleet, lab: Lab, refusing: WebServer) -> None:
+def test_a_refusing_ec2_api_is_named_and_asked_again(fleet: Fleet, lab: Lab, refusing: WebServer) -> None:
     machine = fleet.machine("api2", instance=Instance(tags=None))
     asks(machine, refusing.url)
     machine.power_on()
@@ -69,7 +69,7 @@ def test_a_refusing_ec2_api_is_named_and_tried_again(fleet: Fleet, lab: Lab, ref
     fleet.in_service(machine)
 
 
-def test_a_machine_that_is_not_on_ec2_goes_by_its_settings_and_says_so(fleet: Fleet, lab: Lab) -> None:
+def test_a_machine_outside_ec2_takes_role_and_stage_from_its_settings(fleet: Fleet, lab: Lab) -> None:
     lab.imds.unreachable()
     machine = fleet.machine("bare1", settings=fleet.settings() + HERE)
     fleet.in_service(machine)
@@ -78,7 +78,7 @@ def test_a_machine_that_is_not_on_ec2_goes_by_its_settings_and_says_so(fleet: Fl
     assert (said["role"], said["stage"], said["instance_id"]) == ("web", "staging", None)
 
 
-def test_a_machine_that_needs_its_metadata_and_has_none_says_what_to_set(fleet: Fleet, lab: Lab) -> None:
+def test_a_machine_without_its_metadata_says_what_to_set(fleet: Fleet, lab: Lab) -> None:
     lab.imds.stop()
     settings = fleet.settings().replace("metadata = 60.0", "metadata = 2.0")
     machine = fleet.machine("lost1", settings=settings)
@@ -103,7 +103,7 @@ def test_a_metadata_service_of_version_1_only_is_refused(fleet: Fleet, lab: Lab)
     assert not gate_is_open(machine)
 
 
-def test_an_image_of_a_machine_in_service_starts_closed_and_becomes_itself(fleet: Fleet, lab: Lab) -> None:
+def test_a_clone_of_a_machine_in_service_starts_closed_as_itself(fleet: Fleet, lab: Lab) -> None:
     golden = fleet.machine("golden")
     fleet.in_service(golden)
     copy = lab.clone(golden, "copy", web())

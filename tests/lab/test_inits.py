@@ -56,7 +56,7 @@ def machine(served: Health) -> Machine:
     return served.machine
 
 
-def test_it_boots_to_200_and_not_before_its_gate_is_open(served: Health, machine: Machine, init: str) -> None:
+def test_a_boot_answers_200_only_after_its_gate_opened(served: Health, machine: Machine, init: str) -> None:
     assert machine.read("/proc/1/comm") == "init\n"
     assert machine.run("command -v openrc").ok == (init == "openrc")
     before = before_opening(machine, served)
@@ -77,7 +77,7 @@ def test_a_second_boot_changes_nothing(served: Health, machine: Machine) -> None
     assert {check.status for check in before} <= {0, 503}, served.story(since)
 
 
-def test_an_app_that_is_killed_comes_back(served: Health, machine: Machine) -> None:
+def test_a_killed_app_is_restarted(served: Health, machine: Machine) -> None:
     first = process(machine)
     machine.run("pkill -9 -o -f '[g]unicorn'", check=True)
     wait_for("another gunicorn", lambda: process(machine) not in (0, first), timeout=30)
@@ -91,9 +91,7 @@ def process(machine: Machine) -> int:
     return int(json.loads(answer.body)["pid"]) if answer.status == 200 else 0
 
 
-def test_stopping_ends_a_run_and_closes_the_gate_and_starting_opens_it(
-    fleet: Fleet, machine: Machine
-) -> None:
+def test_stopping_ends_a_run_and_starting_opens_the_gate(fleet: Fleet, machine: Machine) -> None:
     slow = deploy_with(fleet, SLOW.format(seconds=600))
     tip = fleet.ops.tip(BRANCH)
     ops_with(fleet, BRANCH, {"deploy.py": slow})
@@ -112,7 +110,7 @@ def test_stopping_ends_a_run_and_closes_the_gate_and_starting_opens_it(
     assert page(machine, "/ping.html").status == 200
 
 
-def test_a_first_boot_that_failed_is_tried_again_and_a_wrong_role_is_not(
+def test_a_failed_first_boot_is_retried_unless_the_role_is_wrong(
     fleet: Fleet, lab: Lab, old: Image, init: str
 ) -> None:
     lab.git.stop()

@@ -128,14 +128,14 @@ STALE = {
 }
 
 
-def test_lists_that_are_new_enough_are_not_updated(apt: Machine) -> None:
+def test_new_package_lists_are_not_updated(apt: Machine) -> None:
     publish(apt, "plain", "2")
     assert apply(apt, "plain").ok
     assert version(apt, "plain") == "1"
 
 
 @pytest.mark.parametrize("how", STALE)
-def test_lists_that_are_not_are_updated_first_and_then_new(apt: Machine, how: str) -> None:
+def test_old_package_lists_are_updated_once(apt: Machine, how: str) -> None:
     publish(apt, "plain", "2")
     apt.run(STALE[how], check=True)
     done = apply(apt, "plain")
@@ -147,20 +147,20 @@ def test_lists_that_are_not_are_updated_first_and_then_new(apt: Machine, how: st
     assert version(apt, "plain") == "2"
 
 
-def test_an_update_that_finds_nothing_new_makes_the_lists_new(apt: Machine) -> None:
+def test_an_update_without_news_makes_the_lists_new(apt: Machine) -> None:
     apt.run(STALE["old"], check=True)
     assert apply(apt, "plain").ok
     assert apt.run("find /var/lib/apt/lists -maxdepth 0 -mmin -60").stdout
 
 
-def test_lists_that_name_what_the_mirror_has_dropped_are_updated(apt: Machine) -> None:
+def test_lists_that_name_a_dropped_version_are_updated(apt: Machine) -> None:
     publish(apt, "plain", "2")
     apt.run("rm /srv/debs/plain_1.deb", check=True)
     assert apply(apt, "plain").ok
     assert version(apt, "plain") == "2"
 
 
-def test_an_update_that_fails_is_no_failure_when_the_lists_suffice(apt: Machine) -> None:
+def test_a_failed_update_is_no_failure_when_the_lists_suffice(apt: Machine) -> None:
     apt.write("/etc/apt/sources.list.d/away.list", "deb [trusted=yes] http://127.0.0.1:9/ ./\n")
     apt.run(STALE["old"], check=True)
     done = apply(apt, "plain")
@@ -169,14 +169,14 @@ def test_an_update_that_fails_is_no_failure_when_the_lists_suffice(apt: Machine)
     assert apt.run("find /var/lib/apt/lists -maxdepth 0 -mmin -60").stdout == ""
 
 
-def test_a_package_that_apt_does_not_know_is_named(apt: Machine) -> None:
+def test_an_unknown_package_is_named(apt: Machine) -> None:
     done = apply(apt, "plain", "no-such-thing")
     assert done.code == 1
     assert done.stderr.splitlines()[-1].startswith("apt knows no package no-such-thing. Correct its name")
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_who_holds_a_lock_is_named_while_it_is_waited_for_and_when_that_ends(apt: Machine, lock: str) -> None:
+def test_the_holder_of_a_lock_is_named_during_the_wait_and_at_its_end(apt: Machine, lock: str) -> None:
     pid = hold(apt, lock)
     holder = f"dpkg's lock is held by /usr/bin/python3 /usr/local/sbin/hold {lock} hold (pid {pid})"
     done = apply(apt, "plain", lock_timeout=2)
@@ -188,7 +188,7 @@ def test_who_holds_a_lock_is_named_while_it_is_waited_for_and_when_that_ends(apt
     assert not apt.exists(POLICY)
 
 
-def test_a_wait_says_so_when_it_begins_and_ends_with_the_lock(apt: Machine) -> None:
+def test_a_wait_for_a_lock_is_announced_and_ends_with_the_lock(apt: Machine) -> None:
     pid = hold(apt, LOCKS[0])
     in_unit(apt, "waiting", program("apply", "60", str(DAY), "plain"))
     wait_for("word of the holder", lambda: f"(pid {pid})" in apt.run("cat /run/said").stdout, 10)
@@ -198,14 +198,16 @@ def test_a_wait_says_so_when_it_begins_and_ends_with_the_lock(apt: Machine) -> N
     wait_for("its end", lambda: not apt.run("systemctl is-active waiting").ok, 30)
 
 
-def test_who_only_looks_at_a_lock_does_not_hold_it(apt: Machine) -> None:
+def test_a_process_that_only_opens_a_lock_does_not_hold_it(apt: Machine) -> None:
     hold(apt, LOCKS[0], "look")
     assert apt.run(program("holders")).stdout == ""
     assert apply(apt, "plain", lock_timeout=2).ok
 
 
 @pytest.mark.parametrize(("name", "code"), [("daemon", 0), ("broken", 1)])
-def test_what_is_installed_does_not_start_and_the_fence_is_gone(apt: Machine, name: str, code: int) -> None:
+def test_an_installed_service_does_not_start_and_the_fence_is_removed(
+    apt: Machine, name: str, code: int
+) -> None:
     assert apply(apt, name).code == code
     assert not apt.exists(POLICY)
     assert not apt.exists("/run/started")
@@ -220,7 +222,7 @@ def installing(machine: Machine) -> int:
     return int(machine.run("systemctl show -P MainPID installing").stdout)
 
 
-def test_a_program_that_is_told_to_end_takes_the_fence_down_when_apt_has_ended(apt: Machine) -> None:
+def test_a_terminated_program_removes_the_fence_after_apt_has_ended(apt: Machine) -> None:
     apt.run(["kill", "-TERM", str(installing(apt))], check=True)
     assert apt.exists(POLICY)
     apt.run("rm /run/wait", check=True)
@@ -229,13 +231,13 @@ def test_a_program_that_is_told_to_end_takes_the_fence_down_when_apt_has_ended(a
     assert not apt.exists("/run/started")
 
 
-def test_a_unit_that_is_stopped_leaves_no_fence(apt: Machine) -> None:
+def test_a_stopped_unit_leaves_no_fence(apt: Machine) -> None:
     installing(apt)
     apt.run("systemctl stop installing", check=True)
     assert not apt.exists(POLICY)
 
 
-def test_the_fence_of_a_killed_run_lets_through_and_is_gone_after_the_next(apt: Machine) -> None:
+def test_a_killed_runs_fence_allows_all_and_the_next_run_removes_it(apt: Machine) -> None:
     installing(apt)
     apt.run("systemctl kill --signal=KILL installing", check=True)
     wait_for("its end", lambda: apt.run([POLICY, "daemon", "start"]).code == 0, 10)
@@ -246,7 +248,7 @@ def test_the_fence_of_a_killed_run_lets_through_and_is_gone_after_the_next(apt: 
     assert not apt.exists("/run/started")
 
 
-def test_a_fence_that_was_left_is_something_to_do_though_no_package_is_missing(apt: Machine) -> None:
+def test_a_fence_left_behind_is_a_pending_change(apt: Machine) -> None:
     installing(apt)
     assert apt.run(program("look", "plain")).stdout == "plain\n"
     apt.run("systemctl kill --signal=KILL installing; rm /run/wait; dpkg --configure -a", check=True)
@@ -265,7 +267,7 @@ def test_an_operators_own_policy_is_left_alone(apt: Machine, policy: str) -> Non
     assert apt.run(["ls", "-li", POLICY]).stdout == before
 
 
-def test_two_roles_packages_come_with_one_apt_get_as_planned(lab: Lab, fleet: Fleet) -> None:
+def test_packages_of_two_roles_are_installed_by_one_apt_get(lab: Lab, fleet: Fleet) -> None:
     image = baked(roots.root("bare"), lab.folder)
     machine = fleet.machine("both1", image=image)
     machine.write(

@@ -77,43 +77,39 @@ def holds(strikes: Strikes, strike: Strike) -> None:
 
 
 @pytest.mark.parametrize("strike", CUTS_SPREAD, ids=str)
-def test_a_machine_whose_power_failed_comes_back_right(
-    strikes: Strikes, strike: Strike, tally: Tally
-) -> None:
+def test_a_machine_converges_after_a_power_cut(strikes: Strikes, strike: Strike, tally: Tally) -> None:
     tally("power cuts", strike.name, not strikes.life(strike).early)
     holds(strikes, strike)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("strike", CUTS, ids=str)
-def test_there_is_no_moment_at_which_the_power_must_not_fail(
+def test_a_machine_converges_after_a_power_cut_at_any_moment(
     strikes: Strikes, strike: Strike, tally: Tally
 ) -> None:
-    test_a_machine_whose_power_failed_comes_back_right(strikes, strike, tally)
+    test_a_machine_converges_after_a_power_cut(strikes, strike, tally)
 
 
 @pytest.mark.parametrize("strike", KILLS_SPREAD, ids=str)
-def test_a_run_that_was_killed_is_started_again_and_ends_right(
-    strikes: Strikes, strike: Strike, tally: Tally
-) -> None:
+def test_a_killed_run_is_restarted_and_converges(strikes: Strikes, strike: Strike, tally: Tally) -> None:
     tally("kills", strike.name, not strikes.life(strike).early)
     holds(strikes, strike)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("strike", KILLS, ids=str)
-def test_there_is_no_moment_at_which_a_run_must_not_be_killed(
+def test_a_run_killed_at_any_moment_is_restarted_and_converges(
     strikes: Strikes, strike: Strike, tally: Tally
 ) -> None:
-    test_a_run_that_was_killed_is_started_again_and_ends_right(strikes, strike, tally)
+    test_a_killed_run_is_restarted_and_converges(strikes, strike, tally)
 
 
 @pytest.mark.parametrize("strike", AT_OPERATIONS[-1:], ids=str)
-def test_the_moments_cover_every_operation(strikes: Strikes, strike: Strike) -> None:
+def test_the_chosen_moments_cover_every_operation(strikes: Strikes, strike: Strike) -> None:
     assert len(strikes.undisturbed(strike.branch).run["operations"]) == OPERATIONS
 
 
-def test_only_a_dead_tools_lock_file_is_left_out_of_a_comparison(fleet: Fleet) -> None:
+def test_a_comparison_leaves_out_only_a_dead_tools_lock_file(fleet: Fleet) -> None:
     """useradd, killed, leaves its lock file for ever; any other difference must show."""
     machine = fleet.machine("locks1")
     fleet.in_service(machine)
@@ -131,7 +127,7 @@ def test_only_a_dead_tools_lock_file_is_left_out_of_a_comparison(fleet: Fleet) -
     assert held in cuts.tree(machine)
 
 
-def test_an_account_that_was_half_made_is_made_whole(fleet: Fleet) -> None:
+def test_a_half_made_account_is_completed(fleet: Fleet) -> None:
     """useradd writes several files one after the other, and the power may fail in between."""
     machine = fleet.machine("torn1")
     fleet.in_service(machine)

@@ -60,7 +60,7 @@ def property_of(machine: Machine, name: str, unit: str = "") -> float:
     return int(machine.run(f"systemctl show --value -p {name} {unit}", check=True).stdout) / 1e6
 
 
-def test_the_boot_comes_before_our_unit_then_the_stations_and_the_gate_is_last(machine: Machine) -> None:
+def test_a_timeline_has_the_boot_the_stations_and_the_gate_in_order(machine: Machine) -> None:
     found = rows(machine)
     order = ["userspace", "pyinfra-solo-fence.service", UNIT, "run: boot", *LINE, "the gate is open"]
 
@@ -71,7 +71,7 @@ def test_the_boot_comes_before_our_unit_then_the_stations_and_the_gate_is_last(m
     assert {"network-online.target", "basic.target"} <= {one.name for one in found}
 
 
-def test_what_is_told_is_what_systemd_and_the_report_have(machine: Machine) -> None:
+def test_a_timeline_agrees_with_systemd_and_the_report(machine: Machine) -> None:
     found, told = rows(machine), report(machine)
     zero = property_of(machine, "UserspaceTimestampMonotonic")
     started = property_of(machine, "InactiveExitTimestampMonotonic", UNIT)
@@ -102,7 +102,7 @@ def must_hold_its_operations(found: list[Row], told: dict[str, Any]) -> None:
     assert ends[-1] <= converge.began + (converge.took or 0) + ROUNDED
 
 
-def test_the_slowest_operations_are_those_of_the_report(machine: Machine) -> None:
+def test_the_slowest_operations_agree_with_the_report(machine: Machine) -> None:
     said = solo(machine, "report", "--slow")[1]
     told = sorted(report(machine)["operations"], key=lambda one: -float(one["seconds"]))[:10]
 
@@ -113,7 +113,7 @@ def test_the_slowest_operations_are_those_of_the_report(machine: Machine) -> Non
         assert all(f"{wait['what']} {wait['seconds']:.2f} s" in said for wait in one["waits"])
 
 
-def test_the_page_and_the_summary_are_of_the_same_run(machine: Machine) -> None:
+def test_the_html_page_and_the_summary_are_of_the_same_run(machine: Machine) -> None:
     told = report(machine)
     code, said, _ = solo(machine, "report", told["run"], "--html", "/root/boot.html")
     assert (code, said) == (0, "")
@@ -126,7 +126,7 @@ def test_the_page_and_the_summary_are_of_the_same_run(machine: Machine) -> None:
     assert f"{len(told['operations'])} operations: " in summary
 
 
-def test_a_run_of_an_earlier_boot_is_shown_without_this_one(machine: Machine) -> None:
+def test_a_run_of_an_earlier_boot_is_shown_without_this_boot(machine: Machine) -> None:
     earlier = report(machine)["run"]
     machine.reboot()
     wait_for_exit(machine, 0)

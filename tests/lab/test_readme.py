@@ -43,7 +43,7 @@ def test_the_readme_has_two_commands() -> None:
     assert commands() == ["make demo", "make test"]
 
 
-def test_the_demo_works_where_nothing_was_installed(clean: Clean) -> None:
+def test_make_demo_works_on_a_bare_debian(clean: Clean) -> None:
     demo, _ = commands()
     said = clean.run(demo, LONG).stdout
     told = said.partition("What was just shown")[2].strip().splitlines()
@@ -52,7 +52,7 @@ def test_the_demo_works_where_nothing_was_installed(clean: Clean) -> None:
     assert "\x1b" not in said
 
 
-def test_the_tests_work_where_nothing_was_installed(clean: Clean) -> None:
+def test_make_test_works_on_a_bare_debian(clean: Clean) -> None:
     _, test = commands()
     said = clean.run(f"{test} {A_PART}", LONG).stdout
     assert re.search(r"^=+ 3 passed", said, re.MULTILINE), said[-3000:]

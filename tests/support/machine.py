@@ -107,7 +107,7 @@ def put_below(folder: Path, patch: pytest.MonkeyPatch) -> None:
     for name in ("CONFIG", "BAKED", "STATE", "RUN", "GATE", "APPS"):
         patch.setattr(paths, name, folder / getattr(paths, name).relative_to(paths.ROOT))
     patch.setattr(paths, "ROOT", folder)
-    (paths.STATE / "reports").mkdir(parents=True)
+    (paths.STATE / "reports").mkdir(parents=True, exist_ok=True)
 
 
 def new_run(seconds: float = 60, heard: io.StringIO | None = None, *, keep_report: bool = True) -> Run:
