@@ -1,4 +1,4 @@
-"""AWS inside the lab: moto's server, and instances that it knows by the ids machines are told.
+"""AWS inside the lab: moto's server, which knows the instances that the metadata service describes.
 
 Reached by address, not by name: moto's S3 takes the first label of a host name for a bucket.
 """
@@ -32,7 +32,7 @@ class Aws:
 
     @property
     def endpoint(self) -> str:
-        """What $AWS_ENDPOINT_URL is to be, inside machines and out."""
+        """Return the value of $AWS_ENDPOINT_URL, inside machines and out."""
         return f"http://{ADDRESS}:{PORT}"
 
     def start(self) -> None:

@@ -1,10 +1,10 @@
-"""A Debian 12 with apt, make, and nothing else, as somebody has who has just installed it.
+"""A freshly installed Debian 12: apt, make, and nothing else.
 
-    python -m tests.lab.clean make demo        # in a fresh one, with a copy of this checkout
+    python -m tests.lab.clean make demo        # with a copy of this checkout
     python -m tests.lab.clean --no-cache make test
 
-It is a root of its own, with this host's network, its control groups, and its way to packages: name
-server, certificates, and what pip, uv and apt are told by the environment and their settings files.
+It has a root of its own, and shares this host's network, control groups, name server, certificates, and
+the settings of pip, uv and apt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HERE = Path(__file__).parents[2]
 CHECKOUT = "/root/pyinfra-solo"
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 HOST_BUNDLE = "/etc/host-certificates.crt"
-"""Where it sees the host's certificates: BUNDLE itself is its own package's to write."""
+"""Its copy of the host's certificates: BUNDLE itself belongs to its own package."""
 
 SETTINGS = ("/etc/pip.conf", "~/.config/pip/pip.conf", "~/.pip/pip.conf", "/etc/uv/uv.toml", "~/.config/uv/uv.toml")  # fmt: skip
 VARIABLES = re.compile(r"(PIP|UV)_\w+|(https?|no|all)_proxy", re.IGNORECASE)
@@ -40,7 +40,7 @@ CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE")
 
 
 def root() -> Path:
-    """The root that each is a copy of: `mmdebstrap --variant=minbase`, and make. Built once."""
+    """Return the root that each is a copy of: `mmdebstrap --variant=minbase`, and make. Built once."""
     sources = roots.debian_sources()
     key = f"clean-{digest(sources)}"
     made = cache_folder() / "roots" / key
@@ -57,7 +57,7 @@ def root() -> Path:
 
 @dataclass
 class Clean:
-    """One of them, in `folder`, which must be on a real disk. Use as a context manager.
+    """One such Debian, in `folder`, which must be on a real disk. Use as a context manager.
 
     cache: whether it shares this host's cache of roots and layers, or builds all of it anew.
     """
@@ -151,7 +151,7 @@ class Clean:
 
 
 def place() -> Path:
-    """A folder for one of this process's own."""
+    """Return a folder for a Clean of this process."""
     return cache_folder() / "runs" / f"clean-{os.getpid()}"
 
 
@@ -182,20 +182,20 @@ class Running:
 
 
 def bundle() -> Path:
-    """The certificates that this process is told to believe, else the host's."""
+    """Return the certificate bundle of this process's environment, else the host's."""
     named = (os.environ.get(name, "") for name in CERTIFICATES)
     return Path(next(filter(os.path.isfile, named), BUNDLE))
 
 
 def registry_variables() -> dict[str, str]:
-    """What this process's environment says about where packages come from."""
+    """Return this process's variables that say where packages come from."""
     told = {key: value for key, value in os.environ.items() if VARIABLES.fullmatch(key)}
     names = CERTIFICATES if bundle().exists() else ()
     return {**told, **dict.fromkeys(names, HOST_BUNDLE)}
 
 
 def registry_files() -> list[Path]:
-    """The settings files of pip and uv, and the folders of packages that they or variables name."""
+    """Return the settings files of pip and uv, and the folders of packages that they or variables name."""
     files = [path for name in SETTINGS if (path := Path(name).expanduser()).is_file()]
     texts = [path.read_text() for path in files] + list(registry_variables().values())
     named = {Path(name) for text in texts for name in re.findall(r"(?:^|[\s=,]|file://)(/[^\s,]+)", text)}

@@ -1,4 +1,4 @@
-"""A git server that speaks HTTP (git's own http-backend) and SSH (a real sshd), and its faults."""
+"""A git server over HTTP (git's own http-backend) and SSH (a real sshd), and its faults."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class GitServer:
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong over HTTP; `stop`, `hang` and `swap_host_key` are for both ways."""
+        """Faults over HTTP; `stop`, `hang` and `swap_host_key` are for HTTP and SSH."""
         return self._web.faults
 
     @property
@@ -90,7 +90,7 @@ class GitServer:
         return f"{NAME} {kind} {key}\n"
 
     def repository(self, name: str) -> Repository:
-        """A new, empty repository called `name`."""
+        """Make an empty repository called `name`."""
         bare = self.repositories / f"{name}.git"
         return Repository(
             bare,
@@ -99,17 +99,17 @@ class GitServer:
         ).make()
 
     def start(self) -> None:
-        """Serve both ways."""
+        """Serve HTTP and SSH."""
         self._web.start()
         self._start_sshd()
 
     def stop(self) -> None:
-        """Refuse connections both ways, and end those that are open."""
+        """Refuse connections over HTTP and SSH, and end those that are open."""
         self._web.stop()
         self._stop_sshd()
 
     def hang(self, on: bool = True) -> None:
-        """With `on`, both ways accept connections and never answer; without, they go on."""
+        """With `on`, accept connections and never answer, over HTTP and SSH; without, answer again."""
         self.faults.hang = on
         if self._sshd is not None:
             os.killpg(self._sshd.pid, signal.SIGSTOP if on else signal.SIGCONT)
@@ -122,7 +122,7 @@ class GitServer:
             self.start()
 
     def swap_host_key(self) -> None:
-        """From now on it is another SSH host, as far as a client can tell."""
+        """Change the SSH host key."""
         self._stop_sshd()
         self._new_host_key()
         self._start_sshd()
@@ -165,7 +165,7 @@ class GitServer:
 
 
 def backend(repositories: Path) -> Callable[[Asked], Answer]:
-    """What answers as git's own http-backend does, for the bare repositories in a folder."""
+    """Return a handler that runs git's http-backend for the bare repositories in a folder."""
 
     def answer(asked: Asked) -> Answer:
         path, _, query = asked.path.partition("?")

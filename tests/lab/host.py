@@ -1,4 +1,4 @@
-"""What the lab asks of the host: commands with a time limit, namespaces, file systems.
+"""Use the host: commands with a time limit, namespaces, file systems.
 
 Everything here needs root and Linux; nothing waits without a limit.
 """
@@ -44,7 +44,7 @@ class LabError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What a command said: text of both streams, and its exit status."""
+    """Output and exit status of a command."""
 
     stdout: str
     stderr: str
@@ -52,19 +52,19 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Whether the exit status is 0."""
+        """True when the exit status is 0."""
         return self.code == 0
 
 
 def missing() -> str | None:
-    """What keeps the lab from working here, as one sentence; None when nothing does."""
+    """Say in one sentence why the lab cannot work here; None when it can."""
     if os.geteuid() != 0:
-        return "The boot lab needs root: it makes namespaces, mounts and machines."
+        return "The lab needs root: it makes namespaces, mounts and containers. Run it as root."
     path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
     packages = {package for tool, package in TOOLS.items() if not shutil.which(tool, path=path)}
     if packages:
         names = " ".join(sorted(packages))
-        return f"The boot lab needs: {names}. Run tests/lab/prepare.sh, which installs them."
+        return f"The lab needs: {names}. Run tests/lab/prepare.sh, which installs them."
     return None
 
 
@@ -108,13 +108,13 @@ def wait_for(what: str, ready: Callable[[], bool], timeout: float, every: float 
     end = time.monotonic() + timeout
     while not ready():
         if time.monotonic() > end:
-            raise LabError(f"waited {timeout} s in vain for: {what}")
+            raise LabError(f"not within {timeout} s: {what}")
         time.sleep(every)
 
 
 @contextlib.contextmanager
 def in_network(namespace: Path) -> Iterator[None]:
-    """This thread, and what it starts, is in another network namespace inside the block."""
+    """Put this thread, and what it starts, into another network namespace inside the block."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     there = os.open(namespace, os.O_RDONLY)
     try:
@@ -144,7 +144,7 @@ def pull_the_plug(mounted: Path) -> None:
 
 
 def mounts_under(folder: Path) -> list[Path]:
-    """Mount points at or below `folder`, the innermost first."""
+    """List mount points at or below `folder`, the innermost first."""
     points = []
     for line in Path("/proc/self/mounts").read_text().splitlines():
         point = Path(line.split()[1].replace("\\040", " "))
@@ -154,7 +154,7 @@ def mounts_under(folder: Path) -> list[Path]:
 
 
 def mount_options(point: Path) -> list[str]:
-    """The options that what is mounted at `point` has."""
+    """Return the options of the mount at `point`."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
     words = next(line.split() for line in reversed(lines) if line.split()[1] == str(point))
     return words[3].split(",")
@@ -168,13 +168,13 @@ def unmount_under(folder: Path) -> None:
 
 
 def alive(pid: int, start: str = "") -> bool:
-    """Whether a process lives, and, when `start` is given, is the one started at that tick."""
+    """Tell whether a process lives and, with `start`, is the one that started at that tick."""
     ticks = started(pid)
     return ticks != "" and start in ("", ticks)
 
 
 def started(pid: int) -> str:
-    """The clock tick at which a process started, field 22 of proc(5)'s stat; '' when gone."""
+    """Return the clock tick at which a process started (proc(5), stat, field 22); '' when it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError):

@@ -30,7 +30,7 @@ class Imds:
     version_1_only: bool = False
     """No tokens: a PUT is answered 405, and a GET needs none. As before November 2019."""
     refuse_tokens: int = 0
-    """How many of the next token requests are answered 403."""
+    """Number of the next token requests that are answered 403."""
     tokens: dict[str, float] = field(default_factory=dict)
     """Token -> when it expires, monotonic seconds. Clear it to make every client's token bad."""
     instances: dict[str, tuple[Instance, str]] = field(default_factory=dict)
@@ -42,12 +42,12 @@ class Imds:
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong, as of the next request."""
+        """Faults from the next request on."""
         return self._web.faults
 
     @property
     def log(self) -> list[Request]:
-        """Every request so far."""
+        """All requests so far."""
         return self._web.log
 
     def start(self) -> None:
@@ -59,7 +59,7 @@ class Imds:
         self._web.stop()
 
     def unreachable(self, on: bool = True) -> None:
-        """With `on`, packets to the service are lost; without, they arrive again."""
+        """Drop packets to the service; with `on` false, deliver them again."""
         if on and self._restore is None:
             self._restore = self.network.withhold(IMDS)
         elif not on and self._restore is not None:
@@ -67,7 +67,7 @@ class Imds:
             self._restore = None
 
     def hang(self, on: bool = True) -> None:
-        """With `on`, accept requests and never answer; without, answer again."""
+        """Accept requests and never answer; with `on` false, answer again."""
         self.faults.hang = on
 
     def heal(self) -> None:
@@ -77,11 +77,11 @@ class Imds:
         self.version_1_only, self.refuse_tokens = False, 0
 
     def put(self, instance: Instance, address: str, mac: str) -> None:
-        """Make `instance` what the machine at `address` is told; later changes of it count."""
+        """Describe the machine at `address` by `instance`; later changes of it count."""
         self.instances[address] = (instance, mac)
 
     def requests(self, address: str) -> list[Request]:
-        """What the machine at `address` asked so far."""
+        """Return the requests of the machine at `address` so far."""
         return [request for request in self.log if request.client == address]
 
     def _answer(self, asked: Asked) -> Answer:

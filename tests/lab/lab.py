@@ -77,7 +77,7 @@ class Lab:
 
     @cached_property
     def git(self) -> GitServer:
-        """The git server, started when first asked for."""
+        """The git server, started at its first use."""
         server = GitServer(self.network, self.folder / "git", roots.bare())
         self._closing.callback(server.stop)
         server.start()
@@ -85,7 +85,7 @@ class Lab:
 
     @cached_property
     def aws(self) -> Aws:
-        """moto, started when first asked for."""
+        """moto, started at its first use."""
         server = Aws(self.network, self.folder / "aws")
         self._closing.callback(server.stop)
         server.start()
@@ -93,7 +93,7 @@ class Lab:
 
     @cached_property
     def packages(self) -> Packages:
-        """apt.lab and pypi.lab, started when first asked for."""
+        """apt.lab and pypi.lab, started at their first use."""
         server = Packages(self.network)
         self._closing.callback(server.stop)
         server.start()
@@ -119,7 +119,7 @@ class Lab:
         instance: Instance | None = None,
         init: str | None = None,
     ) -> Machine:
-        """A new machine, off. `root` is a root's name (see roots.py) or an image made over one."""
+        """Make a machine, off. `root` is a root's name (see roots.py) or an image made over one."""
         image = roots.root(root) if isinstance(root, str) else root
         kind = init or (INIT_OF_ROOT.get(root, "systemd") if isinstance(root, str) else "systemd")
         folder = self.folder / "machines" / name
@@ -130,7 +130,7 @@ class Lab:
         return machine
 
     def clone(self, source: Machine, name: str, instance: Instance | None = None) -> Machine:
-        """A new machine, off, with a copy of another's disk: an AMI made from a running machine.
+        """Make a machine, off, with a copy of another's disk: an AMI made from a running machine.
 
         Its machine-id, host keys and state are the other's; only its address and instance differ.
         """
@@ -159,7 +159,7 @@ class Lab:
         del self.machines[machine.name], self.instances[machine.name]
 
     def health(self, machine: Machine, path: str = "/ping.html", *, interval: float = 0.2) -> Health:
-        """Health checks of a machine, from now until the lab is closed."""
+        """Start health checks of a machine; they end with it."""
         checker = Health(machine, path, interval=interval)
         self._checkers.setdefault(machine.name, []).append(checker)
         return checker.start()
@@ -173,7 +173,7 @@ def _write_record(record: Path, network: str, folder: Path) -> None:
 
 
 def sweep() -> None:
-    """Clean up after labs whose process was killed: by its record, never by a guess."""
+    """Remove what labs of killed processes left, by their records."""
     for record in RECORDS.glob("*.json") if RECORDS.exists() else ():
         left = json.loads(record.read_text())
         if host.alive(left["pid"], left["start"]):

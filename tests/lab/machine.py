@@ -66,12 +66,12 @@ class Machine:
 
     @property
     def image(self) -> Image:
-        """What it was made from."""
+        """The image that it was made from."""
         return self.disk.image
 
     @property
     def is_on(self) -> bool:
-        """Whether its PID 1 lives."""
+        """True while its PID 1 lives."""
         return self._nspawn is not None and self._nspawn.poll() is None
 
     def power_on(self) -> None:
@@ -148,11 +148,11 @@ class Machine:
         )
 
     def read(self, path: str) -> str:
-        """A file's text. Raises LabError when there is none."""
+        """Return a file's text. Raises LabError when there is none."""
         return self.run(["cat", path], check=True).stdout
 
     def exists(self, path: str) -> bool:
-        """Whether there is something at `path`."""
+        """Tell whether `path` exists."""
         return self.run(["test", "-e", path]).ok
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
@@ -160,7 +160,7 @@ class Machine:
         self.run(write_script(path, mode), stdin=text, check=True)
 
     def inside(self, path: str) -> Path:
-        """`path` as the host sees it while the machine is on, with what is mounted there."""
+        """Return the host's path to `path` while the machine is on, with what is mounted there."""
         self._must_be_on()
         return Path(f"/proc/{self._leader}/root{path}")
 
@@ -198,7 +198,7 @@ class Machine:
             raise LabError(f"{self.name} is off:\n{self.console()[-2000:]}")
 
     def power_cut(self) -> None:
-        """Pull the plug: what an ext4 disk has not written yet is lost, every process ends."""
+        """Cut the power: an ext4 disk loses what it has not written yet, every process ends."""
         self.disk.pull_the_plug()
         self._end()
         self.disk.unmount()
@@ -264,13 +264,13 @@ class Machine:
         return self.folder / "console.log"
 
     def console(self) -> str:
-        """What was written to its console since it was made, over all its boots."""
+        """Return what was written to its console in all its boots."""
         if not self._console.exists():
             return ""
         return self._console.read_text(errors="replace").replace("\r", "")
 
     def journal(self, unit: str = "", *, boot: bool = False) -> str:
-        """Its journal, or one unit's; of the current boot alone with `boot`. Works when off too."""
+        """Return its journal, or one unit's; with `boot`, of the current boot alone. Works when off too."""
         words = ["journalctl", "--no-pager", "-o", "short-monotonic", "-q"]
         words += ["-u", unit] if unit else []
         words += ["-b"] if boot else []

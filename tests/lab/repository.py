@@ -1,4 +1,4 @@
-"""A git repository that tests fill: commits, branches, tags, and signatures by SSH keys."""
+"""A git repository that tests fill with commits, branches, tags, and signatures by SSH keys."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ SIGNER = "operator@lab"
 
 
 def make_key(path: Path, comment: str) -> Path:
-    """A new ed25519 key pair at `path` and `path`.pub, without a passphrase."""
+    """Make an ed25519 key pair at `path` and `path`.pub, without a passphrase."""
     host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
     return path
 
 
 def signing_key(folder: Path, name: str, principal: str = SIGNER) -> tuple[Path, str]:
-    """A key that signs commits: its private path, and its line for allowed_signers."""
+    """Make a key that signs commits. Return its private path, and its line for allowed_signers."""
     key = make_key(folder / name, name)
     return key, f'{principal} namespaces="git" {key.with_suffix(".pub").read_text()}'
 
@@ -44,7 +44,7 @@ class Repository:
     """Seconds since 1970 of the next commit; each takes one minute."""
 
     def make(self) -> Repository:
-        """Create it, empty; any commit may be asked for by its id, as on the great hosts."""
+        """Create it, empty; any commit may be fetched by its id, as on the large hosting services."""
         self._git("init", "--quiet", "--bare", "--initial-branch=main", str(self.path), bare=False)
         for name in ("allowFilter", "allowAnySHA1InWant"):
             self._git("config", f"uploadpack.{name}", "true")
@@ -75,7 +75,7 @@ class Repository:
         return self._commit(tree, tip, message, branch, sign_with, as_committed)
 
     def _line(self, name: str, content: str | bytes | None) -> str:
-        """What `git update-index --index-info` reads to set or remove a file."""
+        """Return the line by which `git update-index --index-info` sets or removes a file."""
         if content is None:
             return f"0 {'0' * 40}\t{name}\n"
         data = content.encode() if isinstance(content, str) else content
@@ -116,7 +116,7 @@ class Repository:
         return sha
 
     def tip(self, branch: str = "main") -> str:
-        """The id of a branch's newest commit; '' when there is no such branch."""
+        """Return the id of a branch's newest commit; '' when there is no such branch."""
         return self._git("rev-parse", "--verify", "-q", f"refs/heads/{branch}", check=False)
 
     def branch(self, name: str, sha: str) -> None:
@@ -124,7 +124,7 @@ class Repository:
         self._git("update-ref", f"refs/heads/{name}", sha)
 
     def tag(self, name: str, sha: str, *, message: str = "", sign_with: Path | None = None) -> None:
-        """A tag at `sha`: light without message and key, else annotated and signed as asked."""
+        """Set a tag at `sha`: light without message and key, else annotated and, with a key, signed."""
         kind = ["-s" if sign_with else "-a", "-m", message or name]
         annotated = kind if message or sign_with else []
         self._git(*_signing(sign_with), "tag", "--force", *annotated, name, sha)

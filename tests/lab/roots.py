@@ -1,4 +1,4 @@
-"""The roots that machines start from: Debian 12 with one init system or another.
+"""The roots that machines start from: Debian 12 with each of four init systems or setups.
 
 One mmdebstrap run makes `bare`; the others are layers over it or over each other, made with apt.
 The mirror is whatever the host's own apt is told to use for Debian 12.
@@ -85,7 +85,7 @@ chroot . systemctl mask -q ssh.service getty.target e2scrub_reap.service
 
 
 def debian_sources() -> str:
-    """The host's own sources of Debian 12, one `deb` line each.
+    """Return the host's own sources of Debian 12, one `deb` line each.
 
     Raises LabError when the host has none, as on another distribution.
     """
@@ -117,7 +117,7 @@ def _stanzas(files: list[Path]) -> Iterator[str]:
 
 
 def bare() -> Image:
-    """Debian 12 minimal with systemd, python3, git and ssh; no web server. Takes a minute."""
+    """Build Debian 12 minimal with systemd, python3, git and ssh; no web server. Takes a minute."""
     key = f"bare-{digest(' '.join(BARE), BARE_HOOK, ADDRESSES)}"
     root = cache_folder() / "roots" / key
     with locked(key):
@@ -156,7 +156,7 @@ def _mmdebstrap(building: Path) -> None:
 
 
 def apt_folders() -> Path:
-    """The cached `lists` and `archives` of apt, and the host's Debian sources.list beside them."""
+    """Return the folder of apt's cached `lists` and `archives`, and of the host's Debian sources.list."""
     apt = cache_folder() / "apt"
     for name in ("lists/partial", "archives/partial"):
         (apt / name).mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def apt_folders() -> Path:
 
 
 def with_apt(base: Image, key: str, recipe: Callable[[Chroot], None]) -> Image:
-    """`make_image`, with the host's Debian sources and a shared cache of packages bound in."""
+    """Build a layer as `make_image` does, with the host's Debian sources and a shared cache of packages."""
     # One at a time: apt in one build would find the shared folders locked by another's.
     with locked("apt"):
         apt = apt_folders()
@@ -202,7 +202,7 @@ def _cloud_init(chroot: Chroot) -> None:
     apt_install(chroot, "cloud-init")
     chroot.write("/etc/cloud/cloud.cfg.d/90_lab.cfg", CLOUD)
     chroot.write("/etc/cloud/ds-identify.cfg", "policy: enabled\n")
-    # A machine that cloud-init takes for EC2 asks for tokens; here nothing else tells it.
+    # On EC2 cloud-init asks for tokens; in a container only this file says that it is EC2.
     source = "/usr/lib/python3/dist-packages/cloudinit/sources/DataSourceEc2.py"
     chroot.run(f"sed -i s,/sys/hypervisor/uuid,/etc/lab-hypervisor-uuid, {source}")
     chroot.write("/etc/lab-hypervisor-uuid", "ec2e1916-9099-7caf-fd21-012345abcdef\n")
@@ -220,7 +220,7 @@ def _openrc(chroot: Chroot) -> None:
 
 
 def root(name: str) -> Image:
-    """The root called `name`: bare, systemd, cloud-init, sysv or openrc; built when absent."""
+    """Return the root called `name`: bare, systemd, cloud-init, sysv or openrc; built when absent."""
     if name == "bare":
         return bare()
     parent, recipe = RECIPES[name]

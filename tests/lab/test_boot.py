@@ -17,7 +17,7 @@ pytestmark = pytest.mark.lab
 
 LINE = ["close gate", "identify", "fetch", "prepare", "resolve", "converge", "judge", "open gate"]
 NOT_YET = {0, 404, 503}
-"""Refused or lost, the stock site of the image, and our own site with a closed gate."""
+"""Refused or lost, Debian's default site, and our own site with a closed gate."""
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, 
 
 
 def events(machine: Machine, run: str, kind: str) -> list[dict[str, str]]:
-    """What a run's events file tells of one kind."""
+    """Return the events of one kind from a run's events file."""
     text = machine.read(f"/var/lib/pyinfra-solo/reports/{run}.events")
     lines = [json.loads(line) for line in text.splitlines()]
     return [line for line in lines if line["event"] == kind]

@@ -58,7 +58,7 @@ def small(data):
     files.template(
         name="a note is written", src="roles/small/templates/note.j2", dest="/etc/small-note", words=data.small_words
     )
-    stock = files.link(name="nginx has no stock site", path="/etc/nginx/sites-enabled/default", present=False)
+    files.link(name="nginx has no default site", path="/etc/nginx/sites-enabled/default", present=False)
     site = files.put(name="nginx shows the gate", src=StringIO(SITE), dest="/etc/nginx/conf.d/small.conf")
     systemd.service(name="nginx is reloaded", service="nginx", reloaded=True, _if=site.did_change)
 '''
@@ -92,7 +92,7 @@ class Broken:
     reason: str
     files: Mapping[str, str]
     back: str = ""
-    """What brings the machine back after a good commit; nothing: it comes by itself."""
+    """What brings the machine back after a good commit: run or reboot; empty: its unit does."""
 
 
 FAILING = 'server.shell(name="the leaf is raked", commands=["echo there is no rake >&2; exit 3"])'
@@ -193,10 +193,10 @@ def booted(machine: Machine, health: Health) -> int:
 def test_a_broken_commit_keeps_the_gate_closed_until_a_good_one_follows(
     fleet: Fleet, served: Health, broken1: Machine, kind: str
 ) -> None:
-    case, before, heard = TABLE[kind], last_run(broken1), len(broken1.journal("pyinfra-solo", boot=True))
+    case, before, skip = TABLE[kind], last_run(broken1), len(broken1.journal("pyinfra-solo", boot=True))
     sha = ops_with(fleet, BRANCH, {**case.files}, kind)
     since = booted(broken1, served)
-    found = why(broken1, not_by=before, heard=heard)
+    found = why(broken1, not_by=before, skip=skip)
     assert (found["exit_code"], found["station"], found["sha"]) == (case.code, case.station, sha), found[
         "error"
     ]
@@ -212,7 +212,7 @@ def test_a_broken_commit_keeps_the_gate_closed_until_a_good_one_follows(
 
 
 def bring_back(machine: Machine, how: str) -> None:
-    """What an operator has to do after a good commit; nothing, where the unit tries again."""
+    """Do what an operator has to do after a good commit; nothing where the unit retries."""
     if how == "run":
         code, _, heard = solo(machine, "run")
         assert code == 0, heard
@@ -244,7 +244,7 @@ TAKES_OUT = {
     "an operation that fails": {NOTE: "other {{ words }} words\n"},
     "a check that never passes": {},
 }
-"""What else such a commit changes: a check takes a machine out though nothing was changed."""
+"""Other files that such a commit changes; a failing check takes a machine out without any."""
 
 
 @pytest.mark.parametrize("kind", TAKES_OUT)

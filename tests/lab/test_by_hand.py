@@ -53,7 +53,7 @@ def motd(fleet: Fleet, word: str, *more: str) -> str:
 
 
 def statuses(health: Health, since: int) -> list[int]:
-    """What was answered since a mark, equal neighbours taken together."""
+    """Return the statuses since a mark, one for equal neighbours."""
     found = [check.status for check in health.timeline[since:]]
     return [one for number, one in enumerate(found) if number == 0 or found[number - 1] != one]
 
@@ -180,7 +180,7 @@ def test_stopping_the_unit_ends_every_process_of_the_run(fleet: Fleet, hand1: Ma
 
 
 VOLATILE = r"/(machine-id|hostname)$|\.pyc$"
-"""Who a machine is, and python's bytecode, which holds the time of its source."""
+"""Files with the machine's name, and Python's bytecode, which holds the time of its source."""
 PYINFRA = "cd /root/ops && pyinfra @local deploy.py -y"
 
 

@@ -87,7 +87,7 @@ def releases(machine: Machine) -> set[str]:
 
 
 def current(machine: Machine) -> dict[str, object]:
-    """Which release answers, and which process of it."""
+    """Return the release that answers, and its process."""
     found: dict[str, object] = json.loads(page(machine, "/").body)
     return found
 

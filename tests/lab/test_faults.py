@@ -1,4 +1,4 @@
-"""What a machine needs is slow, late, broken or away: it waits with reason, and comes back by itself."""
+"""A server that a machine needs is slow, late, broken or away: the machine waits, and comes back by itself."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def station(run: Any, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with the metadata service from power-on, when that ends, and what its waits say."""
+    """A fault of the metadata service from power-on, its end, and the reason that the waits report."""
 
     begin: Callable[[Imds], object]
     said: str
     waits: int = 1
     end: Callable[[Imds], object] | None = None
-    """What mends it after AWHILE; nothing: it mends itself."""
+    """Ends the fault after AWHILE seconds; None: it ends by itself."""
 
 
 FAULTS = {

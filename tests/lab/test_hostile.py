@@ -64,14 +64,14 @@ def booted_as(
 
 
 def ended(machine: Machine, before: str) -> bool:
-    """Whether a run after the one called `before` has ended, and its unit will not try again."""
+    """Tell whether a run after the one called `before` has ended, and its unit will not retry."""
     found = report(machine)
     state = machine.run("systemctl is-failed pyinfra-solo").stdout
     return found["run"] != before and found["outcome"] == "failed" and state == "failed\n"
 
 
 def must_be_readable(machine: Machine) -> None:
-    """What a person is shown holds no character that a terminal would obey."""
+    """Check that status, journal and console hold no character that a terminal would obey."""
     told = solo(machine, "status")[1].splitlines()
     told += machine.run("journalctl -b -q -o cat --no-pager -t pyinfra-solo").stdout.splitlines()
     told += [line for line in machine.console().splitlines() if "pyinfra-solo[" in line]
@@ -174,7 +174,7 @@ def test_a_full_disk_is_named_and_space_on_it_mends_the_machine(fleet: Fleet, fo
 
 
 def failed(machine: Machine) -> bool:
-    """Whether the last run is known, and has failed."""
+    """Tell whether the last run is known, and has failed."""
     code, said, _ = solo(machine, "status", "--json")
     last = json.loads(said)["last_run"] if code in (0, 1) and said else None
     return last is not None and last["outcome"] == "failed"

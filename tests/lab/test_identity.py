@@ -1,4 +1,4 @@
-"""Who a machine is: by its metadata, by the EC2 API, by its settings; never by the image it came from."""
+"""A machine's identity: from its metadata, the EC2 API or its settings; never from its image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.lab
 REFUSED = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>You are not authorized to perform this
 operation.</Message></Error></Errors><RequestID>ea966190-f9aa-478e-9ede-example</RequestID></Response>"""
-"""As the EC2 API answers, Amazon EC2 API Reference, Error codes."""
+"""An answer of the EC2 API (Amazon EC2 API Reference, Error codes)."""
 HERE = '\n[machine]\nrole = "web"\nstage = "staging"\n'
 
 
@@ -29,7 +29,7 @@ def asks(machine: Machine, endpoint: str) -> None:
 
 
 def detail(machine: Machine) -> str:
-    """What station identify said in the last run."""
+    """Return the details of station identify in the last run."""
     stations = report(machine)["stations"]
     return "\n".join(next(one["detail"] for one in stations if one["name"] == "identify"))
 

@@ -36,7 +36,7 @@ def show(machine: Machine, unit: str, name: str) -> str:
 
 
 def at(machine: Machine, unit: str, name: str) -> int:
-    """When a unit came to something, in microseconds of the monotonic clock."""
+    """Return when a unit reached a state, in microseconds of the monotonic clock."""
     return int(show(machine, unit, f"{name}TimestampMonotonic"))
 
 
@@ -80,7 +80,7 @@ PIP = "[global]\nno-index = true\nfind-links = http://pypi.lab/house/\ntrusted-h
 
 
 def test_user_data_installs_us_on_a_plain_debian_image(fleet: Fleet, lab: Lab) -> None:
-    """As a `base`: the app's wheels, which an image brings, are in no index here."""
+    """The role is `base`: the app's wheels, which an image brings, are in no index here."""
     text = (HERE / "bootstrap/user-data.yaml").read_text()
     text = text.replace("https://git.example.com/acme/ops.git", fleet.ops.http_url)
     instance = Instance(

@@ -1,4 +1,4 @@
-"""What a plan announces is what a run does: every role in every stage, from a bare machine on."""
+"""Plans are true: each role in each stage, from a bare machine on, changes what was announced."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.lab
 Tally = Callable[[str, str, bool], None]
 
 OPERATIONS = 16
-"""Of the role web, with base; a test holds that there are no more."""
+"""Operations of the role web, with base; a test holds that there are no more."""
 HEAVY = "heavy"
 """A branch with a large file, and with a lock file for which no image has a runtime."""
 
@@ -66,7 +66,7 @@ def strikes(request: pytest.FixtureRequest, own_fleet: Fleet) -> Iterator[Strike
 
 
 def holds(strikes: Strikes, strike: Strike) -> None:
-    """It came back by itself, as if nothing had been; and it never said 200 on the way."""
+    """Check that the machine came back by itself, the same, and never answered 200 before."""
     life, quiet = strikes.life(strike), strikes.undisturbed(strike.branch)
     assert not life.early
     assert not life.opened or strike in AFTERWARDS, f"too late: {life.where}"

@@ -42,7 +42,7 @@ class Row:
 
 
 def rows(machine: Machine) -> list[Row]:
-    """Of `report --timeline`, from its first bar on."""
+    """Parse `report --timeline`, from its first bar on."""
     result = machine.run("pyinfra-solo report --timeline", check=True, env={"COLUMNS": "240"})
     assert result.stdout.startswith("Seconds from PID 1.")
     assert "No kernel is shown" in result.stdout

@@ -28,7 +28,7 @@ OWNED = "open('/root/owned', 'w').close()\n"
 
 @dataclass(frozen=True)
 class Refused:
-    """What is wrong, as a machine's settings and as a part of the reason that is told."""
+    """Settings of a machine, and a part of the reason for which it is refused."""
 
     reason: str
     ref: str = "main"
