@@ -106,7 +106,7 @@ class Fleet:
         settings: str | None = None,
         disk: Kind = "dir",
         image: Image | None = None,
-        init: str | None = None,
+        init: str = "systemd",
         instance: Instance | None = None,
     ) -> Machine:
         """Make a machine of ours, off. Without tags and groups it is tagged as a web of production."""

@@ -90,11 +90,6 @@ class Health:
         """Return when the first 200 came, in seconds since the power-on before it; None when none did."""
         return next((check.at for check in self.timeline[since:] if check.status == 200), None)
 
-    def ever_200_between(self, start: float, end: float, since: int = 0) -> bool:
-        """Whether any check from `start` to `end` seconds since power-on was answered 200."""
-        checks = self.timeline[since:]
-        return any(check.status == 200 and start <= check.at <= end for check in checks)
-
     def wait_for_200(self, timeout: float = 60) -> float:
         """Wait until a check from now on is answered 200. Return its seconds since power-on."""
         return self._wait("200", lambda check: check.status == 200, timeout)

@@ -31,10 +31,7 @@ class Instance:
     asg: str = ""
     lifecycle_state: str = "InService"
     user_data: str | bytes = b""
-    spot_action: str = ""
     role: str = ROLE
-    extra: dict[str, str] = field(default_factory=dict)
-    """Further paths, such as `meta-data/events/recommendations/rebalance`, and their text."""
 
     def all_tags(self) -> dict[str, str]:
         """Return the tags with the one that a scaling group sets."""
@@ -47,7 +44,6 @@ def tree(instance: Instance, address: str, mac: str) -> dict[str, bytes]:
     text: dict[str, str] = {
         **{f"meta-data/{path}": value for path, value in _meta(instance, address, mac).items()},
         "dynamic/instance-identity/document": _document(instance, address),
-        **instance.extra,
     }
     absent = [path for path, value in text.items() if not value and "/tags/instance/" not in path]
     for path in absent:
@@ -83,7 +79,6 @@ def _meta(instance: Instance, address: str, mac: str) -> dict[str, str]:
         "services/domain": "amazonaws.com",
         "services/partition": "aws",
         "autoscaling/target-lifecycle-state": instance.lifecycle_state if instance.asg else "",
-        "spot/instance-action": instance.spot_action,
         f"{card}/device-number": "0",
         f"{card}/interface-id": "eni-0123456789abcdef0",
         f"{card}/local-ipv4s": address,

@@ -24,7 +24,6 @@ from tests.lab.network import Network
 from tests.lab.packages import Packages
 
 RECORDS = Path("/run/pyinfra-solo-lab")
-INIT_OF_ROOT = {"sysv": "sysv", "openrc": "openrc"}
 
 
 @dataclass
@@ -117,15 +116,14 @@ class Lab:
         *,
         disk: Kind = "dir",
         instance: Instance | None = None,
-        init: str | None = None,
+        init: str = "systemd",
     ) -> Machine:
         """Make a machine, off. `root` is a root's name (see roots.py) or an image made over one."""
         image = roots.root(root) if isinstance(root, str) else root
-        kind = init or (INIT_OF_ROOT.get(root, "systemd") if isinstance(root, str) else "systemd")
         folder = self.folder / "machines" / name
         storage = Disk(folder / "disk", image, disk)
         storage.make()
-        machine = self._add(name, folder, storage, kind, instance or Instance())
+        machine = self._add(name, folder, storage, init, instance or Instance())
         machine.write("/etc/hostname", f"{name}\n")
         return machine
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import shlex
 import subprocess
-import tarfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -139,14 +136,6 @@ class Machine:
         given = stdin.encode() if isinstance(stdin, str) else stdin
         return host.run([*enter, *words, *argv], timeout=timeout, check=check, stdin=given)
 
-    def unit(self, command: str, *, timeout: float = 60, check: bool = False) -> Result:
-        """Run a shell command in a transient systemd unit, as the real ones run."""
-        return self.run(
-            ["systemd-run", "--wait", "--pipe", "--quiet", "--collect", "sh", "-c", command],
-            timeout=timeout,
-            check=check,
-        )
-
     def read(self, path: str) -> str:
         """Return a file's text. Raises LabError when there is none."""
         return self.run(["cat", path], check=True).stdout
@@ -163,15 +152,6 @@ class Machine:
         """Return the host's path to `path` while the machine is on, with what is mounted there."""
         self._must_be_on()
         return Path(f"/proc/{self._leader}/root{path}")
-
-    def copy_in(self, folder: Path, target: str) -> None:
-        """Copy the content of a host's folder into the folder `target` inside."""
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            tar.add(folder, arcname=".")
-        name = shlex.quote(target)
-        script = f"mkdir -p {name} && tar -C {name} --no-same-owner -xf -"
-        self.run(script, stdin=archive.getvalue(), timeout=120, check=True)
 
     def wait_running(self, timeout: float = 60) -> float:
         """Wait until the init system has finished booting; seconds since power-on.

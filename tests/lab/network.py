@@ -8,7 +8,6 @@ machine  10.77.0.20 and up, by DHCP, one address per name
 from __future__ import annotations
 
 import contextlib
-import http.client
 import itertools
 import os
 import socket
@@ -143,16 +142,6 @@ class Network:
             socket.create_connection((address, port), timeout=1).close()
             return True
         return False
-
-    def post(self, address: str, port: int, path: str) -> int:
-        """POST nothing there; the status of the answer."""
-        with self.entered():
-            connection = http.client.HTTPConnection(address, port, timeout=10)
-            try:
-                connection.request("POST", path)
-                return connection.getresponse().status
-            finally:
-                connection.close()
 
     def link(self, machine: str) -> Link:
         """Make a cable for `machine`: the same address, and a new namespace, each time."""

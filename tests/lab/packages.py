@@ -89,7 +89,7 @@ def _pip() -> list[str]:
 
 @dataclass
 class Packages:
-    """apt.lab and pypi.lab. Nothing is served until `add_debs` or `add_wheels`."""
+    """apt.lab and pypi.lab. Nothing is served until `add_debs`, or a folder in `wheels`."""
 
     network: Network
     debs: dict[str, Path] = field(default_factory=dict)
@@ -124,12 +124,6 @@ class Packages:
         folder = debs(packages, root)
         self.debs[folder.name] = folder
         return f"deb [trusted=yes] http://{APT}/{folder.name}/ ./\n"
-
-    def add_wheels(self, requirements: str) -> str:
-        """Serve wheels; the URL for pip's --find-links, with --trusted-host pypi.lab."""
-        folder = wheels(requirements)
-        self.wheels[folder.name] = folder
-        return f"http://{PYPI}/{folder.name}/"
 
 
 def files(folders: dict[str, Path]) -> Callable[[Asked], Answer]:

@@ -58,7 +58,6 @@ class Repository:
         branch: str = "main",
         parent: str | None = None,
         sign_with: Path | None = None,
-        as_committed: int | None = None,
     ) -> str:
         """Change `files` (None removes one) on `branch` and return the new commit's id.
 
@@ -72,7 +71,7 @@ class Repository:
             lines = [self._line(name, content) for name, content in files.items()]
             self._git("update-index", "--index-info", env=env, stdin="".join(lines).encode())
             tree = self._git("write-tree", env=env)
-        return self._commit(tree, tip, message, branch, sign_with, as_committed)
+        return self._commit(tree, tip, message, branch, sign_with)
 
     def _line(self, name: str, content: str | bytes | None) -> str:
         """Return the line by which `git update-index --index-info` sets or removes a file."""
@@ -96,7 +95,7 @@ class Repository:
             env = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_WORK_TREE": str(source)}
             self._git("add", "--all", ".", env=env, cwd=source)
             tree = self._git("write-tree", env=env)
-        return self._commit(tree, tip, message, branch, sign_with, None)
+        return self._commit(tree, tip, message, branch, sign_with)
 
     def _commit(
         self,
@@ -105,9 +104,8 @@ class Repository:
         message: str,
         branch: str,
         sign_with: Path | None,
-        at: int | None,
     ) -> str:
-        when = f"{self.clock if at is None else at} +0000"
+        when = f"{self.clock} +0000"
         self.clock += 60
         env = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
         words = ["commit-tree", tree, "-m", message, *(["-p", parent] if parent else [])]
