@@ -18,7 +18,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def _not_the_hosts_own_paths(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _not_the_hosts_own_paths(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Put the paths of this process, and of what it starts, below a folder of each test's own."""
     put_below(tmp_path_factory.mktemp("machine"), monkeypatch)
 

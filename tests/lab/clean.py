@@ -95,10 +95,10 @@ class Clean:
 
         Raises LabError after `timeout` seconds, and with `check` when its exit status is not 0.
         """
-        said = self.folder / "said"
-        with said.open("wb") as out:
+        output = self.folder / "output"
+        with output.open("wb") as out:
             code = self.start(command, out).wait_within(timeout)
-        text = said.read_text(errors="replace")
+        text = output.read_text(errors="replace")
         if code is None or (check and code != 0):
             how = f"not done after {timeout:.0f} s" if code is None else f"exit status {code}"
             raise LabError(f"{command}: {how}\n{text[-8000:]}")
@@ -189,9 +189,9 @@ def bundle() -> Path:
 
 def registry_variables() -> dict[str, str]:
     """Return this process's variables that say where packages come from."""
-    told = {key: value for key, value in os.environ.items() if VARIABLES.fullmatch(key)}
+    variables = {key: value for key, value in os.environ.items() if VARIABLES.fullmatch(key)}
     names = CERTIFICATES if bundle().exists() else ()
-    return {**told, **dict.fromkeys(names, HOST_BUNDLE)}
+    return {**variables, **dict.fromkeys(names, HOST_BUNDLE)}
 
 
 def registry_files() -> list[Path]:

@@ -49,8 +49,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Print the counts."""
     for kind, right in config.stash.get(TALLIES, {}).items():
         wrong = list(right.values()).count(False)
-        said = f"{wrong} TIMES a 200" if wrong else "never a 200"
-        terminalreporter.write_line(f"{kind}: {len(right)}, {said} while unconverged")
+        result = f"{wrong} TIMES a 200" if wrong else "never a 200"
+        terminalreporter.write_line(f"{kind}: {len(right)}, {result} while unconverged")
 
 
 @pytest.fixture(autouse=True)

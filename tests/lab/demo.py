@@ -52,13 +52,13 @@ class Demo:
     def boot(self) -> None:
         """Play the first act: from power-on to the first 200."""
         act(self.screen, "1  A machine boots", "Its image knows no role. Its tags say what it is to become.")
-        told = self.lab.instances[self.machine.name]
-        tags = "  ".join(f"{key}={value}" for key, value in told.all_tags().items())
-        self.screen.say(f"   {told.id}   {self.screen.paint(BOLD, tags)}\n")
+        instance = self.lab.instances[self.machine.name]
+        tags = "  ".join(f"{key}={value}" for key, value in instance.all_tags().items())
+        self.screen.say(f"   {instance.id}   {self.screen.paint(BOLD, tags)}\n")
         self._power(self.machine.power_on, "the first 200 came after the gate was opened, and none before")
         self.screen.say()
-        code, said, _ = self._command("status")
-        self._show(said)
+        code, output, _ = self._command("status")
+        self._show(output)
         found = report(self.machine)
         self.claim("the machine says that it is in service", code == 0)
         self.claim("every check of its role passed", all(one["passed"] for one in found["findings"]))
@@ -78,12 +78,12 @@ class Demo:
 
     def _plan(self) -> None:
         mark = self.health.mark()
-        code, said, _ = self._command("plan")
-        self._show(said)
+        code, output, _ = self._command("plan")
+        self._show(output)
         self.screen.say(f"   exit status {code}: changes pending, and nothing was touched")
         served = all(check.status == 200 for check in self.health.timeline[mark:])
         self.claim("a plan of a pending change ends with exit status 2", code == 2)
-        self.claim("its diff shows the change", f"+    {NEW}" in re.sub(r" +\+", "+", said))
+        self.claim("its diff shows the change", f"+    {NEW}" in re.sub(r" +\+", "+", output))
         self.claim("a plan changes nothing", served and OLD in self.machine.read(NGINX))
 
     def _run(self, sha: str) -> None:

@@ -112,8 +112,8 @@ class Fleet:
         """Make a machine of ours, off. Without tags and groups it is tagged as a web of production."""
         if tags is None and groups is None:
             tags = {"Role": "web", "Stage": "production"}
-        told = instance or Instance(tags=tags or {}, security_groups=groups or ["default"])
-        machine = self.lab.machine(name, image or self.image, disk=disk, init=init, instance=told)
+        described = instance or Instance(tags=tags or {}, security_groups=groups or ["default"])
+        machine = self.lab.machine(name, image or self.image, disk=disk, init=init, instance=described)
         machine.write("/etc/pyinfra-solo/config.toml", settings or self.settings(), 0o600)
         return machine
 

@@ -68,8 +68,8 @@ def _on_the_page(machine: Machine, last: dict[str, Any]) -> bool:
 
 def _in_the_journal(machine: Machine, reason: str, code: int, skip: int) -> bool:
     """Tell whether the run has logged the reason, and systemd the exit status."""
-    said = machine.journal("pyinfra-solo", boot=True)[skip:]
-    return f"pyinfra-solo: {reason}" in said and f"code=exited, status={code}/" in said
+    journal = machine.journal("pyinfra-solo", boot=True)[skip:]
+    return f"pyinfra-solo: {reason}" in journal and f"code=exited, status={code}/" in journal
 
 
 def tries_no_more(machine: Machine) -> bool:

@@ -1,7 +1,7 @@
 """The roots that machines start from: Debian 12 with each of four init systems or setups.
 
 One mmdebstrap run makes `bare`; the others are layers over it or over each other, made with apt.
-The mirror is whatever the host's own apt is told to use for Debian 12.
+The mirror is the one of the host's own apt for Debian 12.
 
     python -m tests.lab.roots all
 """

@@ -69,8 +69,8 @@ def test_a_security_group_gives_the_role_that_roles_toml_maps_it_to(booted: dict
     machine = booted["web2"].machine
     found = report(machine)
     assert (found["role"], found["stage"]) == ("web", "staging")
-    said = next(station["detail"] for station in found["stations"] if station["name"] == "resolve")
-    assert "'shop-web' ('*-web' in roles/roles.toml)" in said[0]
+    detail = next(station["detail"] for station in found["stations"] if station["name"] == "resolve")
+    assert "'shop-web' ('*-web' in roles/roles.toml)" in detail[0]
 
 
 def test_the_health_file_says_ok_and_forbids_caching(web1: Machine) -> None:
@@ -92,12 +92,12 @@ def test_nginx_serves_the_app_from_the_wanted_release(fleet: Fleet, web1: Machin
 
 
 def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, web1: Machine) -> None:
-    last, now, said = report(web1), status(web1), statement(web1)
+    last, now, vouched = report(web1), status(web1), statement(web1)
     instance = fleet.lab.instances["web1"].id
     assert now["ready"]
     assert now["last_run"] == last
-    assert now["gate"]["statement"] == said
-    for found in (last, said):
+    assert now["gate"]["statement"] == vouched
+    for found in (last, vouched):
         assert (found["role"], found["stage"], found["sha"]) == ("web", "production", fleet.sha)
         assert found["instance_id"] == instance
         assert found["run"] == last["run"]

@@ -214,8 +214,8 @@ def test_a_broken_commit_keeps_the_gate_closed_until_a_good_one_follows(
 def bring_back(machine: Machine, how: str) -> None:
     """Do what an operator has to do after a good commit; nothing where the unit retries."""
     if how == "run":
-        code, _, heard = solo(machine, "run")
-        assert code == 0, heard
+        code, _, stderr = solo(machine, "run")
+        assert code == 0, stderr
     elif how == "reboot":
         machine.reboot()
     else:
@@ -227,12 +227,12 @@ def bring_back(machine: Machine, how: str) -> None:
 def test_a_run_that_fails_before_a_change_leaves_the_machine_in_service(
     fleet: Fleet, served: Health, broken1: Machine, kind: str
 ) -> None:
-    case, said, gate, since = TABLE[kind], statement(broken1), gate_file(broken1), served.mark()
+    case, vouched, gate, since = TABLE[kind], statement(broken1), gate_file(broken1), served.mark()
     ops_with(fleet, BRANCH, {**case.files}, kind)
-    code, _, heard = solo(broken1, "run")
-    assert code == case.code, heard
-    assert case.reason in heard
-    assert (statement(broken1), gate_file(broken1)) == (said, gate)
+    code, _, stderr = solo(broken1, "run")
+    assert code == case.code, stderr
+    assert case.reason in stderr
+    assert (statement(broken1), gate_file(broken1)) == (vouched, gate)
     found = status(broken1)
     assert found["ready"]
     assert case.reason in found["last_run"]["error"]
@@ -253,8 +253,8 @@ def test_a_run_that_fails_after_a_change_takes_the_machine_out(
 ) -> None:
     case = TABLE[kind]
     ops_with(fleet, BRANCH, {**case.files, **TAKES_OUT[kind]}, kind)
-    code, _, heard = solo(broken1, "run")
-    assert code == case.code, heard
+    code, _, stderr = solo(broken1, "run")
+    assert code == case.code, stderr
     assert not gate_is_open(broken1)
     served.wait_until_not_200()
     since = served.mark()

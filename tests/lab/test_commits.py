@@ -46,9 +46,9 @@ def test_the_next_boot_has_the_packages_a_commit_adds_to_the_lock_file(
     rebooted(machine, health)
     found = report(machine)
     assert found["sha"] == sha
-    said = next(station["detail"] for station in found["stations"] if station["name"] == "prepare")
+    detail = next(station["detail"] for station in found["stations"] if station["name"] == "prepare")
     assert len(runtimes(machine)) == 1
-    assert said[-1].startswith(f"runtime {runtimes(machine).pop()}, ")
+    assert detail[-1].startswith(f"runtime {runtimes(machine).pop()}, ")
     lab.packages.stop()
     try:
         rebooted(machine, health)

@@ -71,7 +71,7 @@ class Fault:
     """A fault of the metadata service from power-on, its end, and the reason that the waits report."""
 
     begin: Callable[[Imds], object]
-    said: str
+    reason: str
     waits: int = 1
     end: Callable[[Imds], object] | None = None
     """Ends the fault after AWHILE seconds; None: it ends by itself."""
@@ -98,7 +98,7 @@ def test_a_failing_metadata_service_is_waited_for(lab: Lab, fleet: Fleet, off: M
     mending.join()
     waits = station(run, "identify")["waits"]
     assert len(waits) >= fault.waits
-    assert all(fault.said in wait["why"] for wait in waits)
+    assert all(fault.reason in wait["why"] for wait in waits)
     assert all(wait["seconds"] > 0 and wait["what"] for wait in waits)
 
 
@@ -272,7 +272,7 @@ def test_a_foreign_package_install_is_waited_for(lab: Lab, fleet: Fleet) -> None
     health: Health = lab.health(machine)
     machine.power_on()
     journal = "journalctl --unit pyinfra-solo --output cat"
-    wait_for("the wait to be told", lambda: "dpkg's lock is held by" in machine.run(journal).stdout, 60)
+    wait_for("the wait to be logged", lambda: "dpkg's lock is held by" in machine.run(journal).stdout, 60)
     time.sleep(2)
     assert machine.exists("/run/held")
     assert health.first_200() is None

@@ -72,11 +72,11 @@ def ended(machine: Machine, before: str) -> bool:
 
 def must_be_readable(machine: Machine) -> None:
     """Check that status, journal and console hold no character that a terminal would obey."""
-    told = solo(machine, "status")[1].splitlines()
-    told += machine.run("journalctl -b -q -o cat --no-pager -t pyinfra-solo").stdout.splitlines()
-    told += [line for line in machine.console().splitlines() if "pyinfra-solo[" in line]
-    assert len(told) > 10
-    for line in told:
+    shown = solo(machine, "status")[1].splitlines()
+    shown += machine.run("journalctl -b -q -o cat --no-pager -t pyinfra-solo").stdout.splitlines()
+    shown += [line for line in machine.console().splitlines() if "pyinfra-solo[" in line]
+    assert len(shown) > 10
+    for line in shown:
         assert line.replace("\t", "").isprintable(), repr(line)
         assert "blob data" not in line, "journalctl hides what is not text"
 
@@ -131,7 +131,7 @@ def test_a_corrected_tag_brings_the_machine_into_service(fleet: Fleet, lab: Lab,
     fleet.in_service(odd1)
 
 
-BYTES = 'server.shell(name="odd bytes are said", commands=["printf \'\\\\377\\\\376caf\\\\351\\\\033[2J\\\\n\'{more}"])'
+BYTES = 'server.shell(name="odd bytes are printed", commands=["printf \'\\\\377\\\\376caf\\\\351\\\\033[2J\\\\n\'{more}"])'
 
 
 def test_output_that_is_not_text_breaks_nothing(fleet: Fleet) -> None:
@@ -139,17 +139,17 @@ def test_output_that_is_not_text_breaks_nothing(fleet: Fleet) -> None:
     ops_with(fleet, branch, {"deploy.py": deploy_with(fleet, BYTES.format(more=""))})
     machine = fleet.machine("bytes1", settings=fleet.settings(ref=branch))
     fleet.in_service(machine)
-    assert "base | odd bytes are said" not in changed(machine)
-    assert "odd bytes are said" in changed(machine)
+    assert "base | odd bytes are printed" not in changed(machine)
+    assert "odd bytes are printed" in changed(machine)
     ops_with(fleet, branch, {"deploy.py": deploy_with(fleet, BYTES.format(more="; exit 7"))})
-    code, _, heard = solo(machine, "run")
-    assert code == 1, heard
+    code, _, stderr = solo(machine, "run")
+    assert code == 1, stderr
     found = report(machine)
-    assert found["error"].startswith("The operation 'odd bytes are said' failed: ")
+    assert found["error"].startswith("The operation 'odd bytes are printed' failed: ")
     assert "caf" in found["operations"][-1]["output"][0]
     assert not gate_is_open(machine)
     must_be_readable(machine)
-    assert all(line.isprintable() for line in heard.splitlines())
+    assert all(line.isprintable() for line in stderr.splitlines())
 
 
 FULL = [("/var/lib/pyinfra-solo", "32k"), ("/var/lib/pyinfra-solo", "600k"), ("/srv", "400k")]
@@ -175,8 +175,8 @@ def test_a_full_disk_is_named_and_space_on_it_mends_the_machine(fleet: Fleet, fo
 
 def failed(machine: Machine) -> bool:
     """Tell whether the last run is known, and has failed."""
-    code, said, _ = solo(machine, "status", "--json")
-    last = json.loads(said)["last_run"] if code in (0, 1) and said else None
+    code, output, _ = solo(machine, "status", "--json")
+    last = json.loads(output)["last_run"] if code in (0, 1) and output else None
     return last is not None and last["outcome"] == "failed"
 
 
@@ -200,8 +200,8 @@ def test_files_from_a_clock_an_hour_ahead_are_used_all_the_same(fleet: Fleet) ->
     assert changed(machine) == []
     assert machine.exists(f"{state}/reports/{found['run']}.json")
     assert len(machine.run(f"ls {state}/reports/*.json").stdout.split()) == 30
-    said = json.loads(machine.read(STATEMENT))
-    machine.write(STATEMENT, json.dumps({**said, "at": said["at"] + 3600}))
+    vouched = json.loads(machine.read(STATEMENT))
+    machine.write(STATEMENT, json.dumps({**vouched, "at": vouched["at"] + 3600}))
     assert solo(machine, "status")[0] == 0
     assert solo(machine, "run", "--detailed-exitcodes")[0] == 0
     assert page(machine, "/ping.html").status == 200

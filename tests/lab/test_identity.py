@@ -74,8 +74,8 @@ def test_a_machine_outside_ec2_takes_role_and_stage_from_its_settings(fleet: Fle
     machine = fleet.machine("bare1", settings=fleet.settings() + HERE)
     fleet.in_service(machine)
     assert "not on EC2; role and stage come from settings or flags" in detail(machine)
-    said = statement(machine)
-    assert (said["role"], said["stage"], said["instance_id"]) == ("web", "staging", None)
+    vouched = statement(machine)
+    assert (vouched["role"], vouched["stage"], vouched["instance_id"]) == ("web", "staging", None)
 
 
 def test_a_machine_without_its_metadata_says_what_to_set(fleet: Fleet, lab: Lab) -> None:
@@ -110,11 +110,11 @@ def test_a_clone_of_a_machine_in_service_starts_closed_as_itself(fleet: Fleet, l
     health = lab.health(copy)
     copy.power_on()
     health.wait_for_200()
-    found, said = wait_for_exit(copy, 0), statement(copy)
+    found, vouched = wait_for_exit(copy, 0), statement(copy)
     early = {check.status for check in before_opening(copy, health)}
     assert early <= {0, 503}, health.story()
     assert lab.instances["copy"].id != lab.instances["golden"].id
-    for told in (found, said):
-        assert told["instance_id"] == lab.instances["copy"].id
+    for one in (found, vouched):
+        assert one["instance_id"] == lab.instances["copy"].id
     assert statement(golden)["instance_id"] == lab.instances["golden"].id
     assert [one["name"] for one in found["operations"] if one["changed"]] == []

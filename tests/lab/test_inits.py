@@ -1,4 +1,4 @@
-"""The same machine under SysV init and OpenRC: boots, supervises, tries again, and stops when told."""
+"""The same machine under SysV init and OpenRC: boots, supervises, retries, and stops."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def test_stopping_ends_a_run_and_starting_opens_the_gate(fleet: Fleet, machine: 
     assert machine.run("pgrep -af '[s]low-thing|[p]yinfra_solo|[p]yinfra-solo-retry'").stdout == ""
     assert not gate_is_open(machine)
     assert page(machine, "/ping.html").status == 503
-    told = machine.run(f"{OURS} status")
-    assert (told.code, told.stdout) == (3, "pyinfra-solo: the boot run ended with status 143\n")
+    result = machine.run(f"{OURS} status")
+    assert (result.code, result.stdout) == (3, "pyinfra-solo: the boot run ended with status 143\n")
     fleet.ops.branch(BRANCH, tip)
     machine.run(f"{OURS} start", check=True)
     wait_for_exit(machine, 0)
@@ -127,6 +127,6 @@ def test_a_failed_first_boot_is_retried_unless_the_role_is_wrong(
     fleet.in_service(waiting)
     wait_for("an end of trying", lambda: not wrong.run(RETRY).ok, timeout=10)
     assert status(wrong)["last_run"]["run"] == found["run"]
-    told = wrong.run(f"{OURS} status")
-    assert (told.code, told.stdout) == (3, "pyinfra-solo: the boot run ended with status 12\n")
+    result = wrong.run(f"{OURS} status")
+    assert (result.code, result.stdout) == (3, "pyinfra-solo: the boot run ended with status 12\n")
     assert not gate_is_open(wrong)

@@ -104,7 +104,7 @@ def version(machine: Machine, name: str) -> str:
 def in_unit(machine: Machine, unit: str, command: str) -> None:
     """In the background; from a file, as systemd has variables of its own in command lines."""
     machine.write("/run/program", command)
-    run = f"systemd-run --collect --unit={unit} -p StandardError=file:/run/said sh /run/program"
+    run = f"systemd-run --collect --unit={unit} -p StandardError=file:/run/errors sh /run/program"
     machine.run(run, check=True)
 
 
@@ -191,7 +191,7 @@ def test_the_holder_of_a_lock_is_named_during_the_wait_and_at_its_end(apt: Machi
 def test_a_wait_for_a_lock_is_announced_and_ends_with_the_lock(apt: Machine) -> None:
     pid = hold(apt, LOCKS[0])
     in_unit(apt, "waiting", program("apply", "60", str(DAY), "plain"))
-    wait_for("word of the holder", lambda: f"(pid {pid})" in apt.run("cat /run/said").stdout, 10)
+    wait_for("word of the holder", lambda: f"(pid {pid})" in apt.run("cat /run/errors").stdout, 10)
     assert version(apt, "plain") == ""
     apt.run("systemctl stop hold", check=True)
     wait_for("the package", lambda: version(apt, "plain") == "1", 30)
@@ -276,12 +276,12 @@ def test_packages_of_two_roles_are_installed_by_one_apt_get(lab: Lab, fleet: Fle
     machine.run("rm -f /var/log/apt/history.log; systemctl disable pyinfra-solo", check=True)
     machine.power_on()
     machine.wait_running()
-    code, plan, heard = solo(machine, "plan")
-    assert code == 2, heard
+    code, plan, stderr = solo(machine, "plan")
+    assert code == 2, stderr
     line = next(line for line in plan.splitlines() if " packages apply " in line)
     assert line.endswith("unattended-upgrades nginx-light")
-    code, _, heard = solo(machine, "run")
-    assert code == 0, heard
+    code, _, stderr = solo(machine, "run")
+    assert code == 0, stderr
     commands = machine.run("grep ^Commandline: /var/log/apt/history.log").stdout.splitlines()
     assert [one.partition(" install ")[2] for one in commands] == ["unattended-upgrades nginx-light"]
     would = [name for name in (one["name"] for one in report(machine)["operations"]) if f"{name}\n" in plan]

@@ -85,7 +85,7 @@ def cases(fleet: Fleet, keys: Keys, folder: Path, old_host: str) -> dict[str, Re
 def machine_of(
     fleet: Fleet, keys: Keys, name: str, ref: str, *, signers: bool, known_hosts: str | None
 ) -> Machine:
-    """A web, off, that believes what it is told to."""
+    """Make a web, off, that trusts the given signers and hosts."""
     ops: dict[str, object] = {"ref": ref}
     files = {}
     if signers:
@@ -173,9 +173,9 @@ def test_an_ssh_remote_with_a_deploy_key_brings_a_machine_into_service(fleet: Fl
 def must_refuse_a_run(machine: Machine, health: Health, reason: str) -> None:
     """A run by hand ends with exit status 11 and a reason, and the machine serves as before."""
     before, since = statement(machine), health.mark()
-    code, _, heard = solo(machine, "run")
-    assert code == 11, heard
-    assert reason in heard
+    code, _, stderr = solo(machine, "run")
+    assert code == 11, stderr
+    assert reason in stderr
     assert statement(machine) == before
     found = status(machine)
     assert found["ready"]
@@ -224,6 +224,6 @@ def test_a_machine_in_service_refuses_a_host_with_another_key(lab: Lab, booted: 
     lab.git.swap_host_key()
     must_refuse_a_run(machine, health, "is not the pinned one. If it was changed on purpose")
     machine.write(f"{ETC}/known_hosts", lab.git.known_hosts, 0o600)
-    code, _, heard = solo(machine, "run")
-    assert code == 0, heard
+    code, _, stderr = solo(machine, "run")
+    assert code == 0, stderr
     assert gate_is_open(machine)
