@@ -22,9 +22,9 @@ from benchmarks import quiet, tables
 from tests.lab import roots
 from tests.lab.fleet import Fleet, baked, report
 from tests.lab.health import Health
-from tests.lab.image import cache_folder
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.cache import cache_folder
 
 HERE = Path(__file__).parent
 INTERVAL = 0.02
@@ -68,13 +68,13 @@ class Bench:
     fleet: Fleet
     apt_line: str
 
-    def ours(self, name: str) -> Machine:
+    def ours(self, name: str) -> BootedMachine:
         """A machine of ours, off."""
         machine = self.fleet.machine(name)
         machine.write("/etc/apt/sources.list.d/lab.list", self.apt_line)
         return machine
 
-    def by_hand(self, name: str) -> Machine:
+    def by_hand(self, name: str) -> BootedMachine:
         """The same machine with the script, off."""
         machine = self.ours(name)
         machine.run("systemctl -q disable pyinfra-solo.service pyinfra-solo-fence.service", check=True)
@@ -94,7 +94,9 @@ class Bench:
 
     def pair(self, number: int) -> dict[str, Boot]:
         """One machine of each kind, cold and warm."""
-        kinds: list[tuple[str, Callable[[str], Machine], Callable[[Machine], dict[str, float]]]] = [
+        kinds: list[
+            tuple[str, Callable[[str], BootedMachine], Callable[[BootedMachine], dict[str, float]]]
+        ] = [
             ("ours", self.ours, our_parts),
             ("by hand", self.by_hand, script_parts),
         ]
@@ -132,7 +134,7 @@ class Bench:
                 break
         return found
 
-    def _until_200(self, machine: Machine) -> float:
+    def _until_200(self, machine: BootedMachine) -> float:
         machine.power_on()
         health = Health(machine, interval=INTERVAL).start()
         try:
@@ -141,7 +143,7 @@ class Bench:
             health.stop()
 
 
-def our_parts(machine: Machine) -> dict[str, float]:
+def our_parts(machine: BootedMachine) -> dict[str, float]:
     """By the unit's start and the report: seconds of each station, converge by what is done in it."""
     started = property_of(machine, "pyinfra-solo.service", "ExecMainStartTimestampMonotonic") / 1e6
     found = report(machine)
@@ -167,7 +169,7 @@ def our_parts(machine: Machine) -> dict[str, float]:
     }  # fmt: skip
 
 
-def script_parts(machine: Machine) -> dict[str, float]:
+def script_parts(machine: BootedMachine) -> dict[str, float]:
     """By the script's own stamps. /proc/uptime is CLOCK_BOOTTIME, the host's, which does not sleep."""
     stamps = [line.split() for line in machine.read("/run/by-hand.times").splitlines()]
     apart = time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
@@ -180,7 +182,7 @@ def script_parts(machine: Machine) -> dict[str, float]:
     return parts
 
 
-def property_of(machine: Machine, unit: str, name: str) -> int:
+def property_of(machine: BootedMachine, unit: str, name: str) -> int:
     """A number that systemd knows about a unit."""
     return int(machine.run(["systemctl", "show", "--value", f"--property={name}", unit], check=True).stdout)
 

@@ -19,16 +19,16 @@ from benchmarks import tables
 from benchmarks.boot import PACKAGES, Bench
 from tests.lab import roots
 from tests.lab.fleet import Fleet, baked
-from tests.lab.image import cache_folder
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.cache import cache_folder
 
 KINDS = {"native": "pyinfra-solo run --json", "--stock": "pyinfra-solo run --stock --json"}
 Seconds = dict[str, dict[str, list[float]]]
 """Kind -> part -> seconds, a figure a round."""
 
 
-def once(machine: Machine, command: str) -> tuple[dict[str, float], dict[str, Any]]:
+def once(machine: BootedMachine, command: str) -> tuple[dict[str, float], dict[str, Any]]:
     """Seconds of the run's parts, and its report. Raises AssertionError when it changed anything."""
     began = time.monotonic()
     done = machine.run(command, check=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab import cgroup
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 
 TICKS = os.sysconf("SC_CLK_TCK")
 IDLE = 0.25
@@ -22,14 +22,14 @@ def busy() -> float:
     return (user + nice + system + irq + softirq + steal) / TICKS
 
 
-def of(machine: Machine) -> float:
+def of(machine: BootedMachine) -> float:
     """CPU seconds of a machine since its power-on."""
     stat = cgroup.unified() / cgroup.PARENT / f"{machine.network.name}.{machine.name}" / "cpu.stat"
     used = dict(line.split() for line in stat.read_text().splitlines()) if stat.exists() else {}
     return int(used.get("usage_usec", 0)) / 1e6
 
 
-def own(machine: Machine) -> float:
+def own(machine: BootedMachine) -> float:
     """CPU seconds of a machine, and of this process with its children, who serve and ask it."""
     return of(machine) + sum(os.times()[:4])
 
@@ -48,7 +48,7 @@ def wait(seconds: float) -> None:
 class Others:
     """Counts from when it is made what others take."""
 
-    machine: Machine
+    machine: BootedMachine
     _began: float = field(default_factory=time.monotonic)
     _busy: float = field(default_factory=busy)
 

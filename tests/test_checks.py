@@ -12,8 +12,8 @@ import pytest
 
 from pyinfra_solo.checks import Check, Finding, command, from_json, http, perform, tcp, to_json, unit
 from pyinfra_solo.errors import DataError
-from tests.support.imds import answer, lines, mute
-from tests.support.machine import lives
+from tests.support.loopback import answer, canned_server, silent_server
+from tests.support.programs import is_alive
 
 
 def once(check: Check) -> Finding:
@@ -71,14 +71,14 @@ def test_a_port_that_cannot_be_is_refused_where_it_is_declared(port: int) -> Non
 
 
 def test_http_is_well_when_the_status_is_one_of_those_that_are_well() -> None:
-    with lines(answer("204 No Content")) as server:
+    with canned_server(answer("204 No Content")) as server:
         assert not once(http(server.url)).passed
         assert once(http(server.url)).detail == "answered 204"
         assert once(http(server.url, status=(200, 204))).passed
 
 
 def test_http_asks_for_the_path_and_the_query() -> None:
-    with lines(answer("200 OK", b"ok")) as server:
+    with canned_server(answer("200 OK", b"ok")) as server:
         assert once(http(f"{server.url}/healthz?full=1")).passed
         assert once(http(server.url)).passed
 
@@ -90,14 +90,14 @@ def test_http_asks_for_the_path_and_the_query() -> None:
 
 def test_a_redirect_is_not_followed() -> None:
     """A login page that answers 200 says nothing about the app."""
-    with lines(answer("302 Found", b"", "Location: /login")) as server:
+    with canned_server(answer("302 Found", b"", "Location: /login")) as server:
         assert once(http(server.url)).detail == "answered 302"
     assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize("said", [b"", b"ping\r\n", b"HTTP/1.1 2", b"\xff" * 100])
 def test_a_server_that_does_not_speak_http_is_not_well(said: bytes) -> None:
-    with lines(said) as server:
+    with canned_server(said) as server:
         finding = once(http(server.url))
 
     assert not finding.passed
@@ -106,12 +106,12 @@ def test_a_server_that_does_not_speak_http_is_not_well(said: bytes) -> None:
 
 
 def test_a_server_that_never_answers_is_not_well() -> None:
-    with mute() as port:
+    with silent_server() as port:
         assert once(http(f"http://127.0.0.1:{port}/", timeout=0.1)).detail == "no answer: timed out"
 
 
 def test_http_that_is_not_tls_is_not_well_for_https() -> None:
-    with lines(answer("200 OK")) as server:
+    with canned_server(answer("200 OK")) as server:
         assert not once(http(server.url.replace("http", "https"))).passed
 
 
@@ -159,9 +159,9 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
 
     assert (finding.passed, finding.detail) == (False, "still running after 0.8 s")
     until = time.monotonic() + 10
-    while lives(int(pid.read_text())) and time.monotonic() < until:
+    while is_alive(int(pid.read_text())) and time.monotonic() < until:
         time.sleep(0.01)
-    assert not lives(int(pid.read_text()))
+    assert not is_alive(int(pid.read_text()))
 
 
 def test_a_check_is_made_until_it_holds(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.machine import REPOSITORY, ops, write
+from tests.support.machine import REPOSITORY
+from tests.support.ops_repo import ops, write
 
 LOADED = Path(__file__).with_name("loaded.json")
 HEAVY = ("pyinfra", "boto3", "botocore", "git", "gevent", "paramiko", "jinja2")

@@ -16,7 +16,7 @@ from benchmarks.peers import contestants, tables
 from benchmarks.peers.__main__ import sizes
 from benchmarks.peers.race import EMPTY, Race, Turn
 from benchmarks.peers.workload import COLD, DRIFT, NO_OP, STATES, Workload, rendered, translate
-from tests.lab import host
+from tests.support import programs
 
 POLICIES = Path(__file__).parents[1] / "benchmarks/peers/policies"
 
@@ -186,7 +186,7 @@ def test_a_command_that_is_at_work_at_the_limit_is_ended_with_its_children(tmp_p
 
     assert found["code"] is None
     child = Path("/proc", (tmp_path / "output").read_text().strip(), "cmdline")
-    host.wait_for("the child to end", lambda: not child.exists() or not child.read_bytes(), 30)
+    programs.wait_for("the child to end", lambda: not child.exists() or not child.read_bytes(), 30)
 
 
 def test_our_events_tell_how_much_changed() -> None:

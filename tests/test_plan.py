@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.repository import Repository
-from tests.support.machine import REPOSITORY, Machine, listing, ops, put_runtime, stamps, write
+from tests.support.files import listing, stamps
+from tests.support.machine import REPOSITORY, LocalMachine, install_runtime
+from tests.support.ops_repo import ops, write
+from tests.support.repository import Repository
 
 OPERATIONS = """
     files.put(name="the file is there", src=StringIO(f"{data.text} {data.token}\\n"), dest=f"{data.target}/file", mode="600")
@@ -16,8 +18,8 @@ OPERATIONS = """
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "machine")
+def machine(tmp_path: Path) -> LocalMachine:
+    return LocalMachine(tmp_path / "machine")
 
 
 @pytest.fixture
@@ -28,16 +30,16 @@ def target(tmp_path: Path) -> Path:
 
 
 def test_a_working_tree_is_planned_and_nothing_is_touched(
-    machine: Machine, target: Path, tmp_path: Path
+    machine: LocalMachine, target: Path, tmp_path: Path
 ) -> None:
     """Neither the machine, nor the tree, nor the gate, nor a report."""
     tree = write(tmp_path / "tree", ops(OPERATIONS, target))
     (target / "file").write_text("old\n")
     before = listing(target), stamps(target), listing(tree), listing(machine.root)
-    said = machine.solo("plan", "--dir", str(tree), "--data", "token=hunter2").must(2)
+    said = machine.solo("plan", "--dir", str(tree), "--data", "token=hunter2").expect(2)
     assert (listing(target), stamps(target), listing(tree)) == before[:3]
     assert {path for path in listing(machine.root) if not path.startswith("run")} == set(before[3])
-    assert said.out.splitlines() == [
+    assert said.stdout.splitlines() == [
         "~ site | the file is there",
         f"    --- {target}/file",
         f"    +++ {target}/file",
@@ -51,24 +53,24 @@ def test_a_working_tree_is_planned_and_nothing_is_touched(
         f"    $ touch {target}/done",
         "3 operations would change this machine, 0 would not.",
     ]
-    assert "hunter2" not in said.out + said.err
+    assert "hunter2" not in said.stdout + said.stderr
 
 
-def test_nothing_to_change_is_exit_status_0(machine: Machine, target: Path, tmp_path: Path) -> None:
+def test_nothing_to_change_is_exit_status_0(machine: LocalMachine, target: Path, tmp_path: Path) -> None:
     tree = write(tmp_path / "tree", ops('files.directory(name="a folder", path=data.target)', target))
-    said = machine.solo("plan", "--dir", str(tree)).must(0)
-    assert said.out == "0 operations would change this machine, 1 would not.\n"
+    said = machine.solo("plan", "--dir", str(tree)).expect(0)
+    assert said.stdout == "0 operations would change this machine, 1 would not.\n"
 
 
 def test_the_wanted_commit_is_planned_as_a_run_would_converge_it(
-    machine: Machine, target: Path, tmp_path: Path
+    machine: LocalMachine, target: Path, tmp_path: Path
 ) -> None:
     lock = "# nothing\n"
-    put_runtime(machine, lock)
+    install_runtime(machine, lock)
     repository = Repository(tmp_path / "ops.git").make()
     sha = repository.commit({**ops(OPERATIONS, target), "requirements.lock": lock}, "one")
     machine.configure(ops=f'remotes = ["{repository.path}"]')
-    report = json.loads(machine.solo("plan", "--json").must(2).out)
+    report = json.loads(machine.solo("plan", "--json").expect(2).stdout)
     assert (report["sha"], report["outcome"]) == (sha, "planned")
     assert [one["changed"] for one in report["operations"]] == [True, True, True]
     assert list(target.iterdir()) == []
@@ -76,25 +78,29 @@ def test_the_wanted_commit_is_planned_as_a_run_would_converge_it(
 
 
 def test_a_plan_that_cannot_be_made_has_its_error_s_exit_status(
-    machine: Machine, target: Path, tmp_path: Path
+    machine: LocalMachine, target: Path, tmp_path: Path
 ) -> None:
     tree = write(tmp_path / "tree", ops(OPERATIONS, target))
-    machine.solo("plan", "--dir", str(tree), "--data", "txet=x").must(13)
-    machine.solo("plan", "--dir", str(tree), "--role", "stie").must(12)
-    machine.solo("plan", "--blank").must(64)
+    machine.solo("plan", "--dir", str(tree), "--data", "txet=x").expect(13)
+    machine.solo("plan", "--dir", str(tree), "--role", "stie").expect(12)
+    machine.solo("plan", "--blank").expect(64)
     (tree / "deploy.py").write_text("def (\n")
-    machine.solo("plan", "--dir", str(tree)).must(1)
+    machine.solo("plan", "--dir", str(tree)).expect(1)
 
 
 @pytest.mark.parametrize("stage", sorted(path.stem for path in REPOSITORY.glob("inventories/*.py")))
 @pytest.mark.parametrize("role", sorted(path.parent.name for path in REPOSITORY.glob("roles/*/__init__.py")))
-def test_our_own_roles_are_planned_against_a_blank_machine(machine: Machine, role: str, stage: str) -> None:
+def test_our_own_roles_are_planned_against_a_blank_machine(
+    machine: LocalMachine, role: str, stage: str
+) -> None:
     """What a commit would do, before any machine does it; it needs no root and no machine."""
     machine.config.unlink()
     before = listing(REPOSITORY / "roles")
-    said = machine.solo("plan", "--dir", str(REPOSITORY), "--role", role, "--stage", stage, "--blank").must(2)
-    assert "operations would change this machine" in said.out
-    assert "Traceback" not in said.err
+    said = machine.solo("plan", "--dir", str(REPOSITORY), "--role", role, "--stage", stage, "--blank").expect(
+        2
+    )
+    assert "operations would change this machine" in said.stdout
+    assert "Traceback" not in said.stderr
     assert {
         name: entry for name, entry in listing(REPOSITORY / "roles").items() if "__pycache__" not in name
     } == {name: entry for name, entry in before.items() if "__pycache__" not in name}

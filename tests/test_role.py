@@ -12,7 +12,8 @@ import pytest
 
 from pyinfra_solo.errors import ConvergeError, DataError, RoleError, SoloError
 from pyinfra_solo.role import NoData, Role, checked_name, keys, load, names, role, unknown, with_needs
-from tests.support.machine import REPOSITORY, write
+from tests.support.machine import REPOSITORY
+from tests.support.ops_repo import write
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from benchmarks.peers import stage
 from benchmarks.peers.contestants import Contestant
 from benchmarks.peers.stage import CHECKOUT, TREE, Stage
 from benchmarks.peers.workload import COLD, DRIFT, STATES, Workload
-from tests.lab.host import LabError
+from tests.support.programs import LabError
 
 EMPTY = "empty"
 SLOW = 10.0

@@ -17,7 +17,9 @@ from pathlib import Path
 from benchmarks.peers.workload import translate
 from tests.lab import host, roots
 from tests.lab.clean import HOST_BUNDLE, bundle, registry_files, registry_variables
-from tests.lab.image import Chroot, Image, cache_folder, digest
+from tests.lab.image import Chroot, Image, digest
+from tests.support import programs
+from tests.support.cache import cache_folder
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
@@ -110,9 +112,9 @@ def bench() -> Iterator[Path]:
     folder = place / "bench"
     folder.mkdir(parents=True)
     try:
-        host.run(["truncate", "-s", SIZE, place / "disk.ext4"])
-        host.run(["mkfs.ext4", "-q", "-F", place / "disk.ext4"])
-        host.run(["mount", "-o", "loop", place / "disk.ext4", folder])
+        programs.run(["truncate", "-s", SIZE, place / "disk.ext4"])
+        programs.run(["mkfs.ext4", "-q", "-F", place / "disk.ext4"])
+        programs.run(["mount", "-o", "loop", place / "disk.ext4", folder])
         _furnish(folder)
         yield folder
     finally:

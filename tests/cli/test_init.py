@@ -11,7 +11,8 @@ import pytest
 
 from pyinfra_solo.cli import init as skeleton
 from pyinfra_solo.errors import UsageError
-from tests.support.machine import REPOSITORY, listing
+from tests.support.files import listing
+from tests.support.machine import REPOSITORY
 from tests.support.wheels import uv
 
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"

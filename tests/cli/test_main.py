@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
-from tests.lab.instance import Instance
 from tests.report.test_records import validated
-from tests.support.imds import NOWHERE, metadata_service
-from tests.support.machine import ENGINE, Machine, Said, put_below
+from tests.support.imds import metadata_service
+from tests.support.instance import Instance
+from tests.support.loopback import NOWHERE
+from tests.support.machine import ENGINE, LocalMachine, use_root
+from tests.support.programs import Result
 from tests.system.test_lock import another_run
 from tests.test_gate import statement
 
@@ -40,57 +42,57 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
+def machine(tmp_path: Path) -> LocalMachine:
     """Not on EC2, role site, stage staging, and without a remote; no real service is ever asked."""
-    return Machine(tmp_path / "machine", environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE})
+    return LocalMachine(tmp_path / "machine", environment={"AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE})
 
 
 @contextlib.contextmanager
-def inside(machine: Machine) -> Iterator[None]:
+def inside(machine: LocalMachine) -> Iterator[None]:
     """This process's paths are the machine's, to leave something there."""
     with pytest.MonkeyPatch.context() as patch:
-        put_below(machine.root, patch)
+        use_root(machine.root, patch)
         yield
 
 
-def open_gate_of(machine: Machine) -> None:
+def open_gate_of(machine: LocalMachine) -> None:
     from pyinfra_solo.gate import open_gate
 
     with inside(machine):
         open_gate(statement())
 
 
-def last_report(machine: Machine) -> dict[str, Any]:
+def last_report(machine: LocalMachine) -> dict[str, Any]:
     return validated((machine.state / "last-run.json").read_bytes())
 
 
-def refused(said: Said, code: int, text: str) -> None:
+def refused(said: Result, code: int, text: str) -> None:
     """One line that says what is wrong, no traceback, and no data."""
-    said.must(code)
-    assert said.out == ""
-    assert text in said.err
-    assert "Traceback" not in said.err
+    said.expect(code)
+    assert said.stdout == ""
+    assert text in said.stderr
+    assert "Traceback" not in said.stderr
 
 
 @pytest.mark.parametrize("words", ["", *COMMANDS])
-def test_every_command_explains_itself(machine: Machine, words: str) -> None:
-    said = machine.solo(*words.split(), "--help").must(0)
+def test_every_command_explains_itself(machine: LocalMachine, words: str) -> None:
+    said = machine.solo(*words.split(), "--help").expect(0)
 
-    assert said.out.startswith("Usage: ")
-    assert said.err == ""
+    assert said.stdout.startswith("Usage: ")
+    assert said.stderr == ""
     assert [path.name for path in machine.root.iterdir()] == ["etc"]
 
 
-def test_the_help_names_every_command(machine: Machine) -> None:
-    said = machine.solo("-h").must(0)
+def test_the_help_names_every_command(machine: LocalMachine) -> None:
+    said = machine.solo("-h").expect(0)
 
-    assert all(f"\n  {words.split()[0]} " in said.out for words in COMMANDS)
+    assert all(f"\n  {words.split()[0]} " in said.stdout for words in COMMANDS)
 
 
-def test_the_version_is_told(machine: Machine) -> None:
+def test_the_version_is_told(machine: LocalMachine) -> None:
     from pyinfra_solo import __version__
 
-    assert machine.solo("--version").must(0).out == f"pyinfra-solo, version {__version__}\n"
+    assert machine.solo("--version").expect(0).stdout == f"pyinfra-solo, version {__version__}\n"
 
 
 @pytest.mark.parametrize(
@@ -134,15 +136,15 @@ def test_the_version_is_told(machine: Machine) -> None:
     ids=" ".join,
 )  # fmt: skip
 def test_a_wrong_command_line_is_told_and_touches_nothing(
-    machine: Machine, words: list[str], text: str
+    machine: LocalMachine, words: list[str], text: str
 ) -> None:
     refused(machine.solo(*words), 64, text)
 
     assert [path.name for path in machine.root.iterdir()] == ["etc"]
 
 
-def test_a_wrong_flag_does_not_show_what_may_be_a_secret(machine: Machine) -> None:
-    assert "hunter2" not in machine.solo("run", "--data", "db_password:hunter2").must(64).err
+def test_a_wrong_flag_does_not_show_what_may_be_a_secret(machine: LocalMachine) -> None:
+    assert "hunter2" not in machine.solo("run", "--data", "db_password:hunter2").expect(64).stderr
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_a_wrong_flag_does_not_show_what_may_be_a_secret(machine: Machine) -> No
     ],
 )  # fmt: skip
 def test_each_failure_has_its_exit_status_its_line_and_its_report(
-    machine: Machine, words: list[str], settings: dict[str, str], code: int, text: str
+    machine: LocalMachine, words: list[str], settings: dict[str, str], code: int, text: str
 ) -> None:
     machine.configure(**settings)
     refused(machine.solo(*words), code, text)
@@ -178,67 +180,67 @@ def test_each_failure_has_its_exit_status_its_line_and_its_report(
     "settings", [{}, {"opps": ""}, {"limits": "deadline = 0"}, {"machine": 'ec2 = "no"'}]
 )
 @pytest.mark.parametrize("command", ["run", "plan"])
-def test_json_is_whole_also_on_failure(machine: Machine, command: str, settings: dict[str, str]) -> None:
+def test_json_is_whole_also_on_failure(machine: LocalMachine, command: str, settings: dict[str, str]) -> None:
     machine.configure(**settings)
     said = machine.solo(command, "--json")
-    report = validated(said.out)
+    report = validated(said.stdout)
 
     assert said.code == report["exit_code"] > 2
-    assert report["error"] in said.err
+    assert report["error"] in said.stderr
 
 
-def test_who_is_kept_out_is_told_by_whom(machine: Machine) -> None:
+def test_who_is_kept_out_is_told_by_whom(machine: LocalMachine) -> None:
     machine.configure(limits="lock = 0")
     machine.run_folder.mkdir(parents=True)
     with another_run(machine.run_folder / "lock") as other:
-        said = machine.solo("run", "--json").must(20)
-        shown = machine.solo("status").out
+        said = machine.solo("run", "--json").expect(20)
+        shown = machine.solo("status").stdout
 
-    assert f"run {other.pid}, which has held the lock for " in said.err
-    assert "and is at converge" in said.err
-    assert validated(said.out)["exit_code"] == 20
+    assert f"run {other.pid}, which has held the lock for " in said.stderr
+    assert "and is at converge" in said.stderr
+    assert validated(said.stdout)["exit_code"] == 20
     assert f"now       run {other.pid}, " in shown
     assert not (machine.state / "last-run.json").exists()
 
 
-def test_a_gate_is_seen_closed_and_opened_by_its_command(machine: Machine) -> None:
-    machine.solo("gate", "status").must(1)
+def test_a_gate_is_seen_closed_and_opened_by_its_command(machine: LocalMachine) -> None:
+    machine.solo("gate", "status").expect(1)
     open_gate_of(machine)
 
-    assert machine.solo("gate", "status").must(0).out == "open: converged and judged\n"
+    assert machine.solo("gate", "status").expect(0).stdout == "open: converged and judged\n"
     assert (
         machine.solo("status")
-        .must(0)
-        .out.startswith("machine   web, production, i-0a1\ngate      open since ")
+        .expect(0)
+        .stdout.startswith("machine   web, production, i-0a1\ngate      open since ")
     )
-    assert machine.solo("gate", "close", "--reason", "a look inside").must(0).out == "closed\n"
-    assert machine.solo("gate", "close", "--reason", "still").must(0).out == "closed already\n"
-    assert machine.solo("gate", "status").must(1).out == "closed: still\n"
-    assert not machine.is_in
+    assert machine.solo("gate", "close", "--reason", "a look inside").expect(0).stdout == "closed\n"
+    assert machine.solo("gate", "close", "--reason", "still").expect(0).stdout == "closed already\n"
+    assert machine.solo("gate", "status").expect(1).stdout == "closed: still\n"
+    assert not machine.in_service
 
 
 @pytest.mark.parametrize("open_", [True, False])
-def test_status_as_json_is_whole(machine: Machine, open_: bool) -> None:
+def test_status_as_json_is_whole(machine: LocalMachine, open_: bool) -> None:
     if open_:
         open_gate_of(machine)
-    whole = machine.solo("status", "--json").must(0 if open_ else 1)
-    gate = machine.solo("gate", "status", "--json").must(0 if open_ else 1)
+    whole = machine.solo("status", "--json").expect(0 if open_ else 1)
+    gate = machine.solo("gate", "status", "--json").expect(0 if open_ else 1)
 
-    assert set(json.loads(whole.out)) == {"ready", "gate", "running", "last_run"}
-    assert json.loads(gate.out) == json.loads(whole.out)["gate"]
-    assert json.loads(gate.out)["open"] is open_
+    assert set(json.loads(whole.stdout)) == {"ready", "gate", "running", "last_run"}
+    assert json.loads(gate.stdout) == json.loads(whole.stdout)["gate"]
+    assert json.loads(gate.stdout)["open"] is open_
 
 
-def test_a_reason_may_be_any_bytes(machine: Machine) -> None:
+def test_a_reason_may_be_any_bytes(machine: LocalMachine) -> None:
     reason = os.fsdecode(b"\xff\x1b[2J\n")
-    machine.solo("gate", "close", "--reason", reason).must(0)
-    machine.solo("gate", "open", "--reason", reason).must(30)
+    machine.solo("gate", "close", "--reason", reason).expect(0)
+    machine.solo("gate", "open", "--reason", reason).expect(30)
 
-    assert "\x1b" not in machine.solo("status").must(1).out
-    assert json.loads(machine.solo("status", "--json").must(1).out)["last_run"]["exit_code"] == 30
+    assert "\x1b" not in machine.solo("status").expect(1).stdout
+    assert json.loads(machine.solo("status", "--json").expect(1).stdout)["last_run"]["exit_code"] == 30
 
 
-def test_who_may_not_is_told_to_be_root(machine: Machine) -> None:
+def test_who_may_not_is_told_to_be_root(machine: LocalMachine) -> None:
     if os.geteuid() != 0:
         pytest.skip("it takes root to become nobody")
     with open_to_all(machine) as root:
@@ -249,10 +251,10 @@ def test_who_may_not_is_told_to_be_root(machine: Machine) -> None:
             ["gate", "open", "--reason", "x"],
         ):
             refused(as_nobody(root, *words), 64, "Run it as root.")
-        as_nobody(root, "status").must(1)
+        as_nobody(root, "status").expect(1)
 
 
-def as_nobody(machine: Machine, *words: str) -> Said:
+def as_nobody(machine: LocalMachine, *words: str) -> Result:
     """`pyinfra-solo WORDS` by another account, which sees the engine also when this checkout is below
     /root: by mounts that end with the command."""
     site = sysconfig.get_path("purelib")
@@ -268,18 +270,18 @@ def as_nobody(machine: Machine, *words: str) -> Said:
 
 
 @contextlib.contextmanager
-def open_to_all(machine: Machine) -> Iterator[Machine]:
+def open_to_all(machine: LocalMachine) -> Iterator[LocalMachine]:
     """The machine where another account can see it: pytest's folders are for one alone."""
     folder = Path("/run" if os.access("/run", os.W_OK) else "/tmp") / f"pyinfra-solo-test-{os.getpid()}"  # noqa: S108
     folder.mkdir(mode=0o755)
     try:
-        yield Machine(folder, environment=machine.environment)
+        yield LocalMachine(folder, environment=machine.environment)
     finally:
         shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("words", [["run"], ["rnu"], ["status"], ["gate", "status"]])
-def test_an_exit_status_holds_when_nobody_hears(machine: Machine, words: list[str]) -> None:
+def test_an_exit_status_holds_when_nobody_hears(machine: LocalMachine, words: list[str]) -> None:
     """A log on a full disk, a closed pipe: the status says it all the same."""
     argv = [sys.executable, "-m", "pyinfra_solo", *words]
     expected = machine.solo(*words).code
@@ -289,7 +291,7 @@ def test_an_exit_status_holds_when_nobody_hears(machine: Machine, words: list[st
     assert done.returncode == expected
 
 
-def started(machine: Machine, *words: str, **options: Any) -> subprocess.Popen[str]:
+def started(machine: LocalMachine, *words: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "pyinfra_solo", *words],
         env=machine.variables(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
@@ -297,11 +299,11 @@ def started(machine: Machine, *words: str, **options: Any) -> subprocess.Popen[s
 
 
 @contextlib.contextmanager
-def booting_at_identify(machine: Machine, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def booting_at_identify(machine: LocalMachine) -> Iterator[subprocess.Popen[str]]:
     """A boot that has been in service, and now waits for a metadata service that fails."""
     open_gate_of(machine)
     machine.configure(machine='ec2 = "yes"')
-    with metadata_service(tmp_path, Instance()) as served:
+    with metadata_service(Instance()) as served:
         served.service.faults.fail = [503] * 10_000
         machine.environment["AWS_EC2_METADATA_SERVICE_ENDPOINT"] = served.url
         with started(machine, "boot") as process:
@@ -317,9 +319,9 @@ def booting_at_identify(machine: Machine, tmp_path: Path) -> Iterator[subprocess
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_boot_that_is_stopped_leaves_the_gate_closed_and_says_so(
-    machine: Machine, tmp_path: Path, number: signal.Signals
+    machine: LocalMachine, number: signal.Signals
 ) -> None:
-    with booting_at_identify(machine, tmp_path) as process:
+    with booting_at_identify(machine) as process:
         process.send_signal(number)
         _, said = process.communicate()
     report = last_report(machine)
@@ -327,25 +329,23 @@ def test_a_boot_that_is_stopped_leaves_the_gate_closed_and_says_so(
     assert process.returncode == 128 + number
     assert f"The run was stopped by {number.name}." in said
     assert (report["outcome"], report["exit_code"], report["station"]) == ("failed", 128 + number, "identify")
-    assert not machine.is_in
+    assert not machine.in_service
 
 
-def test_a_boot_that_is_killed_leaves_a_valid_report_that_says_where_it_was(
-    machine: Machine, tmp_path: Path
-) -> None:
-    with booting_at_identify(machine, tmp_path) as process:
+def test_a_boot_that_is_killed_leaves_a_valid_report_that_says_where_it_was(machine: LocalMachine) -> None:
+    with booting_at_identify(machine) as process:
         process.kill()
         process.wait()
     report = last_report(machine)
 
     assert (report["outcome"], report["exit_code"], report["station"]) == ("running", None, "identify")
-    assert not machine.is_in
-    shown = machine.solo("status").must(1).out
+    assert not machine.in_service
+    shown = machine.solo("status").expect(1).stdout
     assert "`boot`: killed\n" in shown
     assert "why       it was killed at identify\n" in shown
     assert "gate      closed since " in shown
     machine.configure()
-    machine.solo("run").must(10)  # not 20: the lock is free
+    machine.solo("run").expect(10)  # not 20: the lock is free
 
 
 def in_a_namespace(script: str) -> list[str]:
@@ -359,7 +359,7 @@ def in_a_namespace(script: str) -> list[str]:
     reason="mounting takes root",
 )
 def test_a_boot_on_a_full_disk_closes_the_gate_says_why_and_leaves_its_report_on_the_gate_s_tmpfs(
-    machine: Machine, tmp_path: Path
+    machine: LocalMachine, tmp_path: Path
 ) -> None:
     ops = tmp_path / "ops"
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", ops], check=True)
@@ -376,22 +376,22 @@ def test_a_boot_on_a_full_disk_closes_the_gate_says_why_and_leaves_its_report_on
     report = validated((machine.run_folder / "last-run.json").read_bytes())
 
     assert said.code not in (0, 2)
-    assert not machine.is_in
-    assert f"report: cannot be written: {machine.state}: ENOSPC No space left on device" in said.err
-    assert "No space left on device" in said.err.splitlines()[-1]
-    assert "Traceback" not in said.err
+    assert not machine.in_service
+    assert f"report: cannot be written: {machine.state}: ENOSPC No space left on device" in said.stderr
+    assert "No space left on device" in said.stderr.splitlines()[-1]
+    assert "Traceback" not in said.stderr
     assert (report["outcome"], report["exit_code"], report["gate"]) == ("failed", said.code, "closed")
     assert (
         machine.solo("status")
-        .must(1)
-        .out.splitlines()[2]
+        .expect(1)
+        .stdout.splitlines()[2]
         .endswith(f"`boot`: failed, exit status {said.code}")
     )
 
 
-def test_a_command_that_only_looks_loads_no_engine(machine: Machine) -> None:
+def test_a_command_that_only_looks_loads_no_engine(machine: LocalMachine) -> None:
     """It is polled: pyinfra and boto3 would cost it a second each time."""
     script = "import sys\nfrom pyinfra_solo.cli import main as cli\nsys.argv[1:] = ['status']\ntry: cli.main()\nexcept SystemExit: pass\n"
     script += "print([name for name in ('pyinfra', 'boto3', 'git', 'gevent') if name in sys.modules])"
 
-    assert machine.command([sys.executable, "-c", script]).must(0).out.splitlines()[-1] == "[]"
+    assert machine.command([sys.executable, "-c", script]).expect(0).stdout.splitlines()[-1] == "[]"

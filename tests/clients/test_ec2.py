@@ -14,8 +14,10 @@ from pyinfra_solo.clients import ec2 as aws
 from pyinfra_solo.clients.ec2 import ApiRefusedError, ApiUnavailableError
 from pyinfra_solo.run.settings import Machine
 from pyinfra_solo.stations.identify import Instance, identify
-from tests.support.imds import NOWHERE, Metadata, answer, lines
-from tests.support.machine import ENGINE, new_run
+from tests.support.imds import Metadata
+from tests.support.line import new_run
+from tests.support.loopback import NOWHERE, answer, canned_server
+from tests.support.machine import ENGINE
 
 REGION = "eu-west-1"
 
@@ -119,7 +121,7 @@ def test_an_api_that_fails_for_a_while_is_asked_again(
     fault = error("503 Service Unavailable", "Unavailable")
     run = new_run()
     with (
-        lines(fault, fault, answer("200 OK", tags, "Content-Type: text/xml")) as api,
+        canned_server(fault, fault, answer("200 OK", tags, "Content-Type: text/xml")) as api,
         run.station("identify"),
     ):
         account.setenv("AWS_ENDPOINT_URL", api.url)
@@ -137,7 +139,7 @@ def test_an_api_that_refuses_is_not_asked_again(
 ) -> None:
     metadata.instance.tags = None
     run = new_run()
-    with lines(error("403 Forbidden", code)) as api, run.station("identify"):
+    with canned_server(error("403 Forbidden", code)) as api, run.station("identify"):
         account.setenv("AWS_ENDPOINT_URL", api.url)
         with pytest.raises(
             ApiRefusedError, match=rf"refuses ec2:DescribeTags \({code}\). Allow it, or enable"
@@ -149,7 +151,7 @@ def test_an_api_that_refuses_is_not_asked_again(
 @pytest.mark.parametrize("code", ["AuthFailure", "RequestExpired", "RequestLimitExceeded"])
 def test_what_may_pass_is_an_outage(account: pytest.MonkeyPatch, code: str) -> None:
     """Keys that are not known everywhere yet, a clock that is not set yet, a whole group that boots."""
-    with lines(error("400 Bad Request", code)) as api:
+    with canned_server(error("400 Bad Request", code)) as api:
         account.setenv("AWS_ENDPOINT_URL", api.url)
         with pytest.raises(ApiUnavailableError, match=f"DescribeTags: {code}"):
             aws.instance_tags("i-0a1", REGION)
@@ -157,7 +159,7 @@ def test_what_may_pass_is_an_outage(account: pytest.MonkeyPatch, code: str) -> N
 
 @pytest.mark.parametrize("said", [answer("200 OK", b"<html>"), answer("200 OK", b"\xff\xfe")])
 def test_an_answer_that_is_none_is_an_outage(account: pytest.MonkeyPatch, said: bytes) -> None:
-    with lines(said) as api:
+    with canned_server(said) as api:
         account.setenv("AWS_ENDPOINT_URL", api.url)
         with pytest.raises(ApiUnavailableError):
             aws.instance_tags("i-0a1", REGION)

@@ -6,7 +6,8 @@ import pytest
 
 from pyinfra_solo.clients import imds
 from pyinfra_solo.clients.imds import MetadataUnavailableError, V1OnlyError
-from tests.support.imds import NOWHERE, Metadata, answer, lines, mute
+from tests.support.imds import Metadata
+from tests.support.loopback import NOWHERE, answer, canned_server, silent_server
 
 ID = "meta-data/instance-id"
 TOKEN = answer("200 OK", b"a-token")
@@ -43,7 +44,7 @@ def test_a_token_that_is_no_longer_good_is_renewed(client: imds.Metadata, metada
 
 
 def test_tokens_that_are_never_good_are_an_outage_and_no_circle() -> None:
-    with lines(TOKEN, answer("401 Unauthorized"), TOKEN, answer("401 Unauthorized")) as server:
+    with canned_server(TOKEN, answer("401 Unauthorized"), TOKEN, answer("401 Unauthorized")) as server:
         with (
             imds.Metadata(server.url) as client,
             pytest.raises(MetadataUnavailableError, match="answered 401"),
@@ -131,7 +132,11 @@ def test_version_1_alone_is_refused_for_good(client: imds.Metadata, metadata: Me
 
 @pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "501 Not Implemented"])
 def test_whatever_has_no_tokens_is_version_1(status: str) -> None:
-    with lines(answer(status)) as server, imds.Metadata(server.url) as client, pytest.raises(V1OnlyError):
+    with (
+        canned_server(answer(status)) as server,
+        imds.Metadata(server.url) as client,
+        pytest.raises(V1OnlyError),
+    ):
         client.get(ID)
 
 
@@ -139,7 +144,7 @@ def test_whatever_has_no_tokens_is_version_1(status: str) -> None:
     "token", [b"", b"a\r\nX-Evil: 1", b"a\n", b"\xff\xfe", b"\x00", "tok\u0435n".encode()]
 )
 def test_a_token_that_is_none_is_an_outage_and_no_crash(token: bytes) -> None:
-    with lines(answer("200 OK", token), answer("401 Unauthorized")) as server:
+    with canned_server(answer("200 OK", token), answer("401 Unauthorized")) as server:
         with imds.Metadata(server.url) as client, pytest.raises(MetadataUnavailableError):
             client.get(ID)
         assert not any(b"X-Evil" in request for request in server.asked)
@@ -149,12 +154,16 @@ def test_a_token_that_is_none_is_an_outage_and_no_crash(token: bytes) -> None:
     "said", [b"", b"220 mail.example.com ESMTP\r\n", b"HTTP/1.1 \r\n\r\n", b"\xff" * 65537]
 )
 def test_what_does_not_speak_http_is_an_outage(said: bytes) -> None:
-    with lines(said) as server, imds.Metadata(server.url) as client, pytest.raises(MetadataUnavailableError):
+    with (
+        canned_server(said) as server,
+        imds.Metadata(server.url) as client,
+        pytest.raises(MetadataUnavailableError),
+    ):
         client.get(ID)
 
 
 def test_text_that_is_not_utf_8_is_told_with_marks() -> None:
-    with lines(TOKEN, answer("200 OK", b"w\xffb")) as server, imds.Metadata(server.url) as client:
+    with canned_server(TOKEN, answer("200 OK", b"w\xffb")) as server, imds.Metadata(server.url) as client:
         assert client.get("meta-data/tags/instance/Role") == "w\ufffdb"
 
 
@@ -182,5 +191,5 @@ def test_the_service_is_where_ec2_has_it_unless_the_environment_says_otherwise(
 
 def test_a_server_that_never_says_a_word_is_an_outage() -> None:
     said = "PUT api/token: timed out"
-    with mute() as port, pytest.raises(MetadataUnavailableError, match=said):
+    with silent_server() as port, pytest.raises(MetadataUnavailableError, match=said):
         imds.Metadata(f"http://127.0.0.1:{port}").get(ID, timeout=0.05)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pyinfra_solo.errors import DeadlineError, SourceError, TrustError
-from tests.support.machine import lives
+from tests.support.programs import is_alive
 from tests.support.wheels import ZERO, House, prints, slow_uv, wheel
 
 
@@ -68,9 +68,9 @@ def test_a_wheel_that_is_not_at_hand_comes_from_the_index(house: House) -> None:
 def gone(pid: int) -> bool:
     """Whether a process ends within a second."""
     until = time.monotonic() + 1
-    while lives(pid) and time.monotonic() < until:
+    while is_alive(pid) and time.monotonic() < until:
         time.sleep(0.01)
-    return not lives(pid)
+    return not is_alive(pid)
 
 
 def test_what_takes_too_long_is_ended_with_all_that_it_started(house: House, tmp_path: Path) -> None:

@@ -19,8 +19,7 @@ from pyinfra_solo.executor import shell as spawn
 from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.executor.host import local_state
 from pyinfra_solo.executor.shell import run_script
-from tests.lab.host import wait_for
-from tests.support.machine import lives
+from tests.support.programs import is_alive, wait_for
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def pid_of(tmp_path: Path) -> Iterator[Callable[[], int]]:
         return int(file.read_text())
 
     yield pid
-    if file.exists() and lives(pid()):
+    if file.exists() and is_alive(pid()):
         os.kill(pid(), signal.SIGKILL)
 
 
@@ -93,14 +92,14 @@ def test_of_half_an_output_no_fact_is_made(tmp_path: Path) -> None:
 def test_a_daemon_that_keeps_stdout_open_holds_up_nobody(pid_of: Callable[[], int], tmp_path: Path) -> None:
     """pyinfra's own connector waits for the daemon's end."""
     assert out(f"setsid sleep 60 & echo $! > {tmp_path}/pid; echo started") == ["started"]
-    assert lives(pid_of())
+    assert is_alive(pid_of())
 
 
 def test_a_time_out_ends_the_whole_process_group(pid_of: Callable[[], int], tmp_path: Path) -> None:
     script = f"sh -c 'echo $$ > {tmp_path}/pid; exec sleep 60'; true"
     with pytest.raises(TimeoutError, match=r"longer than 0\.5 s"):
         run_script(script, seconds=0.5)
-    assert not lives(pid_of())
+    assert not is_alive(pid_of())
 
 
 def test_a_time_out_ends_what_ignores_the_polite_signal(pid_of: Callable[[], int], tmp_path: Path) -> None:
@@ -109,7 +108,7 @@ def test_a_time_out_ends_what_ignores_the_polite_signal(pid_of: Callable[[], int
     with pytest.raises(TimeoutError):
         run_script(script, seconds=1)
     # Its SIGKILL is sent by then; the kernel may take a moment.
-    wait_for("its end", lambda: not lives(pid_of()), timeout=10)
+    wait_for("its end", lambda: not is_alive(pid_of()), timeout=10)
 
 
 def test_a_script_is_in_no_argv(tmp_path: Path) -> None:
@@ -250,4 +249,4 @@ def test_what_a_script_leaves_in_the_background_is_not_waited_for(
     """It is in the command's group, and is not ended by the command's own end."""
     out(f"sleep 60 & echo $! > {tmp_path}/pid")
     time.sleep(0.1)
-    assert lives(pid_of())
+    assert is_alive(pid_of())

@@ -18,7 +18,9 @@ from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.operations import script
 from pyinfra_solo.report.records import Operation
 from pyinfra_solo.stations.converge import Changes
-from tests.support.machine import converged, new_run, ops, put_below, write
+from tests.support.line import converged, new_run
+from tests.support.machine import use_root
+from tests.support.ops_repo import ops, write
 
 SEES = """
 def look():
@@ -62,7 +64,7 @@ server.shell(name="it is never done", commands=["true"], _if=lambda: not Path(f"
 
 @pytest.fixture
 def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    put_below(tmp_path / "machine", monkeypatch)
+    use_root(tmp_path / "machine", monkeypatch)
     (tmp_path / "target").mkdir()
     return tmp_path / "target"
 

@@ -40,7 +40,7 @@ def again(line: Line) -> dict[str, list[str]]:
 
 def test_operations_that_are_idempotent_are_not_named(line: Line) -> None:
     """What hangs on another's change is looked at as it will be the next time."""
-    line.in_service(RESTARTS)
+    line.put_in_service(RESTARTS)
     assert len(line.report["operations"]) == 2
     assert all(one["changed"] for one in line.report["operations"])
     assert again(line) == {}
@@ -49,13 +49,13 @@ def test_operations_that_are_idempotent_are_not_named(line: Line) -> None:
 def test_operations_that_would_change_something_again_are_named_and_their_arguments_are_not(
     line: Line,
 ) -> None:
-    line.in_service(NEVER_DONE)
+    line.put_in_service(NEVER_DONE)
     assert again(line) == {
         "site | it is never done": ["run echo"],
         "site | it is touched": ["run touch"],
         "site | it is called": ["call print"],
     }
-    said = line.machine.solo("report").must(0).out
+    said = line.machine.solo("report").expect(0).stdout
     assert "it is never done" in said
     files = list((line.machine.state / "reports").iterdir())
     assert len(files) == 2
@@ -63,37 +63,39 @@ def test_operations_that_would_change_something_again_are_named_and_their_argume
 
 
 def test_an_operation_that_another_undoes_is_named(line: Line) -> None:
-    line.in_service(UNDONE)
+    line.put_in_service(UNDONE)
     assert "site | the file is there" in again(line)
 
 
 def test_a_second_look_changes_nothing_and_leaves_the_gate_alone(line: Line) -> None:
-    line.in_service(UNDONE)
-    assert line.machine.is_in
+    line.put_in_service(UNDONE)
+    assert line.machine.in_service
     assert (line.target / "file").stat().st_mode & 0o777 == 0o600
 
 
 def test_refused_it_keeps_the_gate_closed_and_says_what_to_do(line: Line) -> None:
     line.settings(converge='idempotence = "refuse"')
     line.commit(UNDONE)
-    said = line.machine.solo("boot").must(30)
-    assert not line.machine.is_in
-    assert "a second converge would change something again: site | the file is there: run chmod" in said.err
-    assert "Make it idempotent" in said.err
+    said = line.machine.solo("boot").expect(30)
+    assert not line.machine.in_service
+    assert (
+        "a second converge would change something again: site | the file is there: run chmod" in said.stderr
+    )
+    assert "Make it idempotent" in said.stderr
     assert line.report["outcome"] == "failed"
     line.commit(FILE)
-    line.machine.solo("boot").must(0)
-    assert line.machine.is_in
+    line.machine.solo("boot").expect(0)
+    assert line.machine.in_service
 
 
 def test_what_cannot_be_looked_at_again_is_named_with_the_reason(line: Line) -> None:
-    line.in_service(GOES_AWAY)
+    line.put_in_service(GOES_AWAY)
     assert "cannot be looked at" in again(line)["site | it is copied"][0]
 
 
 def test_nothing_changed_nothing_is_looked_at_again(line: Line) -> None:
-    line.in_service(FILE)
-    line.machine.solo("run").must(0)
+    line.put_in_service(FILE)
+    line.machine.solo("run").expect(0)
     events = (line.machine.state / "reports" / f"{line.report['run']}.events").read_text()
     assert '"event":"again"' not in events
 
@@ -103,7 +105,7 @@ def test_a_switch_turns_native_off_and_the_same_comes_of_it(line: Line, switch: 
     """Natively, a file is made without a child; by a shell, its look waits for one."""
     line.settings(converge=switch if "=" in switch else "native = true")
     line.commit(FILE)
-    line.machine.solo("run", *([switch] if switch.startswith("--") else [])).must(0)
+    line.machine.solo("run", *([switch] if switch.startswith("--") else [])).expect(0)
     assert (line.target / "file").read_text() == "hello"
     waits = [wait["what"] for one in line.report["operations"] for wait in one["waits"]]
     assert ("fact File" in waits) == bool(switch)

@@ -17,12 +17,15 @@ from pyinfra_solo.errors import ConvergeError, DataError, RoleError, SoloError
 from pyinfra_solo.report.records import Operation
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.stations.converge import Changes
-from tests.support.machine import converged, lives, new_run, ops, put_below, write
+from tests.support.line import converged, new_run
+from tests.support.machine import use_root
+from tests.support.ops_repo import ops, write
+from tests.support.programs import is_alive
 
 
 @pytest.fixture(autouse=True)
 def _below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_below(tmp_path / "machine", monkeypatch)
+    use_root(tmp_path / "machine", monkeypatch)
 
 
 @pytest.fixture
@@ -213,7 +216,7 @@ class TestAFailure:
             target, 'server.shell(name="it hangs", commands=f"sleep 60 & echo $! > {data.target}/pid; wait")'
         )
         failure(root, ConvergeError, operation_seconds=0.5)
-        assert not lives(int((target / "pid").read_text()))
+        assert not is_alive(int((target / "pid").read_text()))
 
     def test_is_not_made_by_a_daemon_that_holds_stdout(self, target: Path) -> None:
         """It is in a session of its own, so it outlives the converge, too."""
@@ -346,7 +349,7 @@ class TestASecret:
     def test_is_not_said_aloud_when_a_role_cannot_be_declared(self, target: Path) -> None:
         root = tree(target, 'raise ValueError(f"the token {data.token} is too short")')
         heard = io.StringIO()
-        run = new_run(heard=heard)
+        run = new_run(output=heard)
         with pytest.raises(ConvergeError, match=r"the token \[redacted\] is too short"):
             converged(root, run=run, flags={"token": "hunter2"})
         assert "hunter2" not in heard.getvalue()

@@ -16,7 +16,8 @@ from pyinfra.facts.files import File
 from pyinfra_solo import __version__
 from pyinfra_solo.executor.host import local_state
 from pyinfra_solo.executor.solo_connector import SoloConnector, take_over
-from tests.support.machine import REPOSITORY, stamps
+from tests.support.files import stamps
+from tests.support.machine import REPOSITORY
 
 DEPLOY = """
 from io import StringIO

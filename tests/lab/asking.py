@@ -10,8 +10,8 @@ from typing import Any
 
 from tests.lab.fleet import GATE, Fleet
 from tests.lab.health import Check, Health
-from tests.lab.instance import Instance
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.instance import Instance
 
 STATEMENT = "/run/pyinfra-solo/statement.json"
 SLOW = """server.shell(name="a slow thing is done", commands=["sh -c 'sleep {seconds}; : slow-thing'"])"""
@@ -26,7 +26,7 @@ class Page:
     body: str
 
 
-def page(machine: Machine, path: str, *, host: str = "") -> Page:
+def page(machine: BootedMachine, path: str, *, host: str = "") -> Page:
     """Ask the machine's port 80, from the machine itself."""
     header = ["-H", f"Host: {host}"] if host else []
     answer = machine.run(["curl", "-s", "-i", "-m", "5", *header, f"http://127.0.0.1{path}"], timeout=15)
@@ -38,35 +38,35 @@ def page(machine: Machine, path: str, *, host: str = "") -> Page:
     return Page(int(first.split()[1]), {name.lower(): value for name, _, value in pairs}, body)
 
 
-def statement(machine: Machine) -> dict[str, Any]:
+def statement(machine: BootedMachine) -> dict[str, Any]:
     """Read the statement beside the open gate."""
     found: dict[str, Any] = json.loads(machine.read(STATEMENT))
     return found
 
 
-def opened_at(machine: Machine) -> float:
+def opened_at(machine: BootedMachine) -> float:
     """Return when the gate was opened, in seconds since power-on, as `Health` counts them."""
     at: float = statement(machine)["at"]
     return at - time.time() + time.monotonic() - machine.powered_on
 
 
-def before_opening(machine: Machine, health: Health, since: int = 0) -> list[Check]:
+def before_opening(machine: BootedMachine, health: Health, since: int = 0) -> list[Check]:
     """Return the checks that were answered before the machine's gate was opened in this boot."""
     opened = opened_at(machine)
     return [check for check in health.timeline[since:] if check.at < opened]
 
 
-def gate_file(machine: Machine) -> str:
+def gate_file(machine: BootedMachine) -> str:
     """Return inode and mtime of the open gate's file; '' when it is closed."""
     return machine.run(["stat", "-c", "%i %.9Y", GATE]).stdout
 
 
-def gate_is_open(machine: Machine) -> bool:
+def gate_is_open(machine: BootedMachine) -> bool:
     """Tell whether the file exists that a balancer asks for."""
     return machine.exists(GATE)
 
 
-def listing(machine: Machine, *folders: str, leave_out: str = "/\\.git/") -> dict[str, str]:
+def listing(machine: BootedMachine, *folders: str, leave_out: str = "/\\.git/") -> dict[str, str]:
     """Map each path below the folders to its type, mode, owner and digest or target.
 
     leave_out: a regular expression of paths that do not count.
@@ -78,14 +78,14 @@ def listing(machine: Machine, *folders: str, leave_out: str = "/\\.git/") -> dic
     return {path: f"{what}{digests.get(path, '')}" for path, what in pairs if not re.search(leave_out, path)}
 
 
-def ordering_problems(machine: Machine) -> list[str]:
+def ordering_problems(machine: BootedMachine) -> list[str]:
     """Return systemd's messages about cycles of units that it breaks by dropping a job."""
     words = ("ordering cycle", "deleted to break", "dropped")
     lines = machine.run("journalctl -b -q --no-pager _PID=1").stdout.splitlines()
     return [line for line in lines if any(word in line.lower() for word in words)]
 
 
-def drop_in(machine: Machine, text: str, unit: str = "pyinfra-solo.service") -> None:
+def drop_in(machine: BootedMachine, text: str, unit: str = "pyinfra-solo.service") -> None:
     """Add lines to a unit of a machine that is off."""
     machine.write(f"/etc/systemd/system/{unit}.d/90-lab.conf", text)
 

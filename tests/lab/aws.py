@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.lab import host
-from tests.lab.instance import Instance
 from tests.lab.network import SERVICES, Network
+from tests.support import programs
+from tests.support.instance import Instance
 
 ADDRESS = SERVICES["aws.lab"]
 PORT = 5000
@@ -39,12 +39,12 @@ class Aws:
         self.folder.mkdir(parents=True, exist_ok=True)
         argv = [sys.executable, "-m", "moto.server", "-H", ADDRESS, "-p", str(PORT)]
         self._server = self.network.start(argv, self.folder / "moto.log")
-        host.wait_for("moto", self._serves, timeout=60)
+        programs.wait_for("moto", self._serves, timeout=60)
 
     def _serves(self) -> bool:
         if self._server is None or self._server.poll() is not None:
             text = (self.folder / "moto.log").read_text()[-2000:]
-            raise host.LabError(f"moto has ended:\n{text}")
+            raise programs.LabError(f"moto has ended:\n{text}")
         return self.network.listens(ADDRESS, PORT)
 
     def stop(self) -> None:

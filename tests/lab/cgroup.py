@@ -11,7 +11,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import host
+from tests.support import programs
 
 PARENT = "pyinfra-solo-lab"
 
@@ -52,7 +52,7 @@ class Cgroup:
         if folder.exists():
             self.freeze(False)
             (folder / "cgroup.kill").write_text("1")
-            host.wait_for(f"{self.name} to end", lambda: not self._populated(), timeout, 0.01)
+            programs.wait_for(f"{self.name} to end", lambda: not self._populated(), timeout, 0.01)
 
     def _populated(self) -> bool:
         return "populated 1" in (self._folders()[0] / "cgroup.events").read_text()
@@ -65,7 +65,7 @@ class Cgroup:
         (folder / "cgroup.freeze").write_text("1" if frozen else "0")
         events = folder / "cgroup.events"
         wanted = f"frozen {int(frozen)}"
-        host.wait_for(f"{self.name}: {wanted}", lambda: wanted in events.read_text(), timeout, 0.01)
+        programs.wait_for(f"{self.name}: {wanted}", lambda: wanted in events.read_text(), timeout, 0.01)
 
     def remove(self) -> None:
         """Remove the empty group and those that the machine made in it."""

@@ -24,9 +24,11 @@ from pathlib import Path
 
 from tests.lab import cgroup, host, roots
 from tests.lab.cgroup import Cgroup
-from tests.lab.host import LabError, Result
-from tests.lab.image import ENVIRONMENT, cache_folder, digest, fresh_folder, locked
-from tests.lab.repository import Repository
+from tests.lab.image import ENVIRONMENT, digest, fresh_folder, locked
+from tests.support import programs
+from tests.support.cache import cache_folder
+from tests.support.programs import LabError, Result
+from tests.support.repository import Repository
 
 HERE = Path(__file__).parents[2]
 CHECKOUT = "/root/pyinfra-solo"
@@ -49,7 +51,7 @@ def root() -> Path:
             building = fresh_folder(made)
             (building / "sources.list").write_text(sources)
             words = ["--quiet", "--mode=root", "--variant=minbase", "--include=make", "bookworm"]
-            host.run(["mmdebstrap", *words, building / "root", building / "sources.list"], timeout=900)
+            programs.run(["mmdebstrap", *words, building / "root", building / "sources.list"], timeout=900)
             (building / "root").rename(made)
             shutil.rmtree(building)
     return made
@@ -72,14 +74,14 @@ class Clean:
     def __enter__(self) -> Clean:
         sweep(self.folder.parent)
         self._root.parent.mkdir(parents=True)
-        host.run(["cp", "-a", "--reflink=auto", root(), self._root], timeout=300)
+        programs.run(["cp", "-a", "--reflink=auto", root(), self._root], timeout=300)
         for file in Path("/etc/apt/apt.conf.d").glob("*"):
             if "Acquire::" in file.read_text(errors="replace"):
                 shutil.copy2(file, self._root / "etc/apt/apt.conf.d")
         copied = Repository(self.folder / "copy.git").make()
         copied.copy_tree(HERE, "A copy of the working tree")
         inside = Path(f"{self._root}{CHECKOUT}")
-        host.run(["git", "clone", "--quiet", "--no-hardlinks", copied.path, inside])
+        programs.run(["git", "clone", "--quiet", "--no-hardlinks", copied.path, inside])
         return self
 
     def __exit__(self, *_: object) -> None:

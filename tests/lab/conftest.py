@@ -9,8 +9,9 @@ import pytest
 
 from tests.lab import host
 from tests.lab.fleet import Fleet, systemd_image
-from tests.lab.image import Image, cache_folder
+from tests.lab.image import Image
 from tests.lab.lab import Lab
+from tests.support.cache import cache_folder
 
 LAST_OF_CONSOLE = 4000  # characters
 TALLIES = pytest.StashKey[dict[str, dict[str, bool]]]()

@@ -22,8 +22,8 @@ from tests.lab.asking import before_opening, listing
 from tests.lab.cgroup import unified
 from tests.lab.fleet import GATE, Fleet, report, wait_for_exit
 from tests.lab.health import Check, Health
-from tests.lab.host import LabError
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.programs import LabError
 
 LINE = ("close gate", "identify", "fetch", "prepare", "resolve", "converge", "judge", "open gate")
 STATE = "/var/lib/pyinfra-solo"
@@ -44,7 +44,7 @@ INTERVAL = 0.1
 class Seen:
     """Progress of a machine's boot run, read from the files that it has written since power-on."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: BootedMachine) -> None:
         self._machine = machine
         self._boot = machine.inside("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._report: dict[str, Any] = {}
@@ -86,13 +86,13 @@ class Seen:
         return False
 
 
-def cut(machine: Machine) -> None:
+def cut(machine: BootedMachine) -> None:
     """Cut the power, and restore it."""
     machine.power_cut()
     machine.power_on()
 
 
-def kill_run(machine: Machine) -> None:
+def kill_run(machine: BootedMachine) -> None:
     """Send SIGKILL to the boot run, as the kernel does when memory is short; its unit restarts it.
 
     The machine is frozen meanwhile, or the run would go on while its process is searched for.
@@ -114,12 +114,12 @@ class Strike:
     shows: Callable[[Seen], bool]
     pause: float = 0.0
     branch: str = "main"
-    blow: Callable[[Machine], None] = cut
+    blow: Callable[[BootedMachine], None] = cut
 
     def __str__(self) -> str:
         return self.name
 
-    def wait(self, machine: Machine) -> None:
+    def wait(self, machine: BootedMachine) -> None:
         """Wait for the moment. Raises LabError when it does not come."""
         seen, end = Seen(machine), time.monotonic() + LIMIT
         while not self.shows(seen):
@@ -188,7 +188,7 @@ class Strikes:
                 lab.discard(machine)
             self._names.put(name)
 
-    def _struck(self, machine: Machine, health: Health, strike: Strike | None) -> Life:
+    def _struck(self, machine: BootedMachine, health: Health, strike: Strike | None) -> Life:
         where, opened, first = "", False, 0
         if strike:
             strike.wait(machine)
@@ -211,7 +211,7 @@ class Strikes:
         )
 
 
-def tree(machine: Machine) -> dict[str, str]:
+def tree(machine: BootedMachine) -> dict[str, str]:
     """List what the engine and the roles put on its disk, and who has a line in shadow and in gshadow."""
     accounts = {
         name: machine.run(f"cut -d: -f1 /etc/{name} | sort", check=True).stdout
@@ -221,7 +221,7 @@ def tree(machine: Machine) -> dict[str, str]:
     return {**accounts, **{path: what for path, what in found.items() if path not in left}}
 
 
-def abandoned_locks(machine: Machine) -> frozenset[str]:
+def abandoned_locks(machine: BootedMachine) -> frozenset[str]:
     """List the lock files of account tools that were killed: nothing in them but the PID, or nothing yet."""
     found = ((path, LOCK_FILE.fullmatch(path.name)) for path in machine.inside("/etc").iterdir())
     return frozenset(
@@ -231,7 +231,7 @@ def abandoned_locks(machine: Machine) -> frozenset[str]:
     )
 
 
-def _is_account_tool(machine: Machine, pid: str) -> bool:
+def _is_account_tool(machine: BootedMachine, pid: str) -> bool:
     """Tell whether the process lives and is one of ACCOUNT_TOOLS; after a reboot its PID may be another's."""
     try:
         return machine.inside(f"/proc/{pid}/comm").read_text().strip() in ACCOUNT_TOOLS
@@ -239,18 +239,18 @@ def _is_account_tool(machine: Machine, pid: str) -> bool:
         return False
 
 
-def managed(machine: Machine) -> list[str]:
+def managed(machine: BootedMachine) -> list[str]:
     """Return those of MANAGED that exist: `runtimes` does not when the image had the right one."""
     return [path for path in MANAGED if machine.inside(path).exists()]
 
 
-def empty(machine: Machine) -> frozenset[str]:
+def empty(machine: BootedMachine) -> frozenset[str]:
     """List files of 0 bytes: what a power cut makes of contents that never reached the disk."""
     found = machine.run(["find", *managed(machine), "-xdev", "-type", "f", "-empty"]).stdout.splitlines()
     return frozenset(found) - abandoned_locks(machine)
 
 
-def broken_reports(machine: Machine) -> tuple[str, ...]:
+def broken_reports(machine: BootedMachine) -> tuple[str, ...]:
     """List reports that are not JSON."""
     found = []
     for path in sorted(machine.inside(f"{STATE}/reports").glob("*.json")):

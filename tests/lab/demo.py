@@ -17,11 +17,11 @@ from typing import Any
 from tests.lab import host, roots
 from tests.lab.fleet import Fleet, changed, report, solo, status, systemd_image, wheel_house
 from tests.lab.health import Health
-from tests.lab.host import LabError
-from tests.lab.image import cache_folder
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 from tests.lab.watch import BOLD, GREEN, RED, YELLOW, Screen, Watch
+from tests.support.cache import cache_folder
+from tests.support.programs import LabError
 
 LIMIT = 120.0
 """Seconds that any act may take."""
@@ -40,7 +40,7 @@ class Demo:
 
     lab: Lab
     fleet: Fleet
-    machine: Machine
+    machine: BootedMachine
     health: Health
     screen: Screen
     claims: list[tuple[str, bool]] = field(default_factory=list)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tests.lab import host
 from tests.lab.image import Image
+from tests.support import programs
 
 Kind = Literal["dir", "ext4"]
 SIZE = "8G"  # sparse
@@ -40,29 +41,29 @@ class Disk:
         for folder in (self.root, self._store):
             folder.mkdir(parents=True)
         if self.kind == "ext4":
-            host.run(["truncate", "-s", SIZE, self._file])
+            programs.run(["truncate", "-s", SIZE, self._file])
             options = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
-            host.run(["mkfs.ext4", "-q", "-F", "-E", options, self._file])
+            programs.run(["mkfs.ext4", "-q", "-F", "-E", options, self._file])
 
     def mount(self) -> None:
         """Mount it, unless it is; a disk that lost power replays its journal here."""
         if self.root.is_mount():
             return
         if self.kind == "ext4" and not self._store.is_mount():
-            host.wait_for(f"{self._file} to be let go since its power was cut", self._mount_store, 15)
+            programs.wait_for(f"{self._file} to be let go since its power was cut", self._mount_store, 15)
         for name in ("upper", "work"):
             (self._store / name).mkdir(exist_ok=True)
         layers = f"lowerdir={self.image.lowerdir},upperdir={self._store / 'upper'}"
         options = f"{layers},workdir={self._store / 'work'}"
-        host.run(["mount", "-t", "overlay", "overlay", "-o", options, self.root])
+        programs.run(["mount", "-t", "overlay", "overlay", "-o", options, self.root])
 
     def _mount_store(self) -> bool:
         """Mount it. Return False while a namespace that has just ended still holds it: then it is the same dead
         file system. The kernel releases a namespace's mounts some time after its last process."""
-        host.run(["mount", "-o", "loop", self._file, self._store])
+        programs.run(["mount", "-o", "loop", self._file, self._store])
         if "shutdown" not in host.mount_options(self._store):
             return True
-        host.run(["umount", self._store])
+        programs.run(["umount", self._store])
         return False
 
     def unmount(self) -> None:
@@ -73,7 +74,7 @@ class Disk:
     def pull_the_plug(self) -> None:
         """Let nothing reach an ext4 disk from now on. Raises LabError for a plain folder."""
         if self.kind != "ext4":
-            raise host.LabError('only a machine with disk="ext4" can lose power')
+            raise programs.LabError('only a machine with disk="ext4" can lose power')
         host.pull_the_plug(self._store)
 
     def copy_to(self, other: Disk) -> None:
@@ -83,14 +84,14 @@ class Disk:
                 folder.mkdir(parents=True)
             mounted = self._store.is_mount()
             if mounted:
-                host.run(["fsfreeze", "--freeze", self._store])
+                programs.run(["fsfreeze", "--freeze", self._store])
             try:
-                host.run(["cp", "--sparse=always", self._file, other._file], timeout=300)
+                programs.run(["cp", "--sparse=always", self._file, other._file], timeout=300)
             finally:
                 if mounted:
-                    host.run(["fsfreeze", "--unfreeze", self._store])
+                    programs.run(["fsfreeze", "--unfreeze", self._store])
             return
         other.make()
         upper = self._store / "upper"
         if upper.exists():
-            host.run(["cp", "-a", upper, other._store], timeout=300)
+            programs.run(["cp", "-a", upper, other._store], timeout=300)

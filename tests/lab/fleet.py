@@ -13,12 +13,12 @@ from typing import Any
 from tests.lab import packages, roots
 from tests.lab.disk import Kind
 from tests.lab.health import Health
-from tests.lab.host import LabError, wait_for
 from tests.lab.image import Chroot, Image, digest, make_image
-from tests.lab.instance import Instance
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
-from tests.lab.repository import Repository
+from tests.lab.machine import BootedMachine
+from tests.support.instance import Instance
+from tests.support.programs import LabError, wait_for
+from tests.support.repository import Repository
 
 HERE = Path(__file__).parents[2]
 BAKED = ("bootstrap", "requirements.lock", "deploy.py", "roles", "inventories")
@@ -108,7 +108,7 @@ class Fleet:
         image: Image | None = None,
         init: str = "systemd",
         instance: Instance | None = None,
-    ) -> Machine:
+    ) -> BootedMachine:
         """Make a machine of ours, off. Without tags and groups it is tagged as a web of production."""
         if tags is None and groups is None:
             tags = {"Role": "web", "Stage": "production"}
@@ -117,7 +117,7 @@ class Fleet:
         machine.write("/etc/pyinfra-solo/config.toml", settings or self.settings(), 0o600)
         return machine
 
-    def in_service(self, machine: Machine, timeout: float = READY) -> Health:
+    def in_service(self, machine: BootedMachine, timeout: float = READY) -> Health:
         """Switch it on, and wait for the first 200. Raises LabError with its journal when none comes."""
         health = self.lab.health(machine)
         if not machine.is_on:
@@ -129,30 +129,30 @@ class Fleet:
         return health
 
 
-def solo(machine: Machine, *words: str, timeout: float = 120) -> tuple[int, str, str]:
+def solo(machine: BootedMachine, *words: str, timeout: float = 120) -> tuple[int, str, str]:
     """Run `pyinfra-solo` in the machine: exit status, stdout, stderr."""
     result = machine.run(f"pyinfra-solo {shlex.join(words)}", timeout=timeout)
     return result.code, result.stdout, result.stderr
 
 
-def status(machine: Machine) -> dict[str, Any]:
+def status(machine: BootedMachine) -> dict[str, Any]:
     """`pyinfra-solo status --json`."""
     found: dict[str, Any] = json.loads(solo(machine, "status", "--json")[1])
     return found
 
 
-def report(machine: Machine) -> dict[str, Any]:
+def report(machine: BootedMachine) -> dict[str, Any]:
     """Read the last run's report."""
     found: dict[str, Any] = json.loads(machine.read("/var/lib/pyinfra-solo/last-run.json"))
     return found
 
 
-def changed(machine: Machine) -> list[str]:
+def changed(machine: BootedMachine) -> list[str]:
     """List the operations that changed something in the last run."""
     return [operation["name"] for operation in report(machine)["operations"] if operation["changed"]]
 
 
-def wait_for_exit(machine: Machine, code: int, timeout: float = READY) -> dict[str, Any]:
+def wait_for_exit(machine: BootedMachine, code: int, timeout: float = READY) -> dict[str, Any]:
     """Wait until a run of this boot has ended with `code`; its report. Raises LabError."""
     boot_id = machine.read("/proc/sys/kernel/random/boot_id").strip()
 

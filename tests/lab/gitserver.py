@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import host
 from tests.lab.image import Image
 from tests.lab.network import SERVICES, Network
-from tests.lab.repository import GIT, Repository, make_key
-from tests.lab.web import Answer, Asked, Faults, Request, WebServer
+from tests.support import programs
+from tests.support.repository import FORCED, Repository, backend, make_key
+from tests.support.web import Faults, Request, WebServer
 
 NAME = "git.lab"
 INSIDE = "/srv/git"
-CGI_LIMIT = 120.0  # seconds
 
 SSHD = f"""\
 HostKey /etc/lab-ssh/host_key
@@ -31,8 +28,6 @@ AllowUsers git
 PidFile none
 ListenAddress {SERVICES[NAME]}
 """
-# The path that git sends is absolute in ssh://git@host/srv/git/x.git, so it needs no rewriting.
-FORCED = 'restrict,command="git-shell -c \\"$SSH_ORIGINAL_COMMAND\\""'
 ACCOUNTS = {
     "passwd": "root:x:0:0::/root:/bin/sh\nsshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n"
     "git:x:0:0::/srv/git:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n",
@@ -151,7 +146,7 @@ class GitServer:
         argv = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script]
         self._sshd = self.network.start(argv, self.folder / "sshd.log")
         address = SERVICES[NAME]
-        host.wait_for("sshd", lambda: self.network.listens(address, 22), timeout=15)
+        programs.wait_for("sshd", lambda: self.network.listens(address, 22), timeout=15)
 
     def _stop_sshd(self) -> None:
         if self._sshd is not None:
@@ -162,41 +157,6 @@ class GitServer:
                     os.kill(pid, signal.SIGKILL)
             self._sshd.wait(timeout=10)
         self._sshd = None
-
-
-def backend(repositories: Path) -> Callable[[Asked], Answer]:
-    """Return a handler that runs git's http-backend for the bare repositories in a folder."""
-
-    def answer(asked: Asked) -> Answer:
-        path, _, query = asked.path.partition("?")
-        environment = {
-            "PATH": os.environ["PATH"],
-            **GIT,
-            "GIT_PROJECT_ROOT": str(repositories),
-            "GIT_HTTP_EXPORT_ALL": "1",
-            "REQUEST_METHOD": asked.method,
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "REMOTE_ADDR": asked.client,
-            "CONTENT_TYPE": asked.headers.get("content-type", ""),
-            "CONTENT_LENGTH": str(len(asked.body)),
-            "HTTP_CONTENT_ENCODING": asked.headers.get("content-encoding", ""),
-            "GIT_PROTOCOL": asked.headers.get("git-protocol", ""),
-        }
-        done = subprocess.run(
-            [shutil.which("git") or "git", "http-backend"],
-            input=asked.body,
-            capture_output=True,
-            env=environment,
-            timeout=CGI_LIMIT,
-            check=False,
-        )
-        head, _, body = done.stdout.partition(b"\r\n\r\n")
-        headers = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
-        status = int(headers.pop("Status", "200 OK").split()[0])
-        return Answer(status if head else 500, body, headers)
-
-    return answer
 
 
 def _children(pid: int) -> list[int]:

@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.lab.host import LabError
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.programs import LabError
 
 READ_LIMIT = 65536
 
@@ -30,7 +30,7 @@ class Check:
 class Health:
     """Polls `path` of a machine every `interval` seconds, one connection each, from `start`."""
 
-    machine: Machine
+    machine: BootedMachine
     path: str = "/ping.html"
     port: int = 80
     interval: float = 0.2

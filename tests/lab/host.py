@@ -1,6 +1,6 @@
-"""Use the host: commands with a time limit, namespaces, file systems.
+"""Use the host: its namespaces, mounts and processes.
 
-Everything here needs root and Linux; nothing waits without a limit.
+Everything here needs root and Linux.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import ctypes
 import fcntl
 import os
 import shutil
-import signal
 import struct
-import subprocess
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+
+from tests.support import programs
 
 TOOLS = {
     "mmdebstrap": "mmdebstrap",
@@ -38,24 +36,6 @@ SHUTDOWN_NOLOGFLUSH = 2  # EXT4_GOING_FLAGS_NOLOGFLUSH
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class LabError(Exception):
-    """The lab itself failed: says what was tried and what came of it."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """Output and exit status of a command."""
-
-    stdout: str
-    stderr: str
-    code: int
-
-    @property
-    def ok(self) -> bool:
-        """True when the exit status is 0."""
-        return self.code == 0
-
-
 def missing() -> str | None:
     """Say in one sentence why the lab cannot work here; None when it can."""
     if os.geteuid() != 0:
@@ -66,50 +46,6 @@ def missing() -> str | None:
         names = " ".join(sorted(packages))
         return f"The lab needs: {names}. Run tests/lab/prepare.sh, which installs them."
     return None
-
-
-def run(
-    argv: Sequence[str | Path],
-    *,
-    timeout: float = 60,
-    check: bool = True,
-    stdin: bytes = b"",
-    env: dict[str, str] | None = None,
-) -> Result:
-    """Run a command; after `timeout` seconds it and all its children in the session are killed.
-
-    Raises LabError on a time-out, and on an exit status other than 0 when `check` is set.
-    """
-    words = [str(word) for word in argv]
-    process = subprocess.Popen(
-        words,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=env,
-        start_new_session=True,
-    )
-    try:
-        out, err = process.communicate(stdin, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
-        text = (out + err).decode(errors="replace")
-        raise LabError(f"{' '.join(words)}: not done after {timeout} s\n{text}") from None
-    result = Result(out.decode(errors="replace"), err.decode(errors="replace"), process.returncode)
-    if check and result.code != 0:
-        raise LabError(f"{' '.join(words)}: exit status {result.code}\n{result.stdout}{result.stderr}")
-    return result
-
-
-def wait_for(what: str, ready: Callable[[], bool], timeout: float, every: float = 0.05) -> None:
-    """Poll `ready` until it is true; LabError naming `what` after `timeout` seconds."""
-    end = time.monotonic() + timeout
-    while not ready():
-        if time.monotonic() > end:
-            raise LabError(f"not within {timeout} s: {what}")
-        time.sleep(every)
 
 
 @contextlib.contextmanager
@@ -163,8 +99,8 @@ def mount_options(point: Path) -> list[str]:
 def unmount_under(folder: Path) -> None:
     """Unmount everything at or below `folder`; lazily when something still holds it."""
     for point in mounts_under(folder):
-        if not run(["umount", point], check=False).ok:
-            run(["umount", "-l", point], check=False)
+        if not programs.run(["umount", point], check=False).ok:
+            programs.run(["umount", "-l", point], check=False)
 
 
 def alive(pid: int, start: str = "") -> bool:

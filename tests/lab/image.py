@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab import host
+from tests.support import programs
+from tests.support.cache import cache_folder
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -24,11 +25,6 @@ ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "DEBIAN_FRONTEND": "noninteractive",
 }
-
-
-def cache_folder() -> Path:
-    """Return the folder of roots and layers: $PYINFRA_SOLO_LAB_CACHE, or /var/cache/pyinfra-solo-lab."""
-    return Path(os.environ.get("PYINFRA_SOLO_LAB_CACHE", "/var/cache/pyinfra-solo-lab"))
 
 
 @dataclass(frozen=True)
@@ -65,8 +61,8 @@ class Chroot:
         check: bool = True,
         stdin: bytes = b"",
         env: dict[str, str] | None = None,
-    ) -> host.Result:
-        """Run a command inside; the mounts live and die with it. Raises LabError as host.run."""
+    ) -> programs.Result:
+        """Run a command inside; the mounts live and die with it. Raises LabError as programs.run."""
         argv = ["sh", "-c", command] if isinstance(command, str) else list(command)
         variables = [f"{name}={value}" for name, value in {**ENVIRONMENT, **(env or {})}.items()]
         merged = self.work.parent / "merged"
@@ -77,7 +73,7 @@ class Chroot:
         # then waits 46 s for its init, and replaces /dev/initctl.
         # As a slave it lets go of a machine's disk when the host unmounts that.
         apart = ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child"]
-        return host.run(
+        return programs.run(
             [*apart, "sh", "-ec", f"{script}\n{inside}\nexit 0"],
             timeout=timeout,
             check=check,

@@ -18,10 +18,11 @@ from tests.lab.gitserver import GitServer
 from tests.lab.health import Health
 from tests.lab.image import Image
 from tests.lab.imds import Imds
-from tests.lab.instance import Instance
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 from tests.lab.network import Network
 from tests.lab.packages import Packages
+from tests.support import programs
+from tests.support.instance import Instance
 
 RECORDS = Path("/run/pyinfra-solo-lab")
 
@@ -31,7 +32,7 @@ class Lab:
     """Use as a context manager. `folder` is made, and removed with all in it at the end."""
 
     folder: Path
-    machines: dict[str, Machine] = field(default_factory=dict)
+    machines: dict[str, BootedMachine] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
     _checkers: dict[str, list[Health]] = field(default_factory=dict)
     _closing: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -39,12 +40,12 @@ class Lab:
     def __enter__(self) -> Lab:
         reason = host.missing()
         if reason:
-            raise host.LabError(reason)
+            raise programs.LabError(reason)
         sweep()
         self.folder.mkdir(parents=True, exist_ok=True)
         # Shared, so that what is unmounted here goes from the namespaces of servers too.
-        host.run(["mount", "--bind", self.folder, self.folder])
-        host.run(["mount", "--make-shared", self.folder])
+        programs.run(["mount", "--bind", self.folder, self.folder])
+        programs.run(["mount", "--make-shared", self.folder])
         self.network = Network(self.folder / "network")
         record = RECORDS / f"{self.network.name}.json"
         _write_record(record, self.network.name, self.folder)
@@ -117,7 +118,7 @@ class Lab:
         disk: Kind = "dir",
         instance: Instance | None = None,
         init: str = "systemd",
-    ) -> Machine:
+    ) -> BootedMachine:
         """Make a machine, off. `root` is a root's name (see roots.py) or an image made over one."""
         image = roots.root(root) if isinstance(root, str) else root
         folder = self.folder / "machines" / name
@@ -127,7 +128,7 @@ class Lab:
         machine.write("/etc/hostname", f"{name}\n")
         return machine
 
-    def clone(self, source: Machine, name: str, instance: Instance | None = None) -> Machine:
+    def clone(self, source: BootedMachine, name: str, instance: Instance | None = None) -> BootedMachine:
         """Make a machine, off, with a copy of another's disk: an AMI made from a running machine.
 
         Its machine-id, host keys and state are the other's; only its address and instance differ.
@@ -141,14 +142,14 @@ class Lab:
             source.thaw()
         return self._add(name, folder, storage, source.init, instance or Instance())
 
-    def _add(self, name: str, folder: Path, disk: Disk, init: str, instance: Instance) -> Machine:
+    def _add(self, name: str, folder: Path, disk: Disk, init: str, instance: Instance) -> BootedMachine:
         link = self.network.link(name)
-        machine = Machine(name, folder, disk, self.network, link, init)
+        machine = BootedMachine(name, folder, disk, self.network, link, init)
         self.imds.put(instance, link.address, link.mac)
         self.machines[name], self.instances[name] = machine, instance
         return machine
 
-    def discard(self, machine: Machine) -> None:
+    def discard(self, machine: BootedMachine) -> None:
         """End a machine and remove all of it; its name may be used again."""
         for checker in self._checkers.pop(machine.name, []):
             checker.stop()
@@ -156,7 +157,7 @@ class Lab:
         shutil.rmtree(machine.folder)
         del self.machines[machine.name], self.instances[machine.name]
 
-    def health(self, machine: Machine, path: str = "/ping.html", *, interval: float = 0.2) -> Health:
+    def health(self, machine: BootedMachine, path: str = "/ping.html", *, interval: float = 0.2) -> Health:
         """Start health checks of a machine; they end with it."""
         checker = Health(machine, path, interval=interval)
         self._checkers.setdefault(machine.name, []).append(checker)
@@ -181,13 +182,13 @@ def sweep() -> None:
         host.unmount_under(Path(left["folder"]))
         for namespace in Path("/run/netns").glob(f"{network}*"):
             _end_processes_in(namespace)
-            host.run(["ip", "netns", "delete", namespace.name], check=False)
+            programs.run(["ip", "netns", "delete", namespace.name], check=False)
         shutil.rmtree(left["folder"], ignore_errors=True)
         record.unlink(missing_ok=True)
 
 
 def _end_processes_in(namespace: Path) -> None:
-    pids = host.run(["ip", "netns", "pids", namespace.name], check=False).stdout.split()
+    pids = programs.run(["ip", "netns", "pids", namespace.name], check=False).stdout.split()
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(pid), 9)

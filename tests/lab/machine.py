@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import host
 from tests.lab.cgroup import Cgroup
 from tests.lab.disk import Disk
-from tests.lab.host import LabError, Result
 from tests.lab.image import ENVIRONMENT, Image, write_script
 from tests.lab.network import Link, Network
+from tests.support import programs
+from tests.support.programs import LabError, Result
 
 NSPAWN = [
     "systemd-nspawn",
@@ -39,7 +39,7 @@ REBOOTED = 133  # nspawn's exit status when the machine asked for a reboot and -
 
 
 @dataclass
-class Machine:
+class BootedMachine:
     """One machine of a lab; off until `power_on`. Names are host names."""
 
     name: str
@@ -96,7 +96,7 @@ class Machine:
                 start_new_session=True,
             )
         self._leader = 0
-        host.wait_for(f"{self.name}'s PID 1", self._find_leader, timeout=20, every=0.01)
+        programs.wait_for(f"{self.name}'s PID 1", self._find_leader, timeout=20, every=0.01)
 
     def _find_leader(self) -> bool:
         nspawn = self._nspawn
@@ -134,7 +134,7 @@ class Machine:
             self.disk.mount()
             enter = ["chroot", str(self.disk.root)]
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        return host.run([*enter, *words, *argv], timeout=timeout, check=check, stdin=given)
+        return programs.run([*enter, *words, *argv], timeout=timeout, check=check, stdin=given)
 
     def read(self, path: str) -> str:
         """Return a file's text. Raises LabError when there is none."""
@@ -159,7 +159,7 @@ class Machine:
         systemd: the state `running`; LabError with the failed units when `degraded`. The others:
         their default runlevel has been entered and its scripts are done.
         """
-        host.wait_for(f"{self.name} to run", self._booted, timeout, every=0.1)
+        programs.wait_for(f"{self.name} to run", self._booted, timeout, every=0.1)
         return time.monotonic() - self.powered_on
 
     def _booted(self) -> bool:
@@ -192,7 +192,7 @@ class Machine:
         if self.is_on:
             self.run("poweroff", timeout=10)
             with contextlib.suppress(LabError):
-                host.wait_for(f"{self.name} off", lambda: not self.is_on, timeout)
+                programs.wait_for(f"{self.name} off", lambda: not self.is_on, timeout)
         self._end()
 
     def reboot(self, timeout: float = 30) -> None:
@@ -203,7 +203,7 @@ class Machine:
 
     def restart_when_off(self, timeout: float = 30) -> None:
         """Wait until it went down by itself, as in a reboot it asked for, and power it on."""
-        host.wait_for(f"{self.name} to go down", lambda: not self.is_on, timeout)
+        programs.wait_for(f"{self.name} to go down", lambda: not self.is_on, timeout)
         self._end()
         self.power_on()
 

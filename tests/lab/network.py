@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab import host
+from tests.support import programs
+from tests.support.imds import IMDS
 
 BRIDGE = "br0"
 BRIDGE_MAC = "02:00:0a:4d:01:01"
 ROUTER = "10.77.0.1"
 DNS = "10.77.0.2"
-IMDS = "169.254.169.254"
 SERVICES = {
     "git.lab": "10.77.0.10",
     "aws.lab": "10.77.0.11",
@@ -63,7 +64,7 @@ class Network:
 
     def up(self) -> None:
         """Make the namespace, the bridge and its addresses, and start dnsmasq."""
-        host.run(["ip", "netns", "add", self.name])
+        programs.run(["ip", "netns", "add", self.name])
         commands = [
             "link set lo up",
             # A bridge without an address of its own takes the lowest of its ports', and so changes it when
@@ -73,10 +74,10 @@ class Network:
             f"addr add {ROUTER}/24 dev {BRIDGE}",
             *(f"addr add {ip}/32 dev {BRIDGE}" for ip in (DNS, IMDS, *SERVICES.values())),
         ]
-        host.run(["ip", "-n", self.name, "-b", "-"], stdin="\n".join(commands).encode())
+        programs.run(["ip", "-n", self.name, "-b", "-"], stdin="\n".join(commands).encode())
         (self.folder / "hosts.d").mkdir(parents=True)
         self._dnsmasq = self.start(self._dnsmasq_command(), self.folder / "dnsmasq.log")
-        host.wait_for("dnsmasq", lambda: self.listens(DNS, 53), timeout=10)
+        programs.wait_for("dnsmasq", lambda: self.listens(DNS, 53), timeout=10)
 
     def _dnsmasq_command(self) -> list[str]:
         return [
@@ -110,7 +111,7 @@ class Network:
             self._dnsmasq.wait(timeout=10)
         for machine in list(self.links):
             self.unlink(machine)
-        host.run(["ip", "netns", "delete", self.name], check=False)
+        programs.run(["ip", "netns", "delete", self.name], check=False)
 
     def entered(self) -> AbstractContextManager[None]:
         """Make this thread's new sockets the lab's inside the block."""
@@ -160,7 +161,7 @@ class Network:
         if not lease.exists():
             lease.write_text(f"{link.mac},{link.address},{machine}\n")
         there = link.namespace.name
-        host.run(["ip", "netns", "add", there])
+        programs.run(["ip", "netns", "add", there])
         peer = f"peer name eth0 address {link.mac} netns {there}"
         commands = [
             f"link add {link.port} type veth {peer}",
@@ -169,15 +170,15 @@ class Network:
             # A health check must not wait for ARP to give up on a machine that is off.
             f"neigh replace {link.address} lladdr {link.mac} dev {BRIDGE} nud permanent",
         ]
-        host.run(["ip", "-n", self.name, "-b", "-"], stdin="\n".join(commands).encode())
+        programs.run(["ip", "-n", self.name, "-b", "-"], stdin="\n".join(commands).encode())
         return link
 
     def unlink(self, machine: str) -> None:
         """Remove a machine's cable; its address stays its own."""
         link = self.links.get(machine)
         if link is not None and link.namespace.exists():
-            host.run(["ip", "-n", self.name, "link", "delete", link.port], check=False)
-            host.run(["ip", "netns", "delete", link.namespace.name], check=False)
+            programs.run(["ip", "-n", self.name, "link", "delete", link.port], check=False)
+            programs.run(["ip", "netns", "delete", link.namespace.name], check=False)
 
     def plug(self, machine: str, *, into: bool = True) -> None:
         """Plug a machine's cable in, or pull it; holds over power-offs too."""
@@ -192,4 +193,4 @@ class Network:
 
     def ip(self, *words: str) -> None:
         """Run ip(8) inside."""
-        host.run(["ip", "-n", self.name, *words])
+        programs.run(["ip", "-n", self.name, *words])

@@ -14,10 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.lab import host, roots
-from tests.lab.image import Chroot, Image, cache_folder, digest, fresh_folder, locked
+from tests.lab import roots
+from tests.lab.image import Chroot, Image, digest, fresh_folder, locked
 from tests.lab.network import SERVICES, Network
-from tests.lab.web import Answer, Asked, Faults, WebServer
+from tests.support import programs
+from tests.support.cache import cache_folder
+from tests.support.web import Answer, Asked, Faults, WebServer
 
 APT, PYPI = "apt.lab", "pypi.lab"
 
@@ -50,7 +52,7 @@ def _index(folder: Path) -> str:
     """Return the Packages file of a flat repository without sources (Debian wiki, RepositoryFormat)."""
     stanzas = []
     for deb in sorted(folder.glob("*.deb")):
-        control = host.run(["dpkg-deb", "--field", deb]).stdout.strip()
+        control = programs.run(["dpkg-deb", "--field", deb]).stdout.strip()
         data = deb.read_bytes()
         sha = hashlib.sha256(data).hexdigest()
         stanzas.append(f"{control}\nFilename: ./{deb.name}\nSize: {len(data)}\nSHA256: {sha}\n")
@@ -71,7 +73,7 @@ def wheels(requirements: str, *, python: str = "3.11") -> Path:
             out = building / "out"
             options = ["--only-binary=:all:", f"--python-version={python}", "--quiet"]
             words = ["download", *options, "--dest", str(out), "--requirement", str(asked)]
-            host.run([*_pip(), *words], timeout=600)
+            programs.run([*_pip(), *words], timeout=600)
             out.rename(folder)
             shutil.rmtree(building)
     return folder
@@ -82,9 +84,9 @@ def _pip() -> list[str]:
     pythons = [sys.executable, beside, "python3"]
     candidates = [[python, "-m", "pip"] for python in pythons]
     for candidate in candidates:
-        if shutil.which(candidate[0]) and host.run([*candidate, "--version"], check=False).ok:
+        if shutil.which(candidate[0]) and programs.run([*candidate, "--version"], check=False).ok:
             return candidate
-    raise host.LabError("wheels are downloaded by pip: run tests/prepare.sh")
+    raise programs.LabError("wheels are downloaded by pip: run tests/prepare.sh")
 
 
 @dataclass

@@ -7,20 +7,20 @@ from typing import Any
 
 from tests.lab.asking import gate_is_open
 from tests.lab.fleet import solo, status
-from tests.lab.host import LabError, wait_for
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.programs import LabError, wait_for
 
 SOON = 30.0
 """Seconds in which a run that was begun has failed: a bound, not a measure."""
 
 
-def last_run(machine: Machine) -> str:
+def last_run(machine: BootedMachine) -> str:
     """Return the id of the last run, '' before the first."""
     last = status(machine)["last_run"]
     return str(last["run"]) if last else ""
 
 
-def why(machine: Machine, *, not_by: str = "", skip: int = 0) -> dict[str, Any]:
+def why(machine: BootedMachine, *, not_by: str = "", skip: int = 0) -> dict[str, Any]:
     """Return the report of a boot run that failed and closed the gate; check that status and journal agree.
 
     not_by: the id of a run that does not count. skip: length of the journal before the run.
@@ -38,7 +38,7 @@ def why(machine: Machine, *, not_by: str = "", skip: int = 0) -> dict[str, Any]:
     return written
 
 
-def _failed(machine: Machine, not_by: str) -> dict[str, Any]:
+def _failed(machine: BootedMachine, not_by: str) -> dict[str, Any]:
     """Return `status --json` between the end of a failed run and the next try."""
     found: dict[str, Any] = {}
 
@@ -56,7 +56,7 @@ def _failed(machine: Machine, not_by: str) -> dict[str, Any]:
     return found
 
 
-def _on_the_page(machine: Machine, last: dict[str, Any]) -> bool:
+def _on_the_page(machine: BootedMachine, last: dict[str, Any]) -> bool:
     code, page, _ = solo(machine, "status")
     wanted = (
         f": {last['error']}",
@@ -66,18 +66,18 @@ def _on_the_page(machine: Machine, last: dict[str, Any]) -> bool:
     return code == 1 and all(words in page for words in wanted)
 
 
-def _in_the_journal(machine: Machine, reason: str, code: int, skip: int) -> bool:
+def _in_the_journal(machine: BootedMachine, reason: str, code: int, skip: int) -> bool:
     """Tell whether the run has logged the reason, and systemd the exit status."""
     journal = machine.journal("pyinfra-solo", boot=True)[skip:]
     return f"pyinfra-solo: {reason}" in journal and f"code=exited, status={code}/" in journal
 
 
-def tries_no_more(machine: Machine) -> bool:
+def tries_no_more(machine: BootedMachine) -> bool:
     """Tell whether the unit has failed for good: one that will be retried is `activating`."""
     wait_for("the unit's end", lambda: _state(machine) == "failed", SOON)
     shown = machine.run("systemctl show -p NRestarts --value pyinfra-solo", check=True)
     return shown.stdout.strip() == "0"
 
 
-def _state(machine: Machine) -> str:
+def _state(machine: BootedMachine) -> str:
     return machine.run("systemctl is-failed pyinfra-solo").stdout.strip()

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.lab import host
-from tests.lab.image import Chroot, Image, cache_folder, digest, fresh_folder, locked, make_image
+from tests.lab.image import Chroot, Image, digest, fresh_folder, locked, make_image
+from tests.support import programs
+from tests.support.cache import cache_folder
 
 SUITES = {"bookworm", "bookworm-updates", "bookworm-security"}
 
@@ -97,7 +99,7 @@ def debian_sources() -> str:
             if line.startswith("deb ") and len(words) > 1 and words[1] in SUITES:
                 lines.append(line)
     if not lines:
-        raise host.LabError("/etc/apt names no source of Debian 12 (bookworm) to build roots from")
+        raise programs.LabError("/etc/apt names no source of Debian 12 (bookworm) to build roots from")
     return "\n".join(dict.fromkeys(lines)) + "\n"
 
 
@@ -152,7 +154,7 @@ def _mmdebstrap(building: Path) -> None:
         str(building / "root"),
         str(sources),
     ]
-    host.run(command, timeout=900)
+    programs.run(command, timeout=900)
 
 
 def apt_folders() -> Path:

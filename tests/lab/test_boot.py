@@ -11,7 +11,7 @@ from tests.lab.asking import before_opening, gate_is_open, opened_at, page, stat
 from tests.lab.fleet import Fleet, changed, report, solo, status, wait_for_exit
 from tests.lab.health import Health
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 
 pytestmark = pytest.mark.lab
 
@@ -39,7 +39,7 @@ def booted(lab: Lab, fleet: Fleet) -> Iterator[dict[str, Health]]:
 
 
 @pytest.fixture
-def web1(booted: dict[str, Health]) -> Machine:
+def web1(booted: dict[str, Health]) -> BootedMachine:
     """The web by its tags."""
     booted["web1"].wait_for_200()
     return booted["web1"].machine
@@ -57,7 +57,7 @@ def test_the_first_200_comes_after_the_gate_opened(booted: dict[str, Health], na
     assert first >= opened_at(health.machine)
 
 
-def test_a_successful_boot_runs_all_stations_and_opens_the_gate_last(web1: Machine) -> None:
+def test_a_successful_boot_runs_all_stations_and_opens_the_gate_last(web1: BootedMachine) -> None:
     stations = report(web1)["stations"]
     assert [station["name"] for station in stations] == LINE
     assert {station["outcome"] for station in stations} == {"ok"}
@@ -73,25 +73,25 @@ def test_a_security_group_gives_the_role_that_roles_toml_maps_it_to(booted: dict
     assert "'shop-web' ('*-web' in roles/roles.toml)" in detail[0]
 
 
-def test_the_health_file_says_ok_and_forbids_caching(web1: Machine) -> None:
+def test_the_health_file_says_ok_and_forbids_caching(web1: BootedMachine) -> None:
     for host in ("", "10.77.0.20", "shop.example.com", "_"):
         answer = page(web1, "/ping.html", host=host)
         assert (answer.status, answer.body) == (200, "ok"), host
         assert answer.headers["cache-control"] == "no-store"
 
 
-def test_the_gates_other_files_are_not_served(web1: Machine) -> None:
+def test_the_gates_other_files_are_not_served(web1: BootedMachine) -> None:
     for path in ("/statement.json", "/closed.json", "/ping.html/..%2fstatement.json"):
         assert page(web1, path).status == 404, path
 
 
-def test_nginx_serves_the_app_from_the_wanted_release(fleet: Fleet, web1: Machine) -> None:
+def test_nginx_serves_the_app_from_the_wanted_release(fleet: Fleet, web1: BootedMachine) -> None:
     answer = page(web1, "/", host="shop.example.com")
     assert answer.status == 200
     assert json.loads(answer.body)["release"] == fleet.app.tip()[:12]
 
 
-def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, web1: Machine) -> None:
+def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, web1: BootedMachine) -> None:
     last, now, vouched = report(web1), status(web1), statement(web1)
     instance = fleet.lab.instances["web1"].id
     assert now["ready"]
@@ -114,7 +114,7 @@ def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, 
         assert word in page_of_status
 
 
-def events(machine: Machine, run: str, kind: str) -> list[dict[str, str]]:
+def events(machine: BootedMachine, run: str, kind: str) -> list[dict[str, str]]:
     """Return the events of one kind from a run's events file."""
     text = machine.read(f"/var/lib/pyinfra-solo/reports/{run}.events")
     lines = [json.loads(line) for line in text.splitlines()]
@@ -133,7 +133,7 @@ def test_a_worker_without_a_port_opens_its_gate_by_its_checks(booted: dict[str, 
 
 @pytest.mark.parametrize("how", ["reboot", "power"])
 def test_a_second_boot_changes_nothing_and_opens_only_when_judged(
-    booted: dict[str, Health], web1: Machine, how: str
+    booted: dict[str, Health], web1: BootedMachine, how: str
 ) -> None:
     health, first = booted["web1"], report(web1)
     if how == "reboot":
@@ -155,7 +155,7 @@ AT_ONCE = "[Service]\nExecStartPre=\nExecStart=\nExecStart=/bin/true\n"
 """In apt-daily.service: all that decides whether it may start, and nothing of what it would download."""
 
 
-def test_unattended_upgrades_start_in_service_but_not_during_a_run(web1: Machine) -> None:
+def test_unattended_upgrades_start_in_service_but_not_during_a_run(web1: BootedMachine) -> None:
     web1.write("/run/systemd/system/apt-daily.service.d/90-lab.conf", AT_ONCE)
     web1.run("systemctl daemon-reload", check=True)
     start = "systemctl start apt-daily.service"
@@ -169,6 +169,6 @@ def test_unattended_upgrades_start_in_service_but_not_during_a_run(web1: Machine
     assert web1.run(result).stdout.strip() == "success"
 
 
-def test_a_machine_in_service_has_no_failed_unit_and_no_waiting_job(web1: Machine) -> None:
+def test_a_machine_in_service_has_no_failed_unit_and_no_waiting_job(web1: BootedMachine) -> None:
     web1.wait_running()
     assert web1.run("systemctl list-jobs --no-legend").stdout.strip() in ("", "No jobs running.")

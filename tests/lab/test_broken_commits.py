@@ -10,10 +10,10 @@ import pytest
 from tests.lab.asking import drop_in, gate_file, gate_is_open, ops_with, page, statement
 from tests.lab.fleet import HERE, Fleet, report, solo, status
 from tests.lab.health import Health
-from tests.lab.host import wait_for
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 from tests.lab.reasons import SOON, last_run, tries_no_more, why
+from tests.support.programs import wait_for
 from tests.support.wheels import ZERO, wheel
 
 pytestmark = pytest.mark.lab
@@ -168,7 +168,7 @@ def served(lab: Lab, fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def broken1(fleet: Fleet, served: Health) -> Machine:
+def broken1(fleet: Fleet, served: Health) -> BootedMachine:
     """The machine, in service at a good commit."""
     mended(fleet)
     if not gate_is_open(served.machine):
@@ -182,7 +182,7 @@ def mended(fleet: Fleet) -> str:
     return ops_with(fleet, BRANCH, {**GOOD}, "as it should be")
 
 
-def booted(machine: Machine, health: Health) -> int:
+def booted(machine: BootedMachine, health: Health) -> int:
     """Begin a boot run; from where on the balancer must not see a 200."""
     machine.run("systemctl restart pyinfra-solo", check=True)
     health.wait_until_not_200()
@@ -191,7 +191,7 @@ def booted(machine: Machine, health: Health) -> int:
 
 @pytest.mark.parametrize("kind", TABLE)
 def test_a_broken_commit_keeps_the_gate_closed_until_a_good_one_follows(
-    fleet: Fleet, served: Health, broken1: Machine, kind: str
+    fleet: Fleet, served: Health, broken1: BootedMachine, kind: str
 ) -> None:
     case, before, skip = TABLE[kind], last_run(broken1), len(broken1.journal("pyinfra-solo", boot=True))
     sha = ops_with(fleet, BRANCH, {**case.files}, kind)
@@ -211,7 +211,7 @@ def test_a_broken_commit_keeps_the_gate_closed_until_a_good_one_follows(
     assert statement(broken1)["sha"] == good
 
 
-def bring_back(machine: Machine, how: str) -> None:
+def bring_back(machine: BootedMachine, how: str) -> None:
     """Do what an operator has to do after a good commit; nothing where the unit retries."""
     if how == "run":
         code, _, stderr = solo(machine, "run")
@@ -225,7 +225,7 @@ def bring_back(machine: Machine, how: str) -> None:
 
 @pytest.mark.parametrize("kind", ["a syntax error in deploy.py", "a misspelt value"])
 def test_a_run_that_fails_before_a_change_leaves_the_machine_in_service(
-    fleet: Fleet, served: Health, broken1: Machine, kind: str
+    fleet: Fleet, served: Health, broken1: BootedMachine, kind: str
 ) -> None:
     case, vouched, gate, since = TABLE[kind], statement(broken1), gate_file(broken1), served.mark()
     ops_with(fleet, BRANCH, {**case.files}, kind)
@@ -249,7 +249,7 @@ TAKES_OUT = {
 
 @pytest.mark.parametrize("kind", TAKES_OUT)
 def test_a_run_that_fails_after_a_change_takes_the_machine_out(
-    fleet: Fleet, served: Health, broken1: Machine, kind: str
+    fleet: Fleet, served: Health, broken1: BootedMachine, kind: str
 ) -> None:
     case = TABLE[kind]
     ops_with(fleet, BRANCH, {**case.files, **TAKES_OUT[kind]}, kind)

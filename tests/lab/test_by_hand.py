@@ -20,9 +20,9 @@ from tests.lab.asking import (
 )
 from tests.lab.fleet import Fleet, report, solo, status, wait_for_exit
 from tests.lab.health import Health
-from tests.lab.host import Result, wait_for
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.programs import Result, wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -41,7 +41,7 @@ def served(lab: Lab, fleet: Fleet) -> Iterator[Health]:
 
 
 @pytest.fixture
-def hand1(served: Health) -> Machine:
+def hand1(served: Health) -> BootedMachine:
     """The machine, in service."""
     served.wait_for_200()
     return served.machine
@@ -58,7 +58,7 @@ def statuses(health: Health, since: int) -> list[int]:
     return [one for number, one in enumerate(found) if number == 0 or found[number - 1] != one]
 
 
-def test_a_run_with_nothing_to_do_leaves_the_gate_as_it_is(served: Health, hand1: Machine) -> None:
+def test_a_run_with_nothing_to_do_leaves_the_gate_as_it_is(served: Health, hand1: BootedMachine) -> None:
     before, vouched, since = gate_file(hand1), statement(hand1), served.mark()
     code, _, stderr = solo(hand1, "run", "--detailed-exitcodes")
     assert code == 0, stderr
@@ -69,7 +69,7 @@ def test_a_run_with_nothing_to_do_leaves_the_gate_as_it_is(served: Health, hand1
     assert statuses(served, since) == [200], served.story(since)
 
 
-def test_a_plan_shows_the_changes_of_a_commit_and_makes_none(fleet: Fleet, hand1: Machine) -> None:
+def test_a_plan_shows_the_changes_of_a_commit_and_makes_none(fleet: Fleet, hand1: BootedMachine) -> None:
     assert solo(hand1, "plan")[0] == 0
     motd(fleet, "planned")
     before, gate, last = listing(hand1, "/etc", "/srv"), gate_file(hand1), report(hand1)
@@ -82,7 +82,7 @@ def test_a_plan_shows_the_changes_of_a_commit_and_makes_none(fleet: Fleet, hand1
 
 
 def test_a_run_closes_the_gate_before_a_change_and_opens_it_when_judged(
-    fleet: Fleet, served: Health, hand1: Machine
+    fleet: Fleet, served: Health, hand1: BootedMachine
 ) -> None:
     sha, since = motd(fleet, "changed", SLOW.format(seconds=1)), served.mark()
     code, _, stderr = solo(hand1, "run", "--detailed-exitcodes")
@@ -95,7 +95,7 @@ def test_a_run_closes_the_gate_before_a_change_and_opens_it_when_judged(
     assert solo(hand1, "run", "--detailed-exitcodes")[0] == 0
 
 
-def test_a_gate_closed_by_hand_opens_only_when_the_checks_pass(fleet: Fleet, hand1: Machine) -> None:
+def test_a_gate_closed_by_hand_opens_only_when_the_checks_pass(fleet: Fleet, hand1: BootedMachine) -> None:
     assert solo(hand1, "gate", "status")[:2] == (0, "open: converged and judged\n")
     assert solo(hand1, "gate", "close", "--reason", "a core dump is read")[:2] == (0, "closed\n")
     assert page(hand1, "/ping.html").status == 503
@@ -113,7 +113,7 @@ def test_a_gate_closed_by_hand_opens_only_when_the_checks_pass(fleet: Fleet, han
     assert page(hand1, "/ping.html").status == 200
 
 
-def in_background(machine: Machine, *words: str) -> tuple[threading.Thread, list[Result]]:
+def in_background(machine: BootedMachine, *words: str) -> tuple[threading.Thread, list[Result]]:
     """`pyinfra-solo` with these words, at work in the machine."""
     results: list[Result] = []
     thread = threading.Thread(target=lambda: results.append(machine.run(["pyinfra-solo", *words])))
@@ -121,12 +121,12 @@ def in_background(machine: Machine, *words: str) -> tuple[threading.Thread, list
     return thread, results
 
 
-def at_the_slow_thing(machine: Machine) -> None:
+def at_the_slow_thing(machine: BootedMachine) -> None:
     """Wait until a run has come to the slow operation."""
     wait_for("the slow thing", lambda: machine.run("pgrep -f '[s]low-thing'").ok, timeout=30)
 
 
-def test_a_second_run_waits_and_names_the_run_that_holds_the_lock(fleet: Fleet, hand1: Machine) -> None:
+def test_a_second_run_waits_and_names_the_run_that_holds_the_lock(fleet: Fleet, hand1: BootedMachine) -> None:
     motd(fleet, "locked", SLOW.format(seconds=3))
     thread, results = in_background(hand1, "run")
     at_the_slow_thing(hand1)
@@ -148,7 +148,7 @@ def test_a_second_run_waits_and_names_the_run_that_holds_the_lock(fleet: Fleet, 
 
 
 def test_a_killed_run_leaves_the_gate_closed_and_its_unit_restarts(
-    fleet: Fleet, served: Health, hand1: Machine
+    fleet: Fleet, served: Health, hand1: BootedMachine
 ) -> None:
     motd(fleet, "killed", SLOW.format(seconds=3))
     hand1.run("systemctl restart --no-block pyinfra-solo", check=True)
@@ -164,7 +164,7 @@ def test_a_killed_run_leaves_the_gate_closed_and_its_unit_restarts(
     assert int(hand1.run("systemctl show --value -p NRestarts pyinfra-solo").stdout) == 1
 
 
-def test_stopping_the_unit_ends_every_process_of_the_run(fleet: Fleet, hand1: Machine) -> None:
+def test_stopping_the_unit_ends_every_process_of_the_run(fleet: Fleet, hand1: BootedMachine) -> None:
     motd(fleet, "stopped", SLOW.format(seconds=600))
     hand1.run("systemctl restart --no-block pyinfra-solo", check=True)
     at_the_slow_thing(hand1)

@@ -11,7 +11,7 @@ from tests.lab.asking import listing, ops_with, page
 from tests.lab.fleet import HERE, Fleet, changed, report, solo, wait_for_exit
 from tests.lab.health import Health
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 from tests.support.wheels import wheel
 
 pytestmark = pytest.mark.lab
@@ -20,7 +20,7 @@ BASE = "roles/base/__init__.py"
 IMPORT = "import greeting\n\nassert greeting.__version__ == '1.0'\n"
 
 
-def rebooted(machine: Machine, health: Health) -> None:
+def rebooted(machine: BootedMachine, health: Health) -> None:
     """The next boot, to the end of its run."""
     machine.reboot()
     wait_for_exit(machine, 0)
@@ -57,7 +57,7 @@ def test_the_next_boot_has_the_packages_a_commit_adds_to_the_lock_file(
     assert changed(machine) == [], "a runtime that was made is found again, without its source"
 
 
-def runtimes(machine: Machine) -> set[str]:
+def runtimes(machine: BootedMachine) -> set[str]:
     """The runtimes that were made on the machine."""
     return set(machine.run("ls /var/lib/pyinfra-solo/runtimes").stdout.split())
 
@@ -81,12 +81,12 @@ def test_the_next_boot_uses_the_engine_of_the_commit(fleet: Fleet) -> None:
     assert listing(machine, "/opt/pyinfra-solo/engine") == baked
 
 
-def releases(machine: Machine) -> set[str]:
+def releases(machine: BootedMachine) -> set[str]:
     """The ids of the releases that are kept."""
     return set(machine.run("ls /srv/shop/releases").stdout.split())
 
 
-def current(machine: Machine) -> dict[str, object]:
+def current(machine: BootedMachine) -> dict[str, object]:
     """Return the release that answers, and its process."""
     found: dict[str, object] = json.loads(page(machine, "/").body)
     return found

@@ -14,11 +14,11 @@ from tests.lab import roots
 from tests.lab.asking import deploy_with, drop_in, gate_is_open, ops_with
 from tests.lab.fleet import Fleet, baked, report, solo, wait_for_exit
 from tests.lab.health import Health
-from tests.lab.host import wait_for
 from tests.lab.imds import Imds
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 from tests.lab.reasons import why
+from tests.support.programs import wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -32,7 +32,7 @@ FAILS = 'server.shell(name="the leaf is raked", commands=["exit 3"])'
 
 
 @pytest.fixture(scope="module")
-def web(lab: Lab, fleet: Fleet) -> Iterator[Machine]:
+def web(lab: Lab, fleet: Fleet) -> Iterator[BootedMachine]:
     """A web that has been in service once, off: its disk holds a checkout, and its next boot is short."""
     machine = fleet.machine("faulty1")
     drop_in(machine, SOON)
@@ -43,20 +43,20 @@ def web(lab: Lab, fleet: Fleet) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def off(web: Machine) -> Iterator[Machine]:
+def off(web: BootedMachine) -> Iterator[BootedMachine]:
     """The same, off before a test and after it."""
     yield web
     web.kill()
 
 
-def fresh(fleet: Fleet, name: str, settings: str | None = None) -> Machine:
+def fresh(fleet: Fleet, name: str, settings: str | None = None) -> BootedMachine:
     """A machine that has never been on, with a unit that tries again at once."""
     machine = fleet.machine(name, settings=settings)
     drop_in(machine, SOON)
     return machine
 
 
-def ready(fleet: Fleet, machine: Machine) -> Any:
+def ready(fleet: Fleet, machine: BootedMachine) -> Any:
     """The report of the run that brought it into service."""
     fleet.in_service(machine)
     return wait_for_exit(machine, 0)
@@ -88,7 +88,9 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_failing_metadata_service_is_waited_for(lab: Lab, fleet: Fleet, off: Machine, kind: str) -> None:
+def test_a_failing_metadata_service_is_waited_for(
+    lab: Lab, fleet: Fleet, off: BootedMachine, kind: str
+) -> None:
     fault = FAULTS[kind]
     fault.begin(lab.imds)
     mending = threading.Timer(AWHILE if fault.end else 0, fault.end or (lambda _imds: None), [lab.imds])
@@ -102,7 +104,9 @@ def test_a_failing_metadata_service_is_waited_for(lab: Lab, fleet: Fleet, off: M
     assert all(wait["seconds"] > 0 and wait["what"] for wait in waits)
 
 
-def test_a_slow_metadata_service_is_waited_for_without_a_retry(lab: Lab, fleet: Fleet, off: Machine) -> None:
+def test_a_slow_metadata_service_is_waited_for_without_a_retry(
+    lab: Lab, fleet: Fleet, off: BootedMachine
+) -> None:
     lab.imds.faults.delay = 3.0
     asked = len(lab.imds.requests(off.address))
     off.power_on()
@@ -112,7 +116,7 @@ def test_a_slow_metadata_service_is_waited_for_without_a_retry(lab: Lab, fleet: 
     assert not station(run, "identify")["waits"]
 
 
-def test_a_lost_metadata_token_is_renewed(lab: Lab, fleet: Fleet, off: Machine) -> None:
+def test_a_lost_metadata_token_is_renewed(lab: Lab, fleet: Fleet, off: BootedMachine) -> None:
     lab.imds.faults.delay = 0.3
     asked = len(lab.imds.requests(off.address))
     off.power_on()
@@ -125,7 +129,7 @@ def test_a_lost_metadata_token_is_renewed(lab: Lab, fleet: Fleet, off: Machine) 
     assert [request.method for request in requests].count("PUT") == 2
 
 
-def test_a_metadata_service_without_tokens_is_refused(lab: Lab, fleet: Fleet, off: Machine) -> None:
+def test_a_metadata_service_without_tokens_is_refused(lab: Lab, fleet: Fleet, off: BootedMachine) -> None:
     lab.imds.version_1_only = True
     off.power_on()
     run = why(off)
@@ -154,7 +158,7 @@ def test_a_machine_without_metadata_takes_no_traffic(lab: Lab, fleet: Fleet) -> 
     ready(fleet, machine)
 
 
-def test_a_machine_without_git_boots_from_its_disk_and_says_so(fleet: Fleet, off: Machine) -> None:
+def test_a_machine_without_git_boots_from_its_disk_and_says_so(fleet: Fleet, off: BootedMachine) -> None:
     fleet.lab.git.stop()
     run = ready(fleet, off)
     assert run["source"] == "disk"
@@ -163,7 +167,7 @@ def test_a_machine_without_git_boots_from_its_disk_and_says_so(fleet: Fleet, off
     assert "from disk" in solo(off, "status")[1]
 
 
-def test_a_git_server_that_never_answers_is_given_up_in_time(fleet: Fleet, off: Machine) -> None:
+def test_a_git_server_that_never_answers_is_given_up_in_time(fleet: Fleet, off: BootedMachine) -> None:
     off.write("/etc/pyinfra-solo/config.toml", fleet.settings(within=2.0), 0o600)
     fleet.lab.git.hang()
     run = ready(fleet, off)
@@ -212,7 +216,7 @@ def test_an_ssh_remote_is_read_with_the_deploy_key_from_the_pinned_host(fleet: F
     assert run["sha"] == fleet.sha
 
 
-def test_a_machine_without_git_takes_the_commit_its_fallback_names(fleet: Fleet, off: Machine) -> None:
+def test_a_machine_without_git_takes_the_commit_its_fallback_names(fleet: Fleet, off: BootedMachine) -> None:
     """The newest commit that was fetched fails; the last good one is an older one."""
 
     def run(policy: str) -> tuple[int, Any]:

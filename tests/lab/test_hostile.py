@@ -10,9 +10,9 @@ import pytest
 
 from tests.lab.asking import STATEMENT, deploy_with, drop_in, gate_is_open, ops_with, page, web
 from tests.lab.fleet import Fleet, changed, report, solo, status, wait_for_exit
-from tests.lab.host import wait_for
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.programs import wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -38,7 +38,7 @@ NOTHING = {"Role": "nothing-known", "Stage": "production"}
 
 
 @pytest.fixture(scope="module")
-def odd1(lab: Lab, fleet: Fleet) -> Iterator[Machine]:
+def odd1(lab: Lab, fleet: Fleet) -> Iterator[BootedMachine]:
     """A machine that has tried to boot as nothing known; its tags are changed by each test."""
     machine = fleet.machine("odd1", tags=NOTHING)
     machine.power_on()
@@ -48,7 +48,7 @@ def odd1(lab: Lab, fleet: Fleet) -> Iterator[Machine]:
 
 
 def booted_as(
-    machine: Machine, lab: Lab, tags: dict[str, str], groups: list[str] | None = None
+    machine: BootedMachine, lab: Lab, tags: dict[str, str], groups: list[str] | None = None
 ) -> dict[str, object]:
     """The report of a boot run with these tags, which must have failed with exit status 12."""
     instance = lab.instances[machine.name]
@@ -63,14 +63,14 @@ def booted_as(
     return found
 
 
-def ended(machine: Machine, before: str) -> bool:
+def ended(machine: BootedMachine, before: str) -> bool:
     """Tell whether a run after the one called `before` has ended, and its unit will not retry."""
     found = report(machine)
     state = machine.run("systemctl is-failed pyinfra-solo").stdout
     return found["run"] != before and found["outcome"] == "failed" and state == "failed\n"
 
 
-def must_be_readable(machine: Machine) -> None:
+def must_be_readable(machine: BootedMachine) -> None:
     """Check that status, journal and console hold no character that a terminal would obey."""
     shown = solo(machine, "status")[1].splitlines()
     shown += machine.run("journalctl -b -q -o cat --no-pager -t pyinfra-solo").stdout.splitlines()
@@ -84,7 +84,7 @@ def must_be_readable(machine: Machine) -> None:
 @pytest.mark.parametrize("tag", ["Role", "Stage"])
 @pytest.mark.parametrize("kind", TAGS)
 def test_a_tag_with_odd_text_is_refused_with_a_readable_reason(
-    lab: Lab, odd1: Machine, kind: str, tag: str
+    lab: Lab, odd1: BootedMachine, kind: str, tag: str
 ) -> None:
     found = booted_as(odd1, lab, {"Role": "web", "Stage": "production", tag: TAGS[kind]})
     assert f"from the tag {tag}" in str(found["error"])
@@ -92,18 +92,18 @@ def test_a_tag_with_odd_text_is_refused_with_a_readable_reason(
     assert not odd1.exists("/root/owned")
 
 
-def test_console_journal_and_status_stay_readable(odd1: Machine) -> None:
+def test_console_journal_and_status_stay_readable(odd1: BootedMachine) -> None:
     must_be_readable(odd1)
     assert status(odd1)["last_run"]["exit_code"] == 12
 
 
-def test_an_unused_tag_may_hold_any_text(lab: Lab, odd1: Machine) -> None:
+def test_an_unused_tag_may_hold_any_text(lab: Lab, odd1: BootedMachine) -> None:
     found = booted_as(odd1, lab, {**NOTHING, "Name": TAGS["256 of all kinds"]})
     assert "There is no role 'nothing-known'" in str(found["error"])
     must_be_readable(odd1)
 
 
-def test_a_misspelt_role_or_stage_is_answered_with_the_right_name(lab: Lab, odd1: Machine) -> None:
+def test_a_misspelt_role_or_stage_is_answered_with_the_right_name(lab: Lab, odd1: BootedMachine) -> None:
     error = str(booted_as(odd1, lab, {"Role": "wbe", "Stage": "production"})["error"])
     assert "There is no role 'wbe'" in error
     assert "Did you mean 'web'?" in error
@@ -112,7 +112,7 @@ def test_a_misspelt_role_or_stage_is_answered_with_the_right_name(lab: Lab, odd1
     assert "Did you mean 'production'?" in error
 
 
-def test_several_roles_of_security_groups_are_all_named(lab: Lab, odd1: Machine) -> None:
+def test_several_roles_of_security_groups_are_all_named(lab: Lab, odd1: BootedMachine) -> None:
     groups = ["default", "shop-web", "batch-worker"]
     error = str(booted_as(odd1, lab, {"Stage": "production"}, groups)["error"])
     assert error.startswith("This machine has several roles: ")
@@ -125,7 +125,7 @@ def test_several_roles_of_security_groups_are_all_named(lab: Lab, odd1: Machine)
     assert "maps none of its security groups (default). Roles here: base, web, worker." in error
 
 
-def test_a_corrected_tag_brings_the_machine_into_service(fleet: Fleet, lab: Lab, odd1: Machine) -> None:
+def test_a_corrected_tag_brings_the_machine_into_service(fleet: Fleet, lab: Lab, odd1: BootedMachine) -> None:
     lab.instances[odd1.name].tags = {"Role": "web", "Stage": "production"}
     odd1.run("systemctl restart pyinfra-solo", check=True)
     fleet.in_service(odd1)
@@ -173,7 +173,7 @@ def test_a_full_disk_is_named_and_space_on_it_mends_the_machine(fleet: Fleet, fo
     assert status(machine)["last_run"]["outcome"] == "ready"
 
 
-def failed(machine: Machine) -> bool:
+def failed(machine: BootedMachine) -> bool:
     """Tell whether the last run is known, and has failed."""
     code, output, _ = solo(machine, "status", "--json")
     last = json.loads(output)["last_run"] if code in (0, 1) and output else None

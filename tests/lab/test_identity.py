@@ -9,10 +9,10 @@ import pytest
 from tests.lab.asking import before_opening, drop_in, gate_is_open, statement, web
 from tests.lab.aws import ADDRESS
 from tests.lab.fleet import Fleet, report, status, wait_for_exit
-from tests.lab.instance import Instance
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
-from tests.lab.web import Answer, WebServer
+from tests.lab.machine import BootedMachine
+from tests.support.instance import Instance
+from tests.support.web import Answer, WebServer
 
 pytestmark = pytest.mark.lab
 
@@ -23,12 +23,12 @@ operation.</Message></Error></Errors><RequestID>ea966190-f9aa-478e-9ede-example<
 HERE = '\n[machine]\nrole = "web"\nstage = "staging"\n'
 
 
-def asks(machine: Machine, endpoint: str) -> None:
+def asks(machine: BootedMachine, endpoint: str) -> None:
     """The machine's boot run takes this for AWS; a run that failed is soon tried again."""
     drop_in(machine, f"[Service]\nEnvironment=AWS_ENDPOINT_URL={endpoint}\nRestartSec=1s\n")
 
 
-def detail(machine: Machine) -> str:
+def detail(machine: BootedMachine) -> str:
     """Return the details of station identify in the last run."""
     stations = report(machine)["stations"]
     return "\n".join(next(one["detail"] for one in stations if one["name"] == "identify"))

@@ -10,11 +10,11 @@ import pytest
 from tests.lab.asking import SLOW, before_opening, deploy_with, gate_is_open, ops_with, page, web
 from tests.lab.fleet import Fleet, baked, changed, report, solo, status, wait_for_exit
 from tests.lab.health import Health
-from tests.lab.host import wait_for
 from tests.lab.image import Image
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 from tests.lab.roots import root
+from tests.support.programs import wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -50,13 +50,15 @@ def served(lab: Lab, fleet: Fleet, old: Image, init: str) -> Iterator[Health]:
 
 
 @pytest.fixture
-def machine(served: Health) -> Machine:
+def machine(served: Health) -> BootedMachine:
     """The machine, in service."""
     served.wait_for_200()
     return served.machine
 
 
-def test_a_boot_answers_200_only_after_its_gate_opened(served: Health, machine: Machine, init: str) -> None:
+def test_a_boot_answers_200_only_after_its_gate_opened(
+    served: Health, machine: BootedMachine, init: str
+) -> None:
     assert machine.read("/proc/1/comm") == "init\n"
     assert machine.run("command -v openrc").ok == (init == "openrc")
     before = before_opening(machine, served)
@@ -67,7 +69,7 @@ def test_a_boot_answers_200_only_after_its_gate_opened(served: Health, machine: 
     assert machine.run(f"{OURS}-fence status").ok
 
 
-def test_a_second_boot_changes_nothing(served: Health, machine: Machine) -> None:
+def test_a_second_boot_changes_nothing(served: Health, machine: BootedMachine) -> None:
     machine.reboot()
     since = served.mark()
     wait_for_exit(machine, 0)
@@ -77,7 +79,7 @@ def test_a_second_boot_changes_nothing(served: Health, machine: Machine) -> None
     assert {check.status for check in before} <= {0, 503}, served.story(since)
 
 
-def test_a_killed_app_is_restarted(served: Health, machine: Machine) -> None:
+def test_a_killed_app_is_restarted(served: Health, machine: BootedMachine) -> None:
     first = process(machine)
     machine.run("pkill -9 -o -f '[g]unicorn'", check=True)
     wait_for("another gunicorn", lambda: process(machine) not in (0, first), timeout=30)
@@ -85,13 +87,13 @@ def test_a_killed_app_is_restarted(served: Health, machine: Machine) -> None:
     served.wait_for_200()
 
 
-def process(machine: Machine) -> int:
+def process(machine: BootedMachine) -> int:
     """The process of the app that answers; 0 when none does."""
     answer = page(machine, "/")
     return int(json.loads(answer.body)["pid"]) if answer.status == 200 else 0
 
 
-def test_stopping_ends_a_run_and_starting_opens_the_gate(fleet: Fleet, machine: Machine) -> None:
+def test_stopping_ends_a_run_and_starting_opens_the_gate(fleet: Fleet, machine: BootedMachine) -> None:
     slow = deploy_with(fleet, SLOW.format(seconds=600))
     tip = fleet.ops.tip(BRANCH)
     ops_with(fleet, BRANCH, {"deploy.py": slow})

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.host import LabError
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.programs import LabError
 
 pytestmark = pytest.mark.lab
 
@@ -21,13 +21,13 @@ META = "http://169.254.169.254/latest"
 NGINX = "/index.nginx-debian.html"
 
 
-def status(machine: Machine, *words: str) -> str:
+def status(machine: BootedMachine, *words: str) -> str:
     """Return the HTTP status that curl(1) gets; 000 for no answer."""
     curl = f"curl -s -m 3 -o /dev/null -w '%{{http_code}}' {' '.join(words)}"
     return machine.run(curl, timeout=15).stdout
 
 
-def on(lab: Lab, name: str) -> Machine:
+def on(lab: Lab, name: str) -> BootedMachine:
     """Boot a systemd machine."""
     machine = lab.machine(name)
     machine.power_on()
@@ -108,7 +108,7 @@ def test_a_power_cut_follows_another_while_servers_run(lab: Lab) -> None:
         other.power_cut()
 
 
-def ssh_client(lab: Lab, machine: Machine) -> str:
+def ssh_client(lab: Lab, machine: BootedMachine) -> str:
     """Install the deploy key and the host key. Return the variable for git."""
     machine.write("/root/deploy", lab.git.deploy_key.read_text(), 0o600)
     machine.write("/root/known", lab.git.known_hosts)

@@ -8,12 +8,12 @@ import pytest
 
 from tests.lab.asking import before_opening, gate_is_open, ordering_problems, web
 from tests.lab.fleet import HERE, Fleet, baked, changed, report, wait_for_exit, wheel_house
-from tests.lab.host import wait_for
 from tests.lab.image import Image
-from tests.lab.instance import Instance
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 from tests.lab.roots import root
+from tests.support.instance import Instance
+from tests.support.programs import wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -28,19 +28,19 @@ def with_cloud_init(lab: Lab) -> Image:
     return baked(root("cloud-init"), lab.folder)
 
 
-def show(machine: Machine, unit: str, name: str) -> str:
+def show(machine: BootedMachine, unit: str, name: str) -> str:
     """One property of a unit."""
     return machine.run(
         ["systemctl", "show", "--value", f"--property={name}", unit], check=True
     ).stdout.strip()
 
 
-def at(machine: Machine, unit: str, name: str) -> int:
+def at(machine: BootedMachine, unit: str, name: str) -> int:
     """Return when a unit reached a state, in microseconds of the monotonic clock."""
     return int(show(machine, unit, f"{name}TimestampMonotonic"))
 
 
-def must_be_in_order(machine: Machine) -> None:
+def must_be_in_order(machine: BootedMachine) -> None:
     """Our job was neither dropped nor run before the network, and the fence came first."""
     assert ordering_problems(machine) == []
     assert show(machine, "pyinfra-solo.service", "ActiveState") == "active"

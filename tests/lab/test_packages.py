@@ -13,9 +13,9 @@ import pytest
 from pyinfra_solo.operations import script
 from tests.lab import roots
 from tests.lab.fleet import Fleet, baked, changed, report, solo
-from tests.lab.host import Result, wait_for
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.programs import Result, wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -60,7 +60,7 @@ LOCKS = (
 
 
 @pytest.fixture(scope="module")
-def made(lab: Lab) -> Iterator[Machine]:
+def made(lab: Lab) -> Iterator[BootedMachine]:
     """A machine with a repository of small packages of its own, and no other source."""
     machine = lab.machine("apt1", "bare")
     machine.write("/etc/apt/sources.list", "deb [trusted=yes] copy:/srv/debs ./\n")
@@ -73,7 +73,7 @@ def made(lab: Lab) -> Iterator[Machine]:
 
 
 @pytest.fixture
-def apt(made: Machine) -> Machine:
+def apt(made: BootedMachine) -> BootedMachine:
     """None of its packages installed, and its lists just updated."""
     made.run(["systemctl", "stop", "hold"])
     made.run("rm -rf /srv/debs /run/began /run/started /run/wait /etc/apt/sources.list.d/*", check=True)
@@ -85,7 +85,7 @@ def apt(made: Machine) -> Machine:
     return made
 
 
-def publish(machine: Machine, name: str, version: str, postinst: str = "") -> None:
+def publish(machine: BootedMachine, name: str, version: str, postinst: str = "") -> None:
     machine.run(["sh", "-c", BUILD, "build", name, version, postinst], check=True)
 
 
@@ -93,22 +93,22 @@ def program(*words: str) -> str:
     return script.run("packages", *words).get_raw_value()
 
 
-def apply(machine: Machine, *names: str, lock_timeout: int = 20, lists_age: int = DAY) -> Result:
+def apply(machine: BootedMachine, *names: str, lock_timeout: int = 20, lists_age: int = DAY) -> Result:
     return machine.run(program("apply", str(lock_timeout), str(lists_age), *names))
 
 
-def version(machine: Machine, name: str) -> str:
+def version(machine: BootedMachine, name: str) -> str:
     return machine.run(["dpkg-query", "-W", "-f", "${Version}", name]).stdout
 
 
-def in_unit(machine: Machine, unit: str, command: str) -> None:
+def in_unit(machine: BootedMachine, unit: str, command: str) -> None:
     """In the background; from a file, as systemd has variables of its own in command lines."""
     machine.write("/run/program", command)
     run = f"systemd-run --collect --unit={unit} -p StandardError=file:/run/errors sh /run/program"
     machine.run(run, check=True)
 
 
-def hold(machine: Machine, lock: str, how: str = "hold") -> int:
+def hold(machine: BootedMachine, lock: str, how: str = "hold") -> int:
     """Hold a lock, or only open its file; the pid of the process that does."""
     machine.run(["systemd-run", "--unit=hold", "python3", "/usr/local/sbin/hold", lock, how], check=True)
     pid = int(machine.run("systemctl show -P MainPID hold").stdout)
@@ -128,14 +128,14 @@ STALE = {
 }
 
 
-def test_new_package_lists_are_not_updated(apt: Machine) -> None:
+def test_new_package_lists_are_not_updated(apt: BootedMachine) -> None:
     publish(apt, "plain", "2")
     assert apply(apt, "plain").ok
     assert version(apt, "plain") == "1"
 
 
 @pytest.mark.parametrize("how", STALE)
-def test_old_package_lists_are_updated_once(apt: Machine, how: str) -> None:
+def test_old_package_lists_are_updated_once(apt: BootedMachine, how: str) -> None:
     publish(apt, "plain", "2")
     apt.run(STALE[how], check=True)
     done = apply(apt, "plain")
@@ -147,20 +147,20 @@ def test_old_package_lists_are_updated_once(apt: Machine, how: str) -> None:
     assert version(apt, "plain") == "2"
 
 
-def test_an_update_without_news_makes_the_lists_new(apt: Machine) -> None:
+def test_an_update_without_news_makes_the_lists_new(apt: BootedMachine) -> None:
     apt.run(STALE["old"], check=True)
     assert apply(apt, "plain").ok
     assert apt.run("find /var/lib/apt/lists -maxdepth 0 -mmin -60").stdout
 
 
-def test_lists_that_name_a_dropped_version_are_updated(apt: Machine) -> None:
+def test_lists_that_name_a_dropped_version_are_updated(apt: BootedMachine) -> None:
     publish(apt, "plain", "2")
     apt.run("rm /srv/debs/plain_1.deb", check=True)
     assert apply(apt, "plain").ok
     assert version(apt, "plain") == "2"
 
 
-def test_a_failed_update_is_no_failure_when_the_lists_suffice(apt: Machine) -> None:
+def test_a_failed_update_is_no_failure_when_the_lists_suffice(apt: BootedMachine) -> None:
     apt.write("/etc/apt/sources.list.d/away.list", "deb [trusted=yes] http://127.0.0.1:9/ ./\n")
     apt.run(STALE["old"], check=True)
     done = apply(apt, "plain")
@@ -169,14 +169,14 @@ def test_a_failed_update_is_no_failure_when_the_lists_suffice(apt: Machine) -> N
     assert apt.run("find /var/lib/apt/lists -maxdepth 0 -mmin -60").stdout == ""
 
 
-def test_an_unknown_package_is_named(apt: Machine) -> None:
+def test_an_unknown_package_is_named(apt: BootedMachine) -> None:
     done = apply(apt, "plain", "no-such-thing")
     assert done.code == 1
     assert done.stderr.splitlines()[-1].startswith("apt knows no package no-such-thing. Correct its name")
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_the_holder_of_a_lock_is_named_during_the_wait_and_at_its_end(apt: Machine, lock: str) -> None:
+def test_the_holder_of_a_lock_is_named_during_the_wait_and_at_its_end(apt: BootedMachine, lock: str) -> None:
     pid = hold(apt, lock)
     holder = f"dpkg's lock is held by /usr/bin/python3 /usr/local/sbin/hold {lock} hold (pid {pid})"
     done = apply(apt, "plain", lock_timeout=2)
@@ -188,7 +188,7 @@ def test_the_holder_of_a_lock_is_named_during_the_wait_and_at_its_end(apt: Machi
     assert not apt.exists(POLICY)
 
 
-def test_a_wait_for_a_lock_is_announced_and_ends_with_the_lock(apt: Machine) -> None:
+def test_a_wait_for_a_lock_is_announced_and_ends_with_the_lock(apt: BootedMachine) -> None:
     pid = hold(apt, LOCKS[0])
     in_unit(apt, "waiting", program("apply", "60", str(DAY), "plain"))
     wait_for("word of the holder", lambda: f"(pid {pid})" in apt.run("cat /run/errors").stdout, 10)
@@ -198,7 +198,7 @@ def test_a_wait_for_a_lock_is_announced_and_ends_with_the_lock(apt: Machine) -> 
     wait_for("its end", lambda: not apt.run("systemctl is-active waiting").ok, 30)
 
 
-def test_a_process_that_only_opens_a_lock_does_not_hold_it(apt: Machine) -> None:
+def test_a_process_that_only_opens_a_lock_does_not_hold_it(apt: BootedMachine) -> None:
     hold(apt, LOCKS[0], "look")
     assert apt.run(program("holders")).stdout == ""
     assert apply(apt, "plain", lock_timeout=2).ok
@@ -206,14 +206,14 @@ def test_a_process_that_only_opens_a_lock_does_not_hold_it(apt: Machine) -> None
 
 @pytest.mark.parametrize(("name", "code"), [("daemon", 0), ("broken", 1)])
 def test_an_installed_service_does_not_start_and_the_fence_is_removed(
-    apt: Machine, name: str, code: int
+    apt: BootedMachine, name: str, code: int
 ) -> None:
     assert apply(apt, name).code == code
     assert not apt.exists(POLICY)
     assert not apt.exists("/run/started")
 
 
-def installing(machine: Machine) -> int:
+def installing(machine: BootedMachine) -> int:
     """In the middle of a postinst, behind the fence: the pid of the program."""
     machine.run("touch /run/wait", check=True)
     in_unit(machine, "installing", f"exec {program('apply', '20', str(DAY), 'daemon')}")
@@ -222,7 +222,7 @@ def installing(machine: Machine) -> int:
     return int(machine.run("systemctl show -P MainPID installing").stdout)
 
 
-def test_a_terminated_program_removes_the_fence_after_apt_has_ended(apt: Machine) -> None:
+def test_a_terminated_program_removes_the_fence_after_apt_has_ended(apt: BootedMachine) -> None:
     apt.run(["kill", "-TERM", str(installing(apt))], check=True)
     assert apt.exists(POLICY)
     apt.run("rm /run/wait", check=True)
@@ -231,13 +231,13 @@ def test_a_terminated_program_removes_the_fence_after_apt_has_ended(apt: Machine
     assert not apt.exists("/run/started")
 
 
-def test_a_stopped_unit_leaves_no_fence(apt: Machine) -> None:
+def test_a_stopped_unit_leaves_no_fence(apt: BootedMachine) -> None:
     installing(apt)
     apt.run("systemctl stop installing", check=True)
     assert not apt.exists(POLICY)
 
 
-def test_a_killed_runs_fence_allows_all_and_the_next_run_removes_it(apt: Machine) -> None:
+def test_a_killed_runs_fence_allows_all_and_the_next_run_removes_it(apt: BootedMachine) -> None:
     installing(apt)
     apt.run("systemctl kill --signal=KILL installing", check=True)
     wait_for("its end", lambda: apt.run([POLICY, "daemon", "start"]).code == 0, 10)
@@ -248,7 +248,7 @@ def test_a_killed_runs_fence_allows_all_and_the_next_run_removes_it(apt: Machine
     assert not apt.exists("/run/started")
 
 
-def test_a_fence_left_behind_is_a_pending_change(apt: Machine) -> None:
+def test_a_fence_left_behind_is_a_pending_change(apt: BootedMachine) -> None:
     installing(apt)
     assert apt.run(program("look", "plain")).stdout == "plain\n"
     apt.run("systemctl kill --signal=KILL installing; rm /run/wait; dpkg --configure -a", check=True)
@@ -260,7 +260,7 @@ def test_a_fence_left_behind_is_a_pending_change(apt: Machine) -> None:
 @pytest.mark.parametrize(
     "policy", ["printf '#!/bin/sh\\nexit 0\\n' >P; chmod 755 P", "ln -s /etc/operators-own P"]
 )
-def test_an_operators_own_policy_is_left_alone(apt: Machine, policy: str) -> None:
+def test_an_operators_own_policy_is_left_alone(apt: BootedMachine, policy: str) -> None:
     apt.run(policy.replace("P", POLICY), check=True)
     before = apt.run(["ls", "-li", POLICY]).stdout
     assert apply(apt, "plain").ok

@@ -10,7 +10,7 @@ import pytest
 from tests.lab import roots
 from tests.lab.fleet import Fleet, baked
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 
 pytestmark = pytest.mark.lab
 
@@ -30,7 +30,7 @@ done
 """
 
 
-def changes(machine: Machine, words: str) -> list[str]:
+def changes(machine: BootedMachine, words: str) -> list[str]:
     """The operations that a command says it would change, or has changed."""
     done = machine.run(f"pyinfra-solo {words} --json", timeout=180)
     assert done.stdout, done.stderr

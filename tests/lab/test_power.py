@@ -12,9 +12,9 @@ import pytest
 from tests.lab import cuts
 from tests.lab.cuts import Strike, Strikes, after_opening, file, operation, station
 from tests.lab.fleet import Fleet, changed, solo
-from tests.lab.host import wait_for
 from tests.lab.image import Image
 from tests.lab.lab import Lab
+from tests.support.programs import wait_for
 
 pytestmark = pytest.mark.lab
 Tally = Callable[[str, str, bool], None]

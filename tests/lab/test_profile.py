@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab.fleet import Fleet, report, solo, wait_for_exit
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 from tests.lab.test_boot import LINE
 
 pytestmark = pytest.mark.lab
@@ -22,7 +22,7 @@ ROUNDED = 0.0151
 
 
 @pytest.fixture(scope="module")
-def machine(lab: Lab, fleet: Fleet) -> Iterator[Machine]:
+def machine(lab: Lab, fleet: Fleet) -> Iterator[BootedMachine]:
     """A web after its first boot."""
     made = fleet.machine("profile1")
     made.power_on()
@@ -41,7 +41,7 @@ class Row:
     took: float | None
 
 
-def rows(machine: Machine) -> list[Row]:
+def rows(machine: BootedMachine) -> list[Row]:
     """Parse `report --timeline`, from its first bar on."""
     result = machine.run("pyinfra-solo report --timeline", check=True, env={"COLUMNS": "240"})
     assert result.stdout.startswith("Seconds from PID 1.")
@@ -55,12 +55,12 @@ def row(found: list[Row], name: str) -> Row:
     return next(one for one in found if one.name == name)
 
 
-def property_of(machine: Machine, name: str, unit: str = "") -> float:
+def property_of(machine: BootedMachine, name: str, unit: str = "") -> float:
     """A stamp of systemd's, in seconds on the monotonic clock."""
     return int(machine.run(f"systemctl show --value -p {name} {unit}", check=True).stdout) / 1e6
 
 
-def test_a_timeline_has_the_boot_the_stations_and_the_gate_in_order(machine: Machine) -> None:
+def test_a_timeline_has_the_boot_the_stations_and_the_gate_in_order(machine: BootedMachine) -> None:
     found = rows(machine)
     order = ["userspace", "pyinfra-solo-fence.service", UNIT, "run: boot", *LINE, "the gate is open"]
 
@@ -71,7 +71,7 @@ def test_a_timeline_has_the_boot_the_stations_and_the_gate_in_order(machine: Mac
     assert {"network-online.target", "basic.target"} <= {one.name for one in found}
 
 
-def test_a_timeline_agrees_with_systemd_and_the_report(machine: Machine) -> None:
+def test_a_timeline_agrees_with_systemd_and_the_report(machine: BootedMachine) -> None:
     found, reported = rows(machine), report(machine)
     zero = property_of(machine, "UserspaceTimestampMonotonic")
     started = property_of(machine, "InactiveExitTimestampMonotonic", UNIT)
@@ -102,7 +102,7 @@ def must_hold_its_operations(found: list[Row], reported: dict[str, Any]) -> None
     assert ends[-1] <= converge.began + (converge.took or 0) + ROUNDED
 
 
-def test_the_slowest_operations_agree_with_the_report(machine: Machine) -> None:
+def test_the_slowest_operations_agree_with_the_report(machine: BootedMachine) -> None:
     output = solo(machine, "report", "--slow")[1]
     reported = sorted(report(machine)["operations"], key=lambda one: -float(one["seconds"]))[:10]
 
@@ -113,7 +113,7 @@ def test_the_slowest_operations_agree_with_the_report(machine: Machine) -> None:
         assert all(f"{wait['what']} {wait['seconds']:.2f} s" in output for wait in one["waits"])
 
 
-def test_the_html_page_and_the_summary_are_of_the_same_run(machine: Machine) -> None:
+def test_the_html_page_and_the_summary_are_of_the_same_run(machine: BootedMachine) -> None:
     reported = report(machine)
     code, output, _ = solo(machine, "report", reported["run"], "--html", "/root/boot.html")
     assert (code, output) == (0, "")
@@ -126,7 +126,7 @@ def test_the_html_page_and_the_summary_are_of_the_same_run(machine: Machine) -> 
     assert f"{len(reported['operations'])} operations: " in summary
 
 
-def test_a_run_of_an_earlier_boot_is_shown_without_this_boot(machine: Machine) -> None:
+def test_a_run_of_an_earlier_boot_is_shown_without_this_boot(machine: BootedMachine) -> None:
     earlier = report(machine)["run"]
     machine.reboot()
     wait_for_exit(machine, 0)

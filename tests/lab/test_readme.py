@@ -15,7 +15,7 @@ import pytest
 
 from tests.lab.clean import Clean, place
 from tests.lab.fleet import Fleet
-from tests.lab.host import run
+from tests.support.programs import run
 
 pytestmark = pytest.mark.lab
 

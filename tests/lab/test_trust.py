@@ -13,9 +13,9 @@ from tests.lab.asking import gate_is_open, page, statement
 from tests.lab.fleet import Fleet, report, solo, status
 from tests.lab.health import Health
 from tests.lab.lab import Lab
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
 from tests.lab.reasons import last_run, tries_no_more, why
-from tests.lab.repository import signing_key
+from tests.support.repository import signing_key
 
 pytestmark = pytest.mark.lab
 
@@ -84,7 +84,7 @@ def cases(fleet: Fleet, keys: Keys, folder: Path, old_host: str) -> dict[str, Re
 
 def machine_of(
     fleet: Fleet, keys: Keys, name: str, ref: str, *, signers: bool, known_hosts: str | None
-) -> Machine:
+) -> BootedMachine:
     """Make a web, off, that trusts the given signers and hosts."""
     ops: dict[str, object] = {"ref": ref}
     files = {}
@@ -135,7 +135,7 @@ def booted(lab: Lab, fleet: Fleet, keys: Keys, tmp_path_factory: pytest.TempPath
         lab.discard(machine)
 
 
-def in_service(booted: Booted, name: str) -> tuple[Machine, Health]:
+def in_service(booted: Booted, name: str) -> tuple[BootedMachine, Health]:
     """A machine that has been let in."""
     health = booted.views[name]
     health.wait_for_200()
@@ -170,7 +170,7 @@ def test_an_ssh_remote_with_a_deploy_key_brings_a_machine_into_service(fleet: Fl
     assert report(machine)["source"] == "ssh://git.lab/srv/git/ops.git"
 
 
-def must_refuse_a_run(machine: Machine, health: Health, reason: str) -> None:
+def must_refuse_a_run(machine: BootedMachine, health: Health, reason: str) -> None:
     """A run by hand ends with exit status 11 and a reason, and the machine serves as before."""
     before, since = statement(machine), health.mark()
     code, _, stderr = solo(machine, "run")

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tests.lab.health import Check, Health
-from tests.lab.host import LabError
-from tests.lab.machine import Machine
+from tests.lab.machine import BootedMachine
+from tests.support.programs import LabError
 
 STATE = Path("var/lib/pyinfra-solo")
 TICK = 5.0
@@ -89,7 +89,7 @@ class Watch:
     zero: the moment (monotonic, seconds) that times are counted from.
     """
 
-    machine: Machine
+    machine: BootedMachine
     health: Health
     screen: Screen
     zero: float

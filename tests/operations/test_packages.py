@@ -18,6 +18,7 @@ from pyinfra.context import ctx_config, ctx_host, ctx_state
 from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.executor.host import LocalHost, LocalInventory, local_state
 from pyinfra_solo.operations import packages
+from tests.support import line, ops_repo
 from tests.support import machine as here
 
 ROLE = """
@@ -202,10 +203,10 @@ class Two(LocalInventory):
 def test_a_plan_shows_all_packages_at_the_first_operation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here.put_below(tmp_path / "machine", monkeypatch)
-    root = here.write(tmp_path / "ops", here.ops(ROLE, tmp_path))
+    here.use_root(tmp_path / "machine", monkeypatch)
+    root = ops_repo.write(tmp_path / "ops", ops_repo.ops(ROLE, tmp_path))
     for mode in ("plan", "blank"):
-        done = here.converged(root, mode=mode).operations
+        done = line.converged(root, mode=mode).operations
         assert [one.changed for one in done] == [True, False, True]
         assert [line.split(" apply ")[1] for one in done for line in one.diff] == [
             "300 86400 no-such-alpha no-such-beta no-such-gamma",
@@ -214,9 +215,9 @@ def test_a_plan_shows_all_packages_at_the_first_operation(
 
 
 def test_pyinfras_own_plan_says_the_same(tmp_path: Path) -> None:
-    machine = here.Machine(tmp_path / "machine")
-    root = here.write(tmp_path / "ops", here.ops(ROLE, tmp_path))
+    machine = here.LocalMachine(tmp_path / "machine")
+    root = ops_repo.write(tmp_path / "ops", ops_repo.ops(ROLE, tmp_path))
     pyinfra = str(Path(sys.executable).with_name("pyinfra"))
-    said = machine.command([pyinfra, "--dry", "@local", "deploy.py"], cwd=root).must(0)
-    table = [line.split() for line in (said.out + said.err).splitlines() if "is installed" in line]
+    said = machine.command([pyinfra, "--dry", "@local", "deploy.py"], cwd=root).expect(0)
+    table = [line.split() for line in (said.stdout + said.stderr).splitlines() if "is installed" in line]
     assert [(line[2], line[5]) for line in table] == [("alpha", "1"), ("beta", "-"), ("delta", "1")]

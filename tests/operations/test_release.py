@@ -18,9 +18,9 @@ from pyinfra_solo.clients import git_env as gitenv
 from pyinfra_solo.errors import DataError
 from pyinfra_solo.operations import release as app
 from pyinfra_solo.operations import script
-from tests.lab.host import wait_for
-from tests.lab.repository import Repository
+from tests.support.programs import wait_for
 from tests.support.pyinfra_api import Played, play
+from tests.support.repository import Repository
 from tests.support.wheels import PYTHON, lock, wheel
 
 MARKER = ".pyinfra-solo-release"

@@ -19,8 +19,7 @@ import pytest
 
 from pyinfra_solo.errors import DataError
 from pyinfra_solo.operations.service import Init, Service, render, unit_files
-from tests.lab.host import wait_for
-from tests.support.machine import lives
+from tests.support.programs import is_alive, wait_for
 
 INITS = get_args(Init)
 NASTY = (
@@ -229,8 +228,8 @@ def test_start_status_and_stop(declare: Start) -> None:
     assert script("start") == 0, "a second start is none"
     assert (script.pid(), script.pid("pid")) == (child, supervisor)
     assert script("stop") == 0
-    assert not lives(child)
-    assert not lives(supervisor)
+    assert not is_alive(child)
+    assert not is_alive(supervisor)
     assert script("status") == 3
     assert script("stop") == 0, "a second stop is none"
 
@@ -274,7 +273,7 @@ def test_a_child_that_will_not_end_is_killed_with_its_children(declare: Start, t
     time.sleep(0.2)
     pids = [script.pid(), script.pid("pid"), int((tmp_path / "grandchild").read_text())]
     assert script("stop") == 0
-    wait_for("all are gone", lambda: not any(map(lives, pids)), 5)
+    wait_for("all are gone", lambda: not any(map(is_alive, pids)), 5)
 
 
 def test_a_child_whose_supervisor_was_killed_is_not_left_beside_the_new_one(declare: Start) -> None:
@@ -282,10 +281,10 @@ def test_a_child_whose_supervisor_was_killed_is_not_left_beside_the_new_one(decl
     script("start")
     orphan = script.pid()
     os.kill(script.pid("pid"), signal.SIGKILL)
-    wait_for("the supervisor is gone", lambda: not lives(script.pid("pid")), 5)
+    wait_for("the supervisor is gone", lambda: not is_alive(script.pid("pid")), 5)
     assert script("status") == 1
     assert script("start") == 0
-    assert not lives(orphan)
+    assert not is_alive(orphan)
     assert script.up()
 
 
@@ -295,7 +294,7 @@ def test_a_pid_that_another_process_has_now_is_not_ours(declare: Start, tmp_path
         (tmp_path / f"demo.{kind}").write_text(f"{os.getpid()} 1\n")
     assert script("status") == 1
     assert script("stop") == 0
-    assert lives(os.getpid())
+    assert is_alive(os.getpid())
 
 
 def test_reload_sends_its_signal_and_nothing_is_restarted(declare: Start, tmp_path: Path) -> None:
@@ -316,7 +315,7 @@ def test_restart_gives_another_child(declare: Start) -> None:
     assert script("restart") == 0
     assert script.up()
     assert script.pid() != child
-    assert not lives(child)
+    assert not is_alive(child)
 
 
 def test_an_unknown_verb_is_answered_with_the_known_ones(declare: Start) -> None:

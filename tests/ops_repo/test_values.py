@@ -13,7 +13,7 @@ import pytest
 from pyinfra_solo.errors import DataError, RoleError
 from pyinfra_solo.ops_repo.values import Secret, bind, check_declared, layered, provenance, secrets, stages
 from pyinfra_solo.role import Role, keys, role
-from tests.support.machine import write
+from tests.support.ops_repo import write
 
 HIDDEN = "correct horse battery staple"
 

@@ -101,10 +101,10 @@ def test_a_run_s_name_is_a_time_and_something_of_its_own() -> None:
     assert all(re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{6}", name) for name in names)
 
 
-def test_a_report_is_written_under_the_run_s_name_and_as_the_last_one(below: Path) -> None:
+def test_a_report_is_written_under_the_run_s_name_and_as_the_last_one(machine_root: Path) -> None:
     file = ReportFile(whole())
     file.write()
-    state = below / "var/lib/pyinfra-solo"
+    state = machine_root / "var/lib/pyinfra-solo"
 
     assert file.problem is None
     assert validated((state / "reports/20261121T000000Z-abcdef.json").read_bytes())["role"] == "web"
@@ -112,18 +112,18 @@ def test_a_report_is_written_under_the_run_s_name_and_as_the_last_one(below: Pat
     assert last() == whole()
 
 
-def test_a_run_that_is_not_the_machine_s_last_leaves_the_last_one_alone(below: Path) -> None:
+def test_a_run_that_is_not_the_machine_s_last_leaves_the_last_one_alone(machine_root: Path) -> None:
     ReportFile(whole()).write()
     other = ReportFile(some("20261121T000001Z-abcdef"))
     other.is_last = False
     other.write()
 
     assert last() == whole()
-    assert (below / "var/lib/pyinfra-solo/reports/20261121T000001Z-abcdef.json").exists()
+    assert (machine_root / "var/lib/pyinfra-solo/reports/20261121T000001Z-abcdef.json").exists()
 
 
-def test_where_the_disk_takes_nothing_the_report_is_beside_the_gate(below: Path) -> None:
-    state = below / "var/lib/pyinfra-solo"
+def test_where_the_disk_takes_nothing_the_report_is_beside_the_gate(machine_root: Path) -> None:
+    state = machine_root / "var/lib/pyinfra-solo"
     (state / "reports").rmdir()
     state.rmdir()
     state.write_text("not a folder")
@@ -132,21 +132,21 @@ def test_where_the_disk_takes_nothing_the_report_is_beside_the_gate(below: Path)
 
     assert file.problem is not None
     assert str(state) in file.problem
-    assert validated((below / "run/pyinfra-solo/last-run.json").read_bytes())["role"] == "web"
+    assert validated((machine_root / "run/pyinfra-solo/last-run.json").read_bytes())["role"] == "web"
     assert last() == whole()
 
 
-def test_once_the_disk_takes_it_again_nothing_old_stays_beside_the_gate(below: Path) -> None:
-    (below / "run/pyinfra-solo").mkdir(parents=True)
-    (below / "run/pyinfra-solo/last-run.json").write_bytes(encode(some()))
+def test_once_the_disk_takes_it_again_nothing_old_stays_beside_the_gate(machine_root: Path) -> None:
+    (machine_root / "run/pyinfra-solo").mkdir(parents=True)
+    (machine_root / "run/pyinfra-solo/last-run.json").write_bytes(encode(some()))
     ReportFile(whole()).write()
 
-    assert not (below / "run/pyinfra-solo/last-run.json").exists()
+    assert not (machine_root / "run/pyinfra-solo/last-run.json").exists()
     assert last() == whole()
 
 
-def test_without_any_place_for_it_a_report_is_a_problem_and_no_crash(below: Path) -> None:
-    nowhere = below / "a file"
+def test_without_any_place_for_it_a_report_is_a_problem_and_no_crash(machine_root: Path) -> None:
+    nowhere = machine_root / "a file"
     nowhere.touch()
     file = ReportFile(whole(), nowhere, nowhere)
     file.write()
@@ -156,14 +156,14 @@ def test_without_any_place_for_it_a_report_is_a_problem_and_no_crash(below: Path
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"\xff", b"{}", b'{"schema": 99}', b"null"])
-def test_a_last_report_that_cannot_be_read_is_none(below: Path, text: bytes) -> None:
-    (below / "var/lib/pyinfra-solo/last-run.json").write_bytes(text)
+def test_a_last_report_that_cannot_be_read_is_none(machine_root: Path, text: bytes) -> None:
+    (machine_root / "var/lib/pyinfra-solo/last-run.json").write_bytes(text)
 
     assert last() is None
 
 
-def test_a_machine_that_never_ran_has_no_last_report(below: Path) -> None:
-    assert not (below / "var/lib/pyinfra-solo/last-run.json").exists()
+def test_a_machine_that_never_ran_has_no_last_report(machine_root: Path) -> None:
+    assert not (machine_root / "var/lib/pyinfra-solo/last-run.json").exists()
     assert last() is None
 
 
@@ -178,13 +178,13 @@ def leave(folder: Path, count: int) -> None:
         path.with_suffix(".events").touch()
 
 
-def test_the_newest_reports_are_kept_and_what_goes_takes_its_events_along(below: Path) -> None:
-    leave(below, 10)
+def test_the_newest_reports_are_kept_and_what_goes_takes_its_events_along(machine_root: Path) -> None:
+    leave(machine_root, 10)
     file = ReportFile(some("20261121T000100Z-abcdef"))
     file.write()
     file.prune(keep=3)
 
-    assert names(below) == [
+    assert names(machine_root) == [
         "20261121T000008Z-abcdef.events", "20261121T000008Z-abcdef.json",
         "20261121T000009Z-abcdef.events", "20261121T000009Z-abcdef.json",
         "20261121T000100Z-abcdef.json",
@@ -192,26 +192,26 @@ def test_the_newest_reports_are_kept_and_what_goes_takes_its_events_along(below:
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_a_clock_that_stepped_back_does_not_cost_a_run_its_own_report(below: Path, keep: int) -> None:
-    leave(below, 10)
+def test_a_clock_that_stepped_back_does_not_cost_a_run_its_own_report(machine_root: Path, keep: int) -> None:
+    leave(machine_root, 10)
     file = ReportFile(some("20261120T230000Z-abcdef"))
     file.write()
     file.prune(keep)
 
-    assert "20261120T230000Z-abcdef.json" in names(below)
-    assert len([name for name in names(below) if name.endswith(".json")]) == keep
+    assert "20261120T230000Z-abcdef.json" in names(machine_root)
+    assert len([name for name in names(machine_root) if name.endswith(".json")]) == keep
 
 
-def test_reports_that_cannot_be_removed_are_no_failure(below: Path) -> None:
+def test_reports_that_cannot_be_removed_are_no_failure(machine_root: Path) -> None:
     """On a disk that has gone read-only; here it is a folder in a report's place."""
-    (below / "var/lib/pyinfra-solo/reports/20261121T000000Z-abcdef.json").mkdir()
+    (machine_root / "var/lib/pyinfra-solo/reports/20261121T000000Z-abcdef.json").mkdir()
 
     ReportFile(some("20261121T000100Z-abcdef")).prune(keep=1)
 
 
-def test_a_report_is_replaced_whole(below: Path) -> None:
+def test_a_report_is_replaced_whole(machine_root: Path) -> None:
     """Who reads while it is written reads the old one or the new one."""
-    path = below / "var/lib/pyinfra-solo/last-run.json"
+    path = machine_root / "var/lib/pyinfra-solo/last-run.json"
     told = some()
     file = ReportFile(told)
     file.write()

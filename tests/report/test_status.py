@@ -36,13 +36,13 @@ def page() -> list[str]:
     return status.lines(status.status())
 
 
-def test_a_machine_that_never_ran(below: Path) -> None:
+def test_a_machine_that_never_ran(machine_root: Path) -> None:
     assert page() == ["machine   role not known yet", "gate      closed: never opened", "last run  none"]
     assert not status.status().ready
-    assert below.exists()
+    assert machine_root.exists()
 
 
-def test_a_machine_in_service_says_what_it_is_and_since_when(below: Path) -> None:
+def test_a_machine_in_service_says_what_it_is_and_since_when(machine_root: Path) -> None:
     open_gate(statement(at=time.time() - 3 * 3600 - 60, checks=[{}, {}]))
     left(
         outcome="ready", exit_code=0, role="web", stage="production", sha="a" * 40, source="https://git.example.com/ops.git",
@@ -60,10 +60,10 @@ def test_a_machine_in_service_says_what_it_is_and_since_when(below: Path) -> Non
         "          2 operations, 1 changed",
         "          identify      1.2 s  ok  1 waits",
     ]
-    assert below.exists()
+    assert machine_root.exists()
 
 
-def test_a_machine_that_is_out_says_why_and_where_its_run_failed(below: Path) -> None:
+def test_a_machine_that_is_out_says_why_and_where_its_run_failed(machine_root: Path) -> None:
     close_gate("There is no role 'wbe'.")
     left(
         outcome="failed",
@@ -79,10 +79,10 @@ def test_a_machine_that_is_out_says_why_and_where_its_run_failed(below: Path) ->
     assert lines[1].endswith(": There is no role 'wbe'.")
     assert lines[2] == "last run  20261121T000000Z-abcdef, `boot`: failed, exit status 12"
     assert lines[3] == "why       resolve: There is no role 'wbe'."
-    assert below.exists()
+    assert machine_root.exists()
 
 
-def test_a_run_that_goes_on_is_no_killed_one(below: Path) -> None:
+def test_a_run_that_goes_on_is_no_killed_one(machine_root: Path) -> None:
     left(station="converge")
     with held("boot", Deadline.after(1), print) as lock:
         lock.at("converge")
@@ -92,11 +92,11 @@ def test_a_run_that_goes_on_is_no_killed_one(below: Path) -> None:
     assert "last run  20261121T000000Z-abcdef, `boot`: running" in going
     assert "last run  20261121T000000Z-abcdef, `boot`: killed" in page()
     assert "why       it was killed at converge" in page()
-    assert below.exists()
+    assert machine_root.exists()
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J\x07", "a\nmachine   web, production", "\udcff", "\u202egnp"])
-def test_no_text_from_outside_moves_the_console_or_forges_a_line(below: Path, text: str) -> None:
+def test_no_text_from_outside_moves_the_console_or_forges_a_line(machine_root: Path, text: str) -> None:
     close_gate(text)
     left(
         outcome="failed", exit_code=1, station="fetch", error=text, command=f"gate open: {text}", source=text
@@ -104,7 +104,7 @@ def test_no_text_from_outside_moves_the_console_or_forges_a_line(below: Path, te
 
     assert all(line.isprintable() for line in page())
     assert len([line for line in page() if line.startswith("machine")]) == 1
-    assert below.exists()
+    assert machine_root.exists()
 
 
 @pytest.mark.parametrize(
@@ -117,16 +117,16 @@ def test_no_text_from_outside_moves_the_console_or_forges_a_line(below: Path, te
         (-3600, r"\(0 s\)"),
     ],
 )
-def test_how_long_ago_is_told_in_the_largest_whole_unit(below: Path, seconds: int, told: str) -> None:
+def test_how_long_ago_is_told_in_the_largest_whole_unit(machine_root: Path, seconds: int, told: str) -> None:
     """After a clock that stepped back an hour a time may lie ahead: then it is now."""
     open_gate(statement(at=time.time() - seconds))
 
     assert re.search(told, page()[1])
-    assert below.exists()
+    assert machine_root.exists()
 
 
 @pytest.mark.parametrize("open_", [True, False])
-def test_as_json_it_is_the_same_and_whole(below: Path, open_: bool) -> None:
+def test_as_json_it_is_the_same_and_whole(machine_root: Path, open_: bool) -> None:
     if open_:
         open_gate(statement())
     told = left(outcome="failed", exit_code=1, error="\udcff")
@@ -136,11 +136,11 @@ def test_as_json_it_is_the_same_and_whole(below: Path, open_: bool) -> None:
     assert said["ready"] is said["gate"]["open"] is open_
     assert said["running"]["doing"] == "run"
     assert said["last_run"]["run"] == told.run
-    assert below.exists()
+    assert machine_root.exists()
 
 
 @pytest.mark.parametrize("text", [b"", b"\xff", b"[]", b'{"schema": 2}'])
-def test_a_report_that_cannot_be_read_is_none(below: Path, text: bytes) -> None:
-    (below / "var/lib/pyinfra-solo/last-run.json").write_bytes(text)
+def test_a_report_that_cannot_be_read_is_none(machine_root: Path, text: bytes) -> None:
+    (machine_root / "var/lib/pyinfra-solo/last-run.json").write_bytes(text)
 
     assert page()[-1] == "last run  none"

@@ -75,10 +75,10 @@ def test_a_failure_says_why_where_and_the_last_words() -> None:
     assert "    60.0 s  unit nginx: FAILED: it is inactive" in said
 
 
-def test_a_run_that_says_it_runs_and_does_not_was_killed(below: Path) -> None:
+def test_a_run_that_says_it_runs_and_does_not_was_killed(machine_root: Path) -> None:
     render = some(outcome="running", station="fetch", boot_id=boot_id())
 
-    assert below.exists()
+    assert machine_root.exists()
     assert summary.outcome(render) == "killed at fetch"
     with held("boot", Deadline.after(1), lambda _text: None):
         assert summary.outcome(render) == "running, at fetch"

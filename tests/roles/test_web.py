@@ -20,9 +20,9 @@ from pyinfra_solo.operations import service
 from pyinfra_solo.operations import validated as verified
 from pyinfra_solo.operations.service import Init
 from roles.web import Web, application, healthy
-from tests.lab.host import wait_for
 from tests.support.git import free_port
 from tests.support.machine import REPOSITORY
+from tests.support.programs import wait_for
 
 TEMPLATE = REPOSITORY / "roles/web/templates/nginx.conf.j2"
 DATA = Web(app_repo="https://git.example.com/shop.git")

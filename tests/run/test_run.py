@@ -17,7 +17,8 @@ from pyinfra_solo.run.console import PlainConsole
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.system.deadline import Deadline, Wait
 from tests.report.test_records import validated
-from tests.support.machine import ENGINE, new_run
+from tests.support.line import new_run
+from tests.support.machine import ENGINE
 
 STOPS = """
 import sys
@@ -34,18 +35,18 @@ with run.station("fetch"):
 """
 
 
-def reported(below: Path) -> dict[str, object]:
-    return validated((below / "var/lib/pyinfra-solo/last-run.json").read_bytes())
+def reported(machine_root: Path) -> dict[str, object]:
+    return validated((machine_root / "var/lib/pyinfra-solo/last-run.json").read_bytes())
 
 
-def kept(below: Path, heard: io.StringIO | None = None) -> Run:
-    assert below.exists()
+def kept(machine_root: Path, heard: io.StringIO | None = None) -> Run:
+    assert machine_root.exists()
     return Run("run", Deadline.after(60), PlainConsole(heard or io.StringIO()))
 
 
 def test_a_station_is_timed_told_and_reported() -> None:
     heard = io.StringIO()
-    run = new_run(heard=heard)
+    run = new_run(output=heard)
     with run.station("fetch") as station:
         run.say("ops at 3f2c1ab")
 
@@ -86,7 +87,7 @@ def test_the_lock_is_told_of_each_station() -> None:
 
 def test_a_wait_is_told_and_reported_under_its_station() -> None:
     heard = io.StringIO()
-    run = new_run(heard=heard)
+    run = new_run(output=heard)
     with run.station("identify") as station:
         run.waited(Wait(what="metadata service", why="answered 503", seconds=0.21))
 
@@ -96,7 +97,7 @@ def test_a_wait_is_told_and_reported_under_its_station() -> None:
 
 def test_what_is_said_before_the_first_station_is_the_run_s() -> None:
     heard = io.StringIO()
-    new_run(heard=heard).say("waiting for run 17")
+    new_run(output=heard).say("waiting for run 17")
 
     assert heard.getvalue() == "run: waiting for run 17\n"
 
@@ -121,10 +122,10 @@ def test_a_machine_is_touched_once_a_change_has_begun_or_its_checks_are_made(
     assert run.touched() is touched
 
 
-def test_the_report_on_disk_says_where_a_run_is(below: Path) -> None:
-    run = kept(below)
+def test_the_report_on_disk_says_where_a_run_is(machine_root: Path) -> None:
+    run = kept(machine_root)
     with run.station("fetch"):
-        said = reported(below)
+        said = reported(machine_root)
 
     assert (said["station"], said["outcome"], said["exit_code"], said["command"]) == (
         "fetch",
@@ -144,42 +145,42 @@ def test_the_report_on_disk_says_where_a_run_is(below: Path) -> None:
     ],
 )
 def test_the_last_word_is_the_outcome_the_exit_status_and_the_reason(
-    below: Path, error: Exception | None, code: int, told: str | None
+    machine_root: Path, error: Exception | None, code: int, told: str | None
 ) -> None:
-    run = kept(below)
+    run = kept(machine_root)
     run.end("failed" if error else "ready", error)
-    said = reported(below)
+    said = reported(machine_root)
 
     assert (said["outcome"], said["exit_code"], said["error"]) == ("failed" if error else "ready", code, told)
     assert said["seconds"] is not None
 
 
-def test_a_plan_leaves_no_report(below: Path) -> None:
+def test_a_plan_leaves_no_report(machine_root: Path) -> None:
     run = new_run(keep_report=False)
     with run.station("plan"):
         pass
     run.end("planned")
 
-    assert [path.name for path in (below / "var/lib/pyinfra-solo").iterdir()] == ["reports"]
-    assert [path.name for path in (below / "var/lib/pyinfra-solo/reports").iterdir()] == []
+    assert [path.name for path in (machine_root / "var/lib/pyinfra-solo").iterdir()] == ["reports"]
+    assert [path.name for path in (machine_root / "var/lib/pyinfra-solo/reports").iterdir()] == []
 
 
-def test_a_report_that_cannot_be_written_is_told_once_and_stops_nothing(below: Path) -> None:
-    state, heard = below / "var/lib/pyinfra-solo", io.StringIO()
+def test_a_report_that_cannot_be_written_is_told_once_and_stops_nothing(machine_root: Path) -> None:
+    state, heard = machine_root / "var/lib/pyinfra-solo", io.StringIO()
     (state / "reports").rmdir()
     state.rmdir()
     state.touch()
-    run = kept(below, heard)
+    run = kept(machine_root, heard)
     for name in ("identify", "fetch"):
         with run.station(name):
             pass
     run.end("ready")
 
     assert heard.getvalue().count("report: cannot be written: ") == 1
-    assert json.loads((below / "run/pyinfra-solo/last-run.json").read_text())["outcome"] == "ready"
+    assert json.loads((machine_root / "run/pyinfra-solo/last-run.json").read_text())["outcome"] == "ready"
 
 
-def test_the_report_of_a_run_that_was_killed_is_valid_and_says_where_it_was(below: Path) -> None:
+def test_the_report_of_a_run_that_was_killed_is_valid_and_says_where_it_was(machine_root: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", STOPS], env={**os.environ, "PYTHONPATH": str(ENGINE)},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -187,7 +188,7 @@ def test_the_report_of_a_run_that_was_killed_is_valid_and_says_where_it_was(belo
         assert process.stdout
         assert process.stdout.readline() == "there\n"
         process.send_signal(signal.SIGKILL)
-    said = reported(below)
+    said = reported(machine_root)
 
     assert (said["outcome"], said["station"], said["instance_id"]) == ("running", "fetch", "i-0a1")
     stations = said["stations"]

@@ -62,8 +62,8 @@ def test_what_the_example_only_shows_is_valid_too(tmp_path: Path) -> None:
     assert settings.machine.role == "web"
 
 
-def test_a_machine_without_a_settings_file_has_the_defaults(below: Path) -> None:
-    assert not (below / "etc").exists()
+def test_a_machine_without_a_settings_file_has_the_defaults(machine_root: Path) -> None:
+    assert not (machine_root / "etc").exists()
     assert load() == Settings()
 
 
@@ -72,9 +72,9 @@ def test_a_settings_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     assert "There is no settings file" in refusal(tmp_path / "config.tmol")
 
 
-def test_the_file_of_the_machine_is_read(below: Path) -> None:
-    (below / "etc/pyinfra-solo").mkdir(parents=True)
-    (below / "etc/pyinfra-solo/config.toml").write_text("[ops]\nref = 'production'\n")
+def test_the_file_of_the_machine_is_read(machine_root: Path) -> None:
+    (machine_root / "etc/pyinfra-solo").mkdir(parents=True)
+    (machine_root / "etc/pyinfra-solo/config.toml").write_text("[ops]\nref = 'production'\n")
 
     assert load().ops.ref == "production"
 

@@ -20,9 +20,9 @@ from pyinfra_solo.system.lock import held, owner
 from tests.test_gate import statement
 
 
-def configure(below: Path, text: str) -> None:
-    (below / "etc/pyinfra-solo").mkdir(parents=True, exist_ok=True)
-    (below / "etc/pyinfra-solo/config.toml").write_text(text)
+def configure(machine_root: Path, text: str) -> None:
+    (machine_root / "etc/pyinfra-solo").mkdir(parents=True, exist_ok=True)
+    (machine_root / "etc/pyinfra-solo/config.toml").write_text(text)
 
 
 def fails(name: str, error: BaseException, **options: Any) -> BaseException:
@@ -31,8 +31,8 @@ def fails(name: str, error: BaseException, **options: Any) -> BaseException:
     return caught.value
 
 
-def test_a_run_has_the_settings_their_deadline_and_the_lock(below: Path) -> None:
-    configure(below, "[limits]\ndeadline = 60\n")
+def test_a_run_has_the_settings_their_deadline_and_the_lock(machine_root: Path) -> None:
+    configure(machine_root, "[limits]\ndeadline = 60\n")
     with start_run(None, "run") as (settings, run):
         who = owner()
         assert settings.limits.deadline == 60
@@ -46,15 +46,15 @@ def test_a_run_has_the_settings_their_deadline_and_the_lock(below: Path) -> None
     assert owner() is None
 
 
-def test_a_run_that_takes_no_lock_waits_for_nobody(below: Path) -> None:
-    assert below.exists()
+def test_a_run_that_takes_no_lock_waits_for_nobody(machine_root: Path) -> None:
+    assert machine_root.exists()
     with held("another", Deadline.after(1), print), start_run(None, "plan", keep_report=False, locked=False):
         pass
 
 
 @pytest.mark.parametrize("name", ["boot", "run"])
-def test_settings_that_are_wrong_are_in_the_report_of_the_run(below: Path, name: str) -> None:
-    configure(below, "[ops]\nremote = []\n")
+def test_settings_that_are_wrong_are_in_the_report_of_the_run(machine_root: Path, name: str) -> None:
+    configure(machine_root, "[ops]\nremote = []\n")
     with pytest.raises(DataError), start_run(None, name):
         pytest.fail("it began")
     found = last()
@@ -64,8 +64,8 @@ def test_settings_that_are_wrong_are_in_the_report_of_the_run(below: Path, name:
     assert "unknown field `remote`" in (found.error or "")
 
 
-def test_a_boot_closes_the_gate_before_it_reads_a_setting(below: Path) -> None:
-    configure(below, "[")
+def test_a_boot_closes_the_gate_before_it_reads_a_setting(machine_root: Path) -> None:
+    configure(machine_root, "[")
     open_gate(statement())
     with pytest.raises(DataError), start_run(None, "boot"):
         pytest.fail("it began")
@@ -78,12 +78,12 @@ def test_a_boot_closes_the_gate_before_it_reads_a_setting(below: Path) -> None:
     "error", [RoleError("no role"), ValueError("a bug"), KeyboardInterrupt(), SystemExit(0)]
 )
 def test_a_boot_that_fails_by_anything_closes_the_gate_and_says_why(
-    below: Path, error: BaseException
+    machine_root: Path, error: BaseException
 ) -> None:
     open_gate(statement())
 
     assert fails("boot", error) is error
-    assert below.exists()
+    assert machine_root.exists()
     found = last()
     assert found is not None
     assert (found.outcome, found.gate) == ("failed", "closed")
@@ -91,7 +91,7 @@ def test_a_boot_that_fails_by_anything_closes_the_gate_and_says_why(
     assert not read_gate().open
 
 
-def test_a_run_by_hand_that_fails_before_it_changed_anything_leaves_the_gate(below: Path) -> None:
+def test_a_run_by_hand_that_fails_before_it_changed_anything_leaves_the_gate(machine_root: Path) -> None:
     open_gate(statement())
     fails("run", RoleError("no role"))
     found = last()
@@ -99,11 +99,11 @@ def test_a_run_by_hand_that_fails_before_it_changed_anything_leaves_the_gate(bel
     assert read_gate().open
     assert found is not None
     assert (found.outcome, found.exit_code, found.error, found.gate) == ("failed", 12, "no role", "open")
-    assert below.exists()
+    assert machine_root.exists()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
-def test_what_a_disk_does_to_a_station_has_a_name(below: Path, number: int) -> None:
+def test_what_a_disk_does_to_a_station_has_a_name(machine_root: Path, number: int) -> None:
     problem = fails("run", OSError(number, os.strerror(number), "/var/lib/x"))
     found = last()
 
@@ -111,10 +111,10 @@ def test_what_a_disk_does_to_a_station_has_a_name(below: Path, number: int) -> N
     assert str(problem).startswith("The disk is full or read-only: /var/lib/x: ")
     assert found is not None
     assert found.error == str(problem)
-    assert below.exists()
+    assert machine_root.exists()
 
 
-def test_what_a_disk_does_to_a_child_has_the_same_name(below: Path) -> None:
+def test_what_a_disk_does_to_a_child_has_the_same_name(machine_root: Path) -> None:
     problem = fails(
         "run", RuntimeError("exit code(128)\n  stderr: fatal: cannot write x: No space left on device")
     )
@@ -122,12 +122,12 @@ def test_what_a_disk_does_to_a_child_has_the_same_name(below: Path) -> None:
     assert isinstance(problem, DiskError)
     assert "\n" not in str(problem)
     assert "fatal: cannot write x: No space left on device. Make room, and run again." in str(problem)
-    assert below.exists()
+    assert machine_root.exists()
 
 
 @pytest.mark.parametrize("error", [None, RoleError("no role"), ValueError("a bug")])
 def test_the_report_is_handed_over_whole_also_of_a_run_that_failed(
-    below: Path, error: BaseException | None
+    machine_root: Path, error: BaseException | None
 ) -> None:
     given: list[dict[str, Any]] = []
     if error:
@@ -140,12 +140,12 @@ def test_the_report_is_handed_over_whole_also_of_a_run_that_failed(
     assert given[0]["outcome"] == ("failed" if error else "ready")
     assert given[0]["gate"] == "closed"
     assert given[0]["command"] == "run \\udcff"
-    assert below.exists()
+    assert machine_root.exists()
 
 
-def test_a_run_that_another_keeps_out_says_by_whom_and_is_not_the_last_run(below: Path) -> None:
+def test_a_run_that_another_keeps_out_says_by_whom_and_is_not_the_last_run(machine_root: Path) -> None:
     """`status` shows the machine's last run: the one that works, not the one that could not."""
-    configure(below, "[limits]\nlock = 0\n")
+    configure(machine_root, "[limits]\nlock = 0\n")
     with start_run(None, "run") as (_, run):
         with run.station("converge"), pytest.raises(LockedError) as caught, start_run(None, "second"):
             pytest.fail("two runs at once")
@@ -154,14 +154,14 @@ def test_a_run_that_another_keeps_out_says_by_whom_and_is_not_the_last_run(below
     assert (found.command, found.station, found.outcome) == ("run", "converge", "running")
     assert f"run {os.getpid()}, which has held the lock for" in str(caught.value)
     assert "and is at converge" in str(caught.value)
-    assert len(list((below / "var/lib/pyinfra-solo/reports").iterdir())) == 2
+    assert len(list((machine_root / "var/lib/pyinfra-solo/reports").iterdir())) == 2
 
 
 def test_a_boot_waits_for_the_lock_longer_than_a_run_by_hand(
-    below: Path, capsys: pytest.CaptureFixture[str]
+    machine_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It comes once, and nobody tries it again by hand."""
-    configure(below, "[limits]\nlock = 0\n")
+    configure(machine_root, "[limits]\nlock = 0\n")
     free = threading.Event()
     other = threading.Thread(target=_hold, args=(free,))
     other.start()
@@ -181,26 +181,28 @@ def _hold(free: threading.Event) -> None:
         free.wait(10)
 
 
-def test_a_lock_s_wait_that_fails_at_boot_leaves_the_gate_closed(below: Path) -> None:
-    configure(below, "[limits]\ndeadline = 0\n")
+def test_a_lock_s_wait_that_fails_at_boot_leaves_the_gate_closed(machine_root: Path) -> None:
+    configure(machine_root, "[limits]\ndeadline = 0\n")
     with held("another", Deadline.after(1), print), pytest.raises(LockedError), start_run(None, "boot"):
         pytest.fail("two runs at once")
 
     assert gate.read_gate().reason.startswith("Another run is at work: run ")
 
 
-def test_reports_are_kept_as_many_as_the_settings_say(below: Path) -> None:
-    configure(below, "[limits]\nreports = 2\n")
+def test_reports_are_kept_as_many_as_the_settings_say(machine_root: Path) -> None:
+    configure(machine_root, "[limits]\nreports = 2\n")
     for _ in range(4):
         fails("run", SoloError("no"))
 
-    assert len(list((below / "var/lib/pyinfra-solo/reports").glob("*.json"))) == 2
+    assert len(list((machine_root / "var/lib/pyinfra-solo/reports").glob("*.json"))) == 2
 
 
-def test_an_operator_s_close_outlives_a_run_that_failed_before_it_changed_anything(below: Path) -> None:
+def test_an_operator_s_close_outlives_a_run_that_failed_before_it_changed_anything(
+    machine_root: Path,
+) -> None:
     open_gate(statement())
     close_gate("a look inside", reopenable=True)
     fails("run", RoleError("no role"))
 
     assert gate.kept_statement() == statement()
-    assert below.exists()
+    assert machine_root.exists()

@@ -10,13 +10,15 @@ import pytest
 
 from pyinfra_solo.errors import ConvergeError, DataError, DeadlineError
 from pyinfra_solo.stations.converge import engine_of
-from tests.lab.host import wait_for
-from tests.support.machine import ENGINE, converged, lives, new_run, ops, put_below, write
+from tests.support.line import converged, new_run
+from tests.support.machine import ENGINE, use_root
+from tests.support.ops_repo import ops, write
+from tests.support.programs import is_alive, wait_for
 
 
 @pytest.fixture(autouse=True)
 def _below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_below(tmp_path / "machine", monkeypatch)
+    use_root(tmp_path / "machine", monkeypatch)
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_the_deadline_ends_the_session_with_all_that_is_in_it(target: Path) -> N
     ) as raised:
         converged(root, run=new_run(seconds=3))
     assert raised.value.exit_code == 22
-    assert not any(lives(int((target / name).read_text())) for name in ("child", "grandchild"))
+    assert not any(is_alive(int((target / name).read_text())) for name in ("child", "grandchild"))
 
 
 def test_a_child_that_is_killed_is_a_failure_that_names_its_operation(target: Path) -> None:
@@ -82,7 +84,7 @@ def test_each_operation_is_said_aloud_as_it_ends(target: Path) -> None:
     root = tree(
         target, "server.shell(name='one', commands='true')\nfiles.directory(name='two', path=data.target)"
     )
-    converged(root, run=new_run(heard=heard))
+    converged(root, run=new_run(output=heard))
     said = [line.split(" in ")[0] for line in heard.getvalue().splitlines()]
     assert said[:2] == ["converge: 1/2 site | one: changed", "converge: 2/2 site | two: ok"]
 

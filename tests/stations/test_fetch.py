@@ -20,11 +20,12 @@ from pyinfra_solo.clients.git import head
 from pyinfra_solo.errors import DataError, SoloError, SourceError, TrustError
 from pyinfra_solo.run.settings import Ops
 from pyinfra_solo.stations.fetch import Checkout, fetch
-from tests.lab.host import run as run_command
-from tests.lab.repository import Repository, signing_key
 from tests.support.git import free_port, http_server, ssh_server
-from tests.support.imds import ADDRESS as HERE
-from tests.support.machine import ENGINE, new_run
+from tests.support.line import new_run
+from tests.support.loopback import ADDRESS as HERE
+from tests.support.machine import ENGINE
+from tests.support.programs import run as run_command
+from tests.support.repository import Repository, signing_key
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from pyinfra_solo.errors import IdentityError
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Machine
 from pyinfra_solo.stations.identify import Instance, identify
-from tests.support.imds import NOWHERE, Metadata, answer, lines
-from tests.support.machine import new_run
+from tests.support.imds import Metadata
+from tests.support.line import new_run
+from tests.support.loopback import NOWHERE, answer, canned_server
 
 EC2 = Machine(ec2="yes")
 
@@ -25,7 +26,7 @@ def heard() -> io.StringIO:
 
 @pytest.fixture
 def run(heard: io.StringIO) -> Run:
-    return new_run(heard=heard)
+    return new_run(output=heard)
 
 
 def identified(run: Run, machine: Machine = EC2, *, known: bool = False, within: float = 20) -> Instance:
@@ -166,7 +167,7 @@ def test_another_cloud_s_metadata_service_is_no_ec2_for_a_machine_that_need_not_
 
 
 def test_a_service_without_an_instance_id_is_not_ec2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    with lines(answer("200 OK", b"token"), answer("404 Not Found")) as server:
+    with canned_server(answer("200 OK", b"token"), answer("404 Not Found")) as server:
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
         with pytest.raises(IdentityError, match=r"has no instance-id\. Is this an EC2 instance"):
             identified(run)

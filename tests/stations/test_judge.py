@@ -15,7 +15,8 @@ from pyinfra_solo.checks import Check, command, http, tcp, to_json, unit
 from pyinfra_solo.errors import DataError, JudgedError
 from pyinfra_solo.stations.judge import Verdict, judge, judge_here
 from pyinfra_solo.system.deadline import Deadline
-from tests.support.machine import ENGINE, lives
+from tests.support.machine import ENGINE
+from tests.support.programs import is_alive
 
 HERE = "127.0.0.1"
 
@@ -96,7 +97,7 @@ def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) 
     line = f"sleep 60 & echo $! > {tmp_path}/pid; wait"
     verdict = judge_here([command(line, within=0.5, timeout=0.5)], Deadline.after(20))
     assert verdict.findings[0].detail.startswith("still running after ")
-    assert not lives(int((tmp_path / "pid").read_text()))
+    assert not is_alive(int((tmp_path / "pid").read_text()))
 
 
 def test_a_role_without_checks_is_ready() -> None:

@@ -14,7 +14,9 @@ import pytest
 
 from pyinfra_solo.stations.prepare import runtime_key
 from pyinfra_solo.system import durable
-from tests.support.machine import ENGINE, lives, stamps
+from tests.support.files import stamps
+from tests.support.machine import ENGINE
+from tests.support.programs import is_alive
 from tests.support.wheels import NOBODY, PYTHON, ZERO, House, prints, slow_uv, uv, wheel
 
 
@@ -124,7 +126,7 @@ def test_a_run_killed_half_way_leaves_nothing_believed_and_the_next_one_repairs_
         stderr=subprocess.DEVNULL,
     )
     while not (tmp_path / "child").exists() or not (tmp_path / "child").read_text():
-        assert lives(process.pid)
+        assert is_alive(process.pid)
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -9,7 +9,8 @@ import pytest
 from pyinfra_solo.errors import DataError, RoleError, SoloError
 from pyinfra_solo.stations.identify import Instance
 from pyinfra_solo.stations.resolve import Candidate, Choice, resolve, stage_of
-from tests.support.machine import REPOSITORY, write
+from tests.support.machine import REPOSITORY
+from tests.support.ops_repo import write
 from tests.test_role import ODD
 
 MAP = '[security_groups]\n"web" = "web"\n"*-web" = "web"\n"worker" = "worker"\n'

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.gitserver import FORCED, backend
-from tests.lab.host import wait_for
-from tests.lab.repository import make_key
-from tests.lab.web import WebServer
-from tests.support.imds import ADDRESS as HERE
-from tests.support.imds import Loopback
+from tests.support.loopback import ADDRESS as HERE
+from tests.support.loopback import Loopback
+from tests.support.programs import wait_for
+from tests.support.repository import FORCED, backend, make_key
+from tests.support.web import WebServer
 
 
 def free_port() -> int:
@@ -30,7 +29,7 @@ def free_port() -> int:
 @contextmanager
 def http_server(repositories: Path) -> Iterator[WebServer]:
     """Serves the bare repositories in a folder at `server.url`/NAME.git; faults can be set."""
-    network = Loopback(repositories)
+    network = Loopback()
     server = WebServer(network, HERE, backend(repositories))
     server.start()
     server.port = network.port

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from pyinfra_solo.system import durable
-from tests.support.machine import ENGINE, lives
+from tests.support.machine import ENGINE
+from tests.support.programs import is_alive
 
 WRITER = """
 import sys
@@ -49,7 +50,7 @@ def killed_at_random(code: str, argument: Path, seconds: float) -> None:
     watched = argument if argument.is_dir() else argument.parent
     before = watched.stat().st_mtime_ns
     while watched.stat().st_mtime_ns == before:
-        assert lives(process.pid)
+        assert is_alive(process.pid)
         time.sleep(0.001)
     time.sleep(random.uniform(0, seconds))  # noqa: S311 - any moment will do
     process.send_signal(signal.SIGKILL)

@@ -62,11 +62,11 @@ def test_a_lock_that_nobody_ever_took_is_free(path: Path) -> None:
     assert owner(path) is None
 
 
-def test_the_lock_of_the_machine_lies_on_its_tmpfs(below: Path) -> None:
+def test_the_lock_of_the_machine_lies_on_its_tmpfs(machine_root: Path) -> None:
     with held("run", Deadline.after(1), silent):
-        assert (below / "run/pyinfra-solo/lock").exists()
+        assert (machine_root / "run/pyinfra-solo/lock").exists()
         assert owner() is not None
-    assert below / "run/pyinfra-solo" == paths.RUN
+    assert machine_root / "run/pyinfra-solo" == paths.RUN
     assert owner() is None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pyinfra_solo.system import processes
-from tests.support.machine import lives
+from tests.support.programs import is_alive
 
 
 def started(script: str, **options: bool | int) -> subprocess.Popen[bytes]:
@@ -61,7 +61,7 @@ def test_ending_a_session_ends_its_grandchildren_and_spares_who_left_it() -> Non
         processes.end_session(process.pid)
         process.wait()
         assert processes.members(process.pid) == []
-        assert lives(daemon)
+        assert is_alive(daemon)
     finally:
         os.kill(daemon, signal.SIGKILL)
 
@@ -103,4 +103,4 @@ def test_ending_a_group_ends_what_outlived_its_leader() -> None:
     survivor = told(process)
     processes.end_group(process.pid, grace=2)
     process.wait()
-    assert until(lambda: not lives(survivor))
+    assert until(lambda: not is_alive(survivor))

@@ -15,7 +15,8 @@ from packaging.utils import canonicalize_name
 from pyinfra_solo.clients import lockfile
 from pyinfra_solo.errors import UsageError
 from pyinfra_solo.units.install import detect, install
-from tests.support.machine import ENGINE, REPOSITORY, listing, stamps
+from tests.support.files import listing, stamps
+from tests.support.machine import ENGINE, REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 INSTALL = REPOSITORY / "bootstrap/install.sh"

@@ -15,7 +15,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from pyinfra_solo.run import settings
-from tests.lab.image import cache_folder
+from tests.support.cache import cache_folder
 from tests.support.machine import ENGINE, REPOSITORY
 
 UNITS = ENGINE / "pyinfra_solo/units"

@@ -10,11 +10,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, cast
-
-from tests.lab.network import Network
+from typing import Any, Protocol, cast
 
 HANG_LIMIT = 600.0  # seconds; what hangs ends with the server, and by then at the latest
+
+
+class Network(Protocol):
+    """Where a server listens: the lab's network, or this host's loopback."""
+
+    def listen(self, address: str, port: int) -> socket.socket:
+        """Open a listening TCP socket."""
 
 
 @dataclass
@@ -74,7 +79,7 @@ class DroppedError(Exception):
 
 @dataclass
 class WebServer:
-    """Serves `answer` at an address of the lab's bridge, a thread per connection."""
+    """Serves `answer` at an address, a thread per connection."""
 
     network: Network
     address: str

@@ -1,14 +1,17 @@
-"""A git repository that tests fill with commits, branches, tags, and signatures by SSH keys."""
+"""A git repository that tests fill, and git's http-backend that serves it."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import host
+from tests.support import programs
+from tests.support.web import Answer, Asked
 
 GIT = {
     "HOME": "/nonexistent",
@@ -19,11 +22,14 @@ GIT = {
     "GIT_CONFIG_VALUE_0": "*",
 }
 SIGNER = "operator@lab"
+# The path that git sends is absolute in ssh://git@host/srv/git/x.git, so it needs no rewriting.
+FORCED = 'restrict,command="git-shell -c \\"$SSH_ORIGINAL_COMMAND\\""'
+CGI_LIMIT = 120.0  # seconds
 
 
 def make_key(path: Path, comment: str) -> Path:
     """Make an ed25519 key pair at `path` and `path`.pub, without a passphrase."""
-    host.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
+    programs.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
     return path
 
 
@@ -139,7 +145,7 @@ class Repository:
         who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in WHO}
         where = [f"--git-dir={self.path}"] if bare else []
         folder = ["-C", str(cwd)] if cwd else []
-        result = host.run(
+        result = programs.run(
             ["git", *folder, *where, *words],
             env={"PATH": os.environ["PATH"], **GIT, **who, **(env or {})},
             stdin=stdin,
@@ -153,3 +159,38 @@ WHO = (("NAME", "Lab"), ("EMAIL", SIGNER))
 
 def _signing(key: Path | None) -> list[str]:
     return ["-c", "gpg.format=ssh", "-c", f"user.signingkey={key}"] if key else []
+
+
+def backend(repositories: Path) -> Callable[[Asked], Answer]:
+    """Return a handler that runs git's http-backend for the bare repositories in a folder."""
+
+    def answer(asked: Asked) -> Answer:
+        path, _, query = asked.path.partition("?")
+        environment = {
+            "PATH": os.environ["PATH"],
+            **GIT,
+            "GIT_PROJECT_ROOT": str(repositories),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "REQUEST_METHOD": asked.method,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REMOTE_ADDR": asked.client,
+            "CONTENT_TYPE": asked.headers.get("content-type", ""),
+            "CONTENT_LENGTH": str(len(asked.body)),
+            "HTTP_CONTENT_ENCODING": asked.headers.get("content-encoding", ""),
+            "GIT_PROTOCOL": asked.headers.get("git-protocol", ""),
+        }
+        done = subprocess.run(
+            [shutil.which("git") or "git", "http-backend"],
+            input=asked.body,
+            capture_output=True,
+            env=environment,
+            timeout=CGI_LIMIT,
+            check=False,
+        )
+        head, _, body = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
+        status = int(headers.pop("Status", "200 OK").split()[0])
+        return Answer(status if head else 500, body, headers)
+
+    return answer
