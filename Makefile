@@ -14,7 +14,7 @@ help:                      ## List the targets
 
 demo: root                 ## Boot one machine, and watch it become what its tags say
 	@tests/costs.sh demo
-	@$(MAKE) --no-print-directory .venv/ready
+	@$(MAKE) --silent --no-print-directory .venv/ready
 	@$(PYTHON) -m tests.lab.demo
 
 test: root                 ## Run all that CI runs: lint, unit and lab, each one even when another has failed
@@ -34,8 +34,9 @@ unit: .venv/ready .venv/servers ## Test single modules: UNIT=tests/test_gate.py 
 lab: root .venv/ready      ## Test booted machines: LAB=tests/lab/test_boot.py for a part
 	$(PYTHON) -m pytest $(LAB) -m "not soak"
 
-soak: root .venv/ready     ## Cut the power, and kill the run, at every moment of a boot
+soak: root                 ## Cut the power, and kill the run, at every moment of a boot
 	@tests/costs.sh soak
+	@$(MAKE) --silent --no-print-directory .venv/ready
 	$(PYTHON) -m pytest tests -m soak
 
 bench: root .venv/ready    ## Measure a boot, from PID 1 to 200, beside a shell script that does the same

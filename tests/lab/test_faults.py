@@ -136,6 +136,7 @@ def test_a_metadata_service_without_tokens_is_refused(lab: Lab, fleet: Fleet, of
     assert run["exit_code"] == 10
     assert run["station"] == "identify"
     assert "it is IMDSv1 only, which is refused" in run["error"]
+    assert "IMDSv1 only" in off.console()
     lab.imds.version_1_only = False
     ready(fleet, off)
 
@@ -151,6 +152,7 @@ def test_a_machine_without_metadata_takes_no_traffic(lab: Lab, fleet: Fleet) -> 
         assert run["exit_code"] == 10
         assert run["station"] == "identify"
         assert "The metadata service did not say who this machine is" in run["error"]
+        assert "set machine.ec2 = 'no', machine.role and machine.stage" in run["error"]
         assert station(run, "identify")["waits"]
         assert health.first_200() is None
     finally:
@@ -204,16 +206,6 @@ def test_the_second_remote_is_used_when_the_first_is_down(fleet: Fleet) -> None:
     run = ready(fleet, machine)
     assert run["source"] == fleet.ops.http_url
     assert station(run, "fetch")["detail"][0].startswith(f"{AWAY} gives nothing: ")
-
-
-def test_an_ssh_remote_is_read_with_the_deploy_key_from_the_pinned_host(fleet: Fleet) -> None:
-    paths = {"deploy_key": "/etc/pyinfra-solo/deploy_key", "known_hosts": "/etc/pyinfra-solo/known_hosts"}
-    machine = fresh(fleet, "ssh1", fleet.settings(remotes=[fleet.ops.ssh_url], **paths))
-    machine.write(paths["deploy_key"], fleet.lab.git.deploy_key.read_text(), 0o600)
-    machine.write(paths["known_hosts"], fleet.lab.git.known_hosts)
-    run = ready(fleet, machine)
-    assert run["source"].startswith("ssh://")
-    assert run["sha"] == fleet.sha
 
 
 def test_a_machine_without_git_takes_the_commit_its_fallback_names(fleet: Fleet, off: BootedMachine) -> None:

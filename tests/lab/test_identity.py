@@ -78,31 +78,6 @@ def test_a_machine_outside_ec2_takes_role_and_stage_from_its_settings(fleet: Fle
     assert (vouched["role"], vouched["stage"], vouched["instance_id"]) == ("web", "staging", None)
 
 
-def test_a_machine_without_its_metadata_says_what_to_set(fleet: Fleet, lab: Lab) -> None:
-    lab.imds.stop()
-    settings = fleet.settings().replace("metadata = 60.0", "metadata = 2.0")
-    machine = fleet.machine("lost1", settings=settings)
-    drop_in(machine, "[Service]\nRestartSec=1s\n")
-    machine.power_on()
-    try:
-        found = wait_for_exit(machine, 10)
-    finally:
-        lab.imds.start()
-    assert "set machine.ec2 = 'no', machine.role and machine.stage" in found["error"]
-    assert not gate_is_open(machine)
-    fleet.in_service(machine)
-
-
-def test_a_metadata_service_of_version_1_only_is_refused(fleet: Fleet, lab: Lab) -> None:
-    lab.imds.version_1_only = True
-    machine = fleet.machine("old1")
-    machine.power_on()
-    found = wait_for_exit(machine, 10)
-    assert "it is IMDSv1 only, which is refused" in found["error"]
-    assert "IMDSv1 only" in machine.console()
-    assert not gate_is_open(machine)
-
-
 def test_a_clone_of_a_machine_in_service_starts_closed_as_itself(fleet: Fleet, lab: Lab) -> None:
     golden = fleet.machine("golden")
     fleet.in_service(golden)
