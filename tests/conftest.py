@@ -26,7 +26,7 @@ def _not_the_hosts_own_paths(
 
 
 @pytest.fixture
-def below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def machine_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put the paths of this process and of its children below tmp_path."""
     use_root(tmp_path, monkeypatch)
     return tmp_path
