@@ -18,14 +18,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.cache import cache_folder
-
 from benchmarks import quiet, tables
 from tests.lab import roots
 from tests.lab.fleet import Fleet, baked, report
 from tests.lab.health import Health
 from tests.lab.lab import Lab
 from tests.lab.machine import BootedMachine
+from tests.support.cache import cache_folder
 
 HERE = Path(__file__).parent
 INTERVAL = 0.02

@@ -15,14 +15,13 @@ import sys
 import time
 from typing import Any
 
-from tests.support.cache import cache_folder
-
 from benchmarks import tables
 from benchmarks.boot import PACKAGES, Bench
 from tests.lab import roots
 from tests.lab.fleet import Fleet, baked
 from tests.lab.lab import Lab
 from tests.lab.machine import BootedMachine
+from tests.support.cache import cache_folder
 
 KINDS = {"native": "pyinfra-solo run --json", "--no-native": "pyinfra-solo run --no-native --json"}
 Seconds = dict[str, dict[str, list[float]]]

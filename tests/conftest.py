@@ -1,4 +1,4 @@
-"""What the tests of single modules share."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -17,16 +17,24 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def _not_the_hosts_own_paths(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put the paths of this process and of its children below a folder of each test's own."""
+    use_root(tmp_path_factory.mktemp("machine"), monkeypatch)
+
+
 @pytest.fixture
-def below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The paths of this process, and of what it starts, are below this folder."""
+def machine_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put the paths of this process and of its children below tmp_path."""
     use_root(tmp_path, monkeypatch)
     return tmp_path
 
 
 @pytest.fixture
-def metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
-    """A metadata service on the loopback, which this process and what it starts will ask."""
+def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
+    """Serve metadata on the loopback to this process and its children."""
     with metadata_service(Instance()) as served:
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", served.url)
         yield served

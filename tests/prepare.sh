@@ -1,5 +1,5 @@
 #!/bin/sh
-# What tests and the demo need on a Debian 12 machine: packages, and .venv from requirements-dev.lock.
+# Installs what tests and the demo need on Debian 12: packages, and .venv from requirements-dev.lock.
 # Run by make. Does nothing that is done already.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,12 +10,12 @@ tests/lab/prepare.sh
 tools=.venv/uv
 wanted=$(sed -n 's/^uv==\([^ ]*\).*/\1/p' bootstrap/uv.txt)
 if [ "$("$tools/bin/uv" --version 2>/dev/null | cut -d' ' -f2)" != "$wanted" ]; then
-    say "uv $wanted"
+    say "uv $wanted, into .venv"
     rm -rf .venv
     /usr/bin/python3 -m venv "$tools"
     "$tools/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r bootstrap/uv.txt
 fi
-say "Python packages of requirements-dev.lock"
+say "Python packages of requirements-dev.lock, into .venv"
 [ -x .venv/bin/python ] || "$tools/bin/uv" venv --quiet --allow-existing --python /usr/bin/python3 .venv
 "$tools/bin/uv" pip sync --quiet --require-hashes --python .venv/bin/python requirements-dev.lock
 touch .venv/ready

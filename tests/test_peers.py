@@ -50,11 +50,11 @@ def test_a_tool_does_the_work_and_only_the_work(tool: str, work: Workload, polic
         drifted = work.drift() if state == DRIFT else ""
         before = work.seen() if state != COLD else {}
 
-        said = floor(work) if tool == "floor" else run(work, "sh", policies / "shell.sh")
+        output = floor(work) if tool == "floor" else run(work, "sh", policies / "shell.sh")
 
         assert work.wrong() == []
         assert work.rewritten(before, drifted) == []
-        assert contestants.number_said(said) == work.changes[state]
+        assert contestants.number_printed(output) == work.changes[state]
 
 
 def test_a_file_is_about_a_kilobyte_and_has_its_three_variables() -> None:
@@ -168,9 +168,9 @@ def test_a_tool_that_did_not_do_its_work_has_a_reason_and_no_figure(tmp_path: Pa
 def measured(tmp_path: Path, seconds: int, command: str) -> dict[str, Any]:
     (tmp_path / "given").write_text("given\n")
     program = [sys.executable, "-I", "-S", str(POLICIES.parent / "measure.py"), str(seconds)]
-    argv = [*program, str(tmp_path / "said"), str(tmp_path / "given"), "sh", "-c", command]
-    said: dict[str, Any] = json.loads(subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout)
-    return said
+    argv = [*program, str(tmp_path / "output"), str(tmp_path / "given"), "sh", "-c", command]
+    figures: dict[str, Any] = json.loads(subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout)
+    return figures
 
 
 def test_a_measured_command_has_its_input_its_output_and_its_exit_status(tmp_path: Path) -> None:
@@ -178,24 +178,24 @@ def test_a_measured_command_has_its_input_its_output_and_its_exit_status(tmp_pat
 
     assert found["code"] == 3
     assert found.keys() == {"wall", "cpu", "peak", "code"}
-    assert (tmp_path / "said").read_text() == "given\nwrong\n"
+    assert (tmp_path / "output").read_text() == "given\nwrong\n"
 
 
 def test_a_command_that_is_at_work_at_the_limit_is_ended_with_its_children(tmp_path: Path) -> None:
     found = measured(tmp_path, 1, "sleep 600 & echo $!; sleep 600")
 
     assert found["code"] is None
-    child = Path("/proc", (tmp_path / "said").read_text().strip(), "cmdline")
+    child = Path("/proc", (tmp_path / "output").read_text().strip(), "cmdline")
     programs.wait_for("the child to end", lambda: not child.exists() or not child.read_bytes(), 30)
 
 
 def test_our_events_tell_how_much_changed() -> None:
-    said = (
+    output = (
         '{"event": "operation", "name": "a", "changed": true}\nnoise\n'
         '{"event": "operation", "name": "b", "changed": false}\n{"event": "done"}\n'
     )
 
-    assert contestants.ours_changed(said) == 1
+    assert contestants.ours_changed(output) == 1
 
 
 @pytest.mark.parametrize("asked", ["abc", "100,15", "0", "20000", ""])

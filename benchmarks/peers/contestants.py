@@ -16,15 +16,15 @@ MANY = 10000
 """Files in the largest workload, which only the fast are given."""
 
 
-def number_said(said: str) -> int | None:
+def number_printed(output: str) -> int | None:
     """What `3 changes` at the end of the output says."""
-    found = re.findall(r"(\d+) changes\s*$", said)
+    found = re.findall(r"(\d+) changes\s*$", output)
     return int(found[-1]) if found else None
 
 
-def ours_changed(said: str) -> int:
+def ours_changed(output: str) -> int:
     """How many operations our events call changed."""
-    events = [json.loads(line) for line in said.splitlines() if line.startswith('{"event"')]
+    events = [json.loads(line) for line in output.splitlines() if line.startswith('{"event"')]
     return sum(bool(event["changed"]) for event in events if event["event"] == "OperationEnded")
 
 
@@ -61,7 +61,7 @@ def _venv(name: str, *words: str) -> str:
     return f"python3 -m venv /opt/{name} && /opt/{name}/bin/pip install --quiet {' '.join(words)}"
 
 
-def _request(native: bool) -> Callable[[str], str]:
+def _request(*, native: bool) -> Callable[[str], str]:
     """The request that converge.py makes of the child, by the folder of the ops repo."""
     asked = {
         "protocol": VERSION, "role": "w", "stage": "bench", "mode": "converge", "drain": "on-change",
@@ -80,7 +80,7 @@ OURS = Contestant(
     lock=True,
     most=MANY,
     environment=ENGINE,
-    given=_request(True),
+    given=_request(native=True),
     changed=ours_changed,
 )
 
@@ -95,7 +95,9 @@ SALT = f"--local --id=localhost --file-root={POLICIES}/salt --retcode-passthroug
 
 ALL = (
     OURS,
-    replace(OURS, name="ours-stock", root="ours", most=1000, given=_request(False), note="native off"),
+    replace(
+        OURS, name="ours-no-native", root="ours", most=1000, given=_request(native=False), note="native off"
+    ),
     Contestant(
         name="pyinfra",
         work=f"env --chdir {POLICIES}/ops /opt/ours/bin/pyinfra -y @local deploy.py",
@@ -112,7 +114,7 @@ ALL = (
         version="/opt/floor/bin/python -c 'import jinja2; print(\"Jinja2\", jinja2.__version__)'; python3 --version",
         script=_venv("floor", "jinja2==3.1.6"),
         most=MANY,
-        changed=number_said,
+        changed=number_printed,
         note="a program for this work alone, Python with Jinja2",
     ),
     Contestant(
@@ -121,7 +123,7 @@ ALL = (
         empty="sh -c :",
         version="dpkg-query --show --showformat '${Package} ${Version} ' dash coreutils",
         most=MANY,
-        changed=number_said,
+        changed=number_printed,
         note="a script for this work alone, POSIX sh",
     ),
     Contestant(

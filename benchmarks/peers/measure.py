@@ -34,13 +34,13 @@ def main(seconds: int, output: str, given: str, argv: list[str]) -> None:
     pid = os.posix_spawnp(argv[0], argv, os.environ, file_actions=file_actions, setsid=True)
     signal.alarm(seconds)
     _, status, used = os.wait4(pid, 0)
-    said = {
+    figures = {
         "wall": time.monotonic() - began,
         "cpu": used.ru_utime + used.ru_stime,
         "peak": used.ru_maxrss / 1024,
         "code": None if late else os.waitstatus_to_exitcode(status),
     }
-    sys.stdout.write(json.dumps(said))
+    sys.stdout.write(json.dumps(figures))
 
 
 if __name__ == "__main__":

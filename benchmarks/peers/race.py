@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.programs import LabError
-
 from benchmarks.peers import stage
 from benchmarks.peers.contestants import Contestant
 from benchmarks.peers.stage import CHECKOUT, TREE, Stage
 from benchmarks.peers.workload import COLD, DRIFT, STATES, Workload
+from tests.support.programs import LabError
 
 EMPTY = "empty"
 SLOW = 10.0
@@ -109,14 +108,14 @@ class Race:
         for state in STATES:
             drifted = work.drift() if state == DRIFT else ""
             before = work.seen() if state != COLD else {}
-            said = self._measure(tool, work, state, number)
+            output = self._measure(tool, work, state, number)
             wrong = [*work.wrong(), *work.rewritten(before, drifted)]
-            changes = tool.changed(said)
+            changes = tool.changed(output)
             if changes is not None and changes != work.changes[state]:
                 wrong.append(f"it says that it changed {changes} things, of {work.changes[state]}")
             if wrong:
                 raise LabError(
-                    f"{state}: {len(wrong)} things are wrong: {'; '.join(wrong[:3])}\n{said[-2000:]}"
+                    f"{state}: {len(wrong)} things are wrong: {'; '.join(wrong[:3])}\n{output[-2000:]}"
                 )
 
     def _measure(self, tool: Contestant, work: Workload, state: str, number: int) -> str:
@@ -128,11 +127,11 @@ class Race:
         figures = run(command.split(), environment=environment, given=given, limit=self.limit)
         if figures.code not in tool.well:
             how = "not done at the limit" if figures.code is None else f"exit status {figures.code}"
-            raise LabError(f"{state}: {how}\n{figures.said[-2000:]}")
+            raise LabError(f"{state}: {how}\n{figures.output[-2000:]}")
         turn = Turn(tool.name, work.files, state, number, figures.wall, figures.cpu, figures.peak)
         self.turns.append(turn)
         sys.stderr.write(
             f"{work.files:6} {state:6} {tool.name:12} {figures.wall:8.3f} s  {figures.cpu:8.3f} s CPU  "
             f"{figures.peak:6.1f} MB\n"
         )
-        return figures.said
+        return figures.output

@@ -14,13 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.support.cache import cache_folder
-
 from benchmarks.peers.workload import translate
 from tests.lab import host, roots
 from tests.lab.clean import HOST_BUNDLE, bundle, registry_files, registry_variables
 from tests.lab.image import Chroot, Image, digest
 from tests.support import programs
+from tests.support.cache import cache_folder
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
@@ -33,13 +32,13 @@ SIZE = "8G"  # sparse
 @dataclass(frozen=True)
 class Figures:
     """One run. wall, cpu: seconds; peak: MB of the largest process; code: its exit status, None when it
-    was ended after the limit; said: its output."""
+    was ended after the limit; output: what it printed."""
 
     wall: float
     cpu: float
     peak: float
     code: int | None
-    said: str
+    output: str
 
 
 def image(name: str, packages: str, script: str, lock: str = "") -> Image:
@@ -74,9 +73,9 @@ class Stage:
         cannot be started; that it failed is in its figures."""
         (self.folder / "given").write_text(given)
         command = ["/usr/bin/python3", "-I", "-S", INSIDE / "measure.py", limit]
-        words = [*command, INSIDE / "said", INSIDE / "given", *argv]
-        said = self._chroot().run([str(word) for word in words], env=dict(environment), timeout=limit + 60)
-        return Figures(**json.loads(said.stdout), said=(self.folder / "said").read_text(errors="replace"))
+        words = [*command, INSIDE / "output", INSIDE / "given", *argv]
+        done = self._chroot().run([str(word) for word in words], env=dict(environment), timeout=limit + 60)
+        return Figures(**json.loads(done.stdout), output=(self.folder / "output").read_text(errors="replace"))
 
     def settle(self) -> None:
         """What a machine has that runs: it knows its own name, and its Python is compiled."""
@@ -87,8 +86,8 @@ class Stage:
 
     def say(self, command: str, environment: Mapping[str, str]) -> str:
         """What a shell command in this root says, in a line: two lines of it at most."""
-        said = self._chroot().run(command, env=dict(environment), check=False).stdout
-        return ", ".join(said.split("\n")[:2]).strip(", ")
+        output = self._chroot().run(command, env=dict(environment), check=False).stdout
+        return ", ".join(output.split("\n")[:2]).strip(", ")
 
     def _chroot(self) -> Chroot:
         own = self.folder / "roots" / self.name

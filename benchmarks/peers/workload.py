@@ -59,8 +59,8 @@ class Workload:
         """How every tool is told. Puppet reads what begins with FACTER_ as a fact."""
         numbers = " ".join(str(folder) for folder in range(self.folders))
         root = self.inside or str(self.root)
-        said = {"W_ROOT": root, "W_FOLDERS": str(self.folders), "W_NUMBERS": numbers}
-        return said | {f"FACTER_{name.lower()}": value for name, value in said.items()}
+        variables = {"W_ROOT": root, "W_FOLDERS": str(self.folders), "W_NUMBERS": numbers}
+        return variables | {f"FACTER_{name.lower()}": value for name, value in variables.items()}
 
     def lay_out(self) -> None:
         """Make the tree as it is before a cold run: a file that lacks its line, and nothing else."""

@@ -1,4 +1,4 @@
-"""What tests ask a machine of ours: its health file, its gate, its files, and when its gate was opened."""
+"""Read a machine's state: its health file, its gate, its files, and when its gate was opened."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Page:
 
 
 def page(machine: BootedMachine, path: str, *, host: str = "") -> Page:
-    """What the machine's port 80 answers, asked on the machine itself."""
+    """Ask the machine's port 80, from the machine itself."""
     header = ["-H", f"Host: {host}"] if host else []
     answer = machine.run(["curl", "-s", "-i", "-m", "5", *header, f"http://127.0.0.1{path}"], timeout=15)
     if not answer.ok:
@@ -39,35 +39,35 @@ def page(machine: BootedMachine, path: str, *, host: str = "") -> Page:
 
 
 def statement(machine: BootedMachine) -> dict[str, Any]:
-    """What the open gate vouches for."""
+    """Read the statement beside the open gate."""
     found: dict[str, Any] = json.loads(machine.read(STATEMENT))
     return found
 
 
 def opened_at(machine: BootedMachine) -> float:
-    """When the gate was opened, in seconds since power-on, as `Health` counts them."""
+    """Return when the gate was opened, in seconds since power-on, as `Health` counts them."""
     at: float = statement(machine)["at"]
     return at - time.time() + time.monotonic() - machine.powered_on
 
 
 def before_opening(machine: BootedMachine, health: Health, since: int = 0) -> list[Check]:
-    """The checks answered before the machine's gate was opened in this boot."""
+    """Return the checks that were answered before the machine's gate was opened in this boot."""
     opened = opened_at(machine)
     return [check for check in health.timeline[since:] if check.at < opened]
 
 
 def gate_file(machine: BootedMachine) -> str:
-    """Inode and time of the open gate's file; '' when it is closed."""
+    """Return inode and mtime of the open gate's file; '' when it is closed."""
     return machine.run(["stat", "-c", "%i %.9Y", GATE]).stdout
 
 
 def gate_is_open(machine: BootedMachine) -> bool:
-    """Whether the file is there that a balancer asks for."""
+    """Tell whether the file exists that a balancer asks for."""
     return machine.exists(GATE)
 
 
 def listing(machine: BootedMachine, *folders: str, leave_out: str = "/\\.git/") -> dict[str, str]:
-    """Path -> type, mode, owner and digest or target, of all below the folders.
+    """Map each path below the folders to its type, mode, owner and digest or target.
 
     leave_out: a regular expression of paths that do not count.
     """
@@ -79,7 +79,7 @@ def listing(machine: BootedMachine, *folders: str, leave_out: str = "/\\.git/") 
 
 
 def ordering_problems(machine: BootedMachine) -> list[str]:
-    """What systemd says when it breaks a circle of units by dropping one of their jobs."""
+    """Return systemd's messages about cycles of units that it breaks by dropping a job."""
     words = ("ordering cycle", "deleted to break", "dropped")
     lines = machine.run("journalctl -b -q --no-pager _PID=1").stdout.splitlines()
     return [line for line in lines if any(word in line.lower() for word in words)]
@@ -106,5 +106,5 @@ def deploy_with(fleet: Fleet, *lines: str) -> str:
 
 
 def web(**more: Any) -> Instance:
-    """A web of production by its tags."""
+    """Make an instance that its tags make a web of production."""
     return Instance(tags={"Role": "web", "Stage": "production"}, **more)

@@ -1,4 +1,4 @@
-"""AWS inside the lab: moto's server, and instances that it knows by the ids machines are told.
+"""AWS inside the lab: moto's server, which knows the instances that the metadata service describes.
 
 Reached by address, not by name: moto's S3 takes the first label of a host name for a bucket.
 """
@@ -22,30 +22,29 @@ ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "lab", "AWS_SECRET_ACCESS_KEY": "lab"}
 
 @dataclass
 class Aws:
-    """One moto server in the lab. `module` may be one that repairs moto and serves the same way."""
+    """One moto server in the lab."""
 
     network: Network
     folder: Path
-    module: str = "moto.server"
     _server: subprocess.Popen[bytes] | None = None
     _groups: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def endpoint(self) -> str:
-        """What $AWS_ENDPOINT_URL is to be, inside machines and out."""
+        """Return the value of $AWS_ENDPOINT_URL, inside machines and out."""
         return f"http://{ADDRESS}:{PORT}"
 
     def start(self) -> None:
         """Start it; takes one to three seconds."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", self.module, "-H", ADDRESS, "-p", str(PORT)]
+        argv = [sys.executable, "-m", "moto.server", "-H", ADDRESS, "-p", str(PORT)]
         self._server = self.network.start(argv, self.folder / "moto.log")
         programs.wait_for("moto", self._serves, timeout=60)
 
     def _serves(self) -> bool:
         if self._server is None or self._server.poll() is not None:
             text = (self.folder / "moto.log").read_text()[-2000:]
-            raise programs.LabError(f"{self.module} ended; it needs moto[server]:\n{text}")
+            raise programs.LabError(f"moto has ended:\n{text}")
         return self.network.listens(ADDRESS, PORT)
 
     def stop(self) -> None:
@@ -76,19 +75,10 @@ class Aws:
             finally:
                 client.close()
 
-    def reset(self) -> None:
-        """Forget everything."""
-        self.network.post(ADDRESS, PORT, "/moto-api/reset")
-        self._groups.clear()
-
     def launch(self, instance: Instance) -> Instance:
-        """Launch it in moto, in its scaling group if it has one; sets the ids that moto made."""
+        """Launch it in moto; sets the ids that moto made."""
         groups = [self._group(name, instance.region) for name in instance.security_groups]
         instance.security_group_ids = groups
-        instance.id = self._scale(instance) if instance.asg else self._run(instance)
-        return instance
-
-    def _run(self, instance: Instance) -> str:
         tags = [{"Key": key, "Value": value} for key, value in (instance.tags or {}).items()]
         answer = self.call(
             "ec2",
@@ -102,7 +92,8 @@ class Aws:
             Placement={"AvailabilityZone": instance.az},
             **({"TagSpecifications": [{"ResourceType": "instance", "Tags": tags}]} if tags else {}),
         )
-        return str(answer["Instances"][0]["InstanceId"])
+        instance.id = str(answer["Instances"][0]["InstanceId"])
+        return instance
 
     def _group(self, name: str, region: str) -> str:
         if (region, name) not in self._groups:
@@ -116,55 +107,3 @@ class Aws:
                 known = [str(made["GroupId"])]
             self._groups[region, name] = known[0]
         return self._groups[region, name]
-
-    def _scale(self, instance: Instance) -> str:
-        name, region = instance.asg, instance.region
-        before = self._members(name, region)
-        if before is None:
-            self._make_scaling_group(instance)
-        else:
-            self.call(
-                "autoscaling",
-                "set_desired_capacity",
-                region=region,
-                AutoScalingGroupName=name,
-                DesiredCapacity=len(before) + 1,
-            )
-        after = self._members(name, region) or []
-        return next(member for member in after if member not in (before or []))
-
-    def _members(self, name: str, region: str) -> list[str] | None:
-        ask = {"AutoScalingGroupNames": [name]}
-        answer = self.call("autoscaling", "describe_auto_scaling_groups", region=region, **ask)
-        groups = answer["AutoScalingGroups"]
-        return [str(one["InstanceId"]) for one in groups[0]["Instances"]] if groups else None
-
-    def _make_scaling_group(self, instance: Instance) -> None:
-        template = {
-            "ImageId": instance.ami,
-            "InstanceType": instance.type,
-            "SecurityGroupIds": instance.security_group_ids,
-        }
-        self.call(
-            "ec2",
-            "create_launch_template",
-            region=instance.region,
-            LaunchTemplateName=instance.asg,
-            LaunchTemplateData=template,
-        )
-        tags = [
-            {"Key": key, "Value": value, "PropagateAtLaunch": True}
-            for key, value in (instance.tags or {}).items()
-        ]
-        self.call(
-            "autoscaling",
-            "create_auto_scaling_group",
-            region=instance.region,
-            AutoScalingGroupName=instance.asg,
-            LaunchTemplate={"LaunchTemplateName": instance.asg},
-            MinSize=0,
-            MaxSize=20,
-            DesiredCapacity=1,
-            AvailabilityZones=[instance.az],
-            Tags=tags,
-        )

@@ -17,7 +17,7 @@ PARENT = "pyinfra-solo-lab"
 
 
 def unified() -> Path:
-    """Where cgroup2 is mounted: /sys/fs/cgroup, or its `unified` on a hybrid host."""
+    """Return the mount point of cgroup2: /sys/fs/cgroup, or its `unified` on a hybrid host."""
     root = Path("/sys/fs/cgroup")
     return root / "unified" if (root / "unified").is_dir() else root
 

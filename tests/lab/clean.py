@@ -1,10 +1,10 @@
-"""A Debian 12 with apt, make, and nothing else, as somebody has who has just installed it.
+"""A freshly installed Debian 12: apt, make, and nothing else.
 
-    python -m tests.lab.clean make demo        # in a fresh one, with a copy of this checkout
+    python -m tests.lab.clean make demo        # with a copy of this checkout
     python -m tests.lab.clean --no-cache make test
 
-It is a root of its own, with this host's network, its control groups, and its way to packages: name
-server, certificates, and what pip, uv and apt are told by the environment and their settings files.
+It has a root of its own, and shares this host's network, control groups, name server, certificates, and
+the settings of pip, uv and apt.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HERE = Path(__file__).parents[2]
 CHECKOUT = "/root/pyinfra-solo"
 BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 HOST_BUNDLE = "/etc/host-certificates.crt"
-"""Where it sees the host's certificates: BUNDLE itself is its own package's to write."""
+"""Its copy of the host's certificates: BUNDLE itself belongs to its own package."""
 
 SETTINGS = ("/etc/pip.conf", "~/.config/pip/pip.conf", "~/.pip/pip.conf", "/etc/uv/uv.toml", "~/.config/uv/uv.toml")  # fmt: skip
 VARIABLES = re.compile(r"(PIP|UV)_\w+|(https?|no|all)_proxy", re.IGNORECASE)
@@ -42,7 +42,7 @@ CERTIFICATES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE")
 
 
 def root() -> Path:
-    """The root that each is a copy of: `mmdebstrap --variant=minbase`, and make. Built once."""
+    """Return the root that each is a copy of: `mmdebstrap --variant=minbase`, and make. Built once."""
     sources = roots.debian_sources()
     key = f"clean-{digest(sources)}"
     made = cache_folder() / "roots" / key
@@ -59,7 +59,7 @@ def root() -> Path:
 
 @dataclass
 class Clean:
-    """One of them, in `folder`, which must be on a real disk. Use as a context manager.
+    """One such Debian, in `folder`, which must be on a real disk. Use as a context manager.
 
     cache: whether it shares this host's cache of roots and layers, or builds all of it anew.
     """
@@ -97,10 +97,10 @@ class Clean:
 
         Raises LabError after `timeout` seconds, and with `check` when its exit status is not 0.
         """
-        said = self.folder / "said"
-        with said.open("wb") as out:
+        output = self.folder / "output"
+        with output.open("wb") as out:
             code = self.start(command, out).wait_within(timeout)
-        text = said.read_text(errors="replace")
+        text = output.read_text(errors="replace")
         if code is None or (check and code != 0):
             how = f"not done after {timeout:.0f} s" if code is None else f"exit status {code}"
             raise LabError(f"{command}: {how}\n{text[-8000:]}")
@@ -153,7 +153,7 @@ class Clean:
 
 
 def place() -> Path:
-    """A folder for one of this process's own."""
+    """Return a folder for a Clean of this process."""
     return cache_folder() / "runs" / f"clean-{os.getpid()}"
 
 
@@ -184,20 +184,20 @@ class Running:
 
 
 def bundle() -> Path:
-    """The certificates that this process is told to believe, else the host's."""
+    """Return the certificate bundle of this process's environment, else the host's."""
     named = (os.environ.get(name, "") for name in CERTIFICATES)
     return Path(next(filter(os.path.isfile, named), BUNDLE))
 
 
 def registry_variables() -> dict[str, str]:
-    """What this process's environment says about where packages come from."""
-    told = {key: value for key, value in os.environ.items() if VARIABLES.fullmatch(key)}
+    """Return this process's variables that say where packages come from."""
+    variables = {key: value for key, value in os.environ.items() if VARIABLES.fullmatch(key)}
     names = CERTIFICATES if bundle().exists() else ()
-    return {**told, **dict.fromkeys(names, HOST_BUNDLE)}
+    return {**variables, **dict.fromkeys(names, HOST_BUNDLE)}
 
 
 def registry_files() -> list[Path]:
-    """The settings files of pip and uv, and the folders of packages that they or variables name."""
+    """Return the settings files of pip and uv, and the folders of packages that they or variables name."""
     files = [path for name in SETTINGS if (path := Path(name).expanduser()).is_file()]
     texts = [path.read_text() for path in files] + list(registry_variables().values())
     named = {Path(name) for text in texts for name in re.findall(r"(?:^|[\s=,]|file://)(/[^\s,]+)", text)}
@@ -206,7 +206,10 @@ def registry_files() -> list[Path]:
 
 
 def main(words: list[str]) -> int:
-    """The command; its exit status is what the command inside ended with."""
+    """Run the command. Return the exit status of what ran inside."""
+    if reason := host.missing():
+        sys.stderr.write(f"{reason}\n")
+        return 1
     cache = words[:1] != ["--no-cache"]
     with Clean(place(), cache) as clean:
         began = time.monotonic()

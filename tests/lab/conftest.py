@@ -19,7 +19,7 @@ TALLIES = pytest.StashKey[dict[str, dict[str, bool]]]()
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The lab. Fails, and says what to install, where it cannot be made."""
+    """Make the lab. Fails with a sentence where it cannot be made."""
     reason = host.missing()
     if reason:
         pytest.fail(reason, pytrace=False)
@@ -41,22 +41,22 @@ def fleet(lab: Lab, image: Image) -> Fleet:
 
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Callable[[str, str, bool], None]:
-    """Count what was done to machines: its kind, its name, and whether the gate was right meanwhile."""
+    """Count cuts and kills: kind, name, and whether the gate stayed closed until the machine was right."""
     tallies = request.config.stash.setdefault(TALLIES, {})
     return lambda kind, name, right: tallies.setdefault(kind, {}).update({name: right})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say what was counted."""
+    """Print the counts."""
     for kind, right in config.stash.get(TALLIES, {}).items():
         wrong = list(right.values()).count(False)
-        said = f"{wrong} TIMES a 200" if wrong else "never a 200"
-        terminalreporter.write_line(f"{kind}: {len(right)}, {said} while unconverged")
+        result = f"{wrong} TIMES a 200" if wrong else "never a 200"
+        terminalreporter.write_line(f"{kind}: {len(right)}, {result} while unconverged")
 
 
 @pytest.fixture(autouse=True)
 def _left_as_found(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each test the faults are undone and the machines that it made are gone."""
+    """Undo all faults, and remove the machines that a test made, after it."""
     if "lab" not in request.fixturenames:
         yield
         return
@@ -72,7 +72,7 @@ def _left_as_found(request: pytest.FixtureRequest) -> Iterator[None]:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failed test shows what its machines wrote to their consoles."""
+    """Add the consoles of its machines to a failed test's report."""
     report = yield
     lab = getattr(item, "funcargs", {}).get("lab")
     if report.failed and isinstance(lab, Lab):

@@ -1,4 +1,4 @@
-"""Power cuts and kills at chosen moments of a boot, and what became of the machine.
+"""Cut the power, or kill the run, at chosen moments of a boot, and record what becomes of the machine.
 
 A moment is seen from outside, in the files that a run writes anyway, within a few milliseconds.
 """
@@ -28,9 +28,13 @@ from tests.support.programs import LabError
 LINE = ("close gate", "identify", "fetch", "prepare", "resolve", "converge", "judge", "open gate")
 STATE = "/var/lib/pyinfra-solo"
 MANAGED = ("/etc", "/srv", "/home", f"{STATE}/checkouts", f"{STATE}/runtimes", f"{STATE}/good")
-"""What the engine and the roles put on a disk."""
-OTHERS = r"/__pycache__|/etc/(hostname|machine-id|g?shadow)|/repo\.git/|-$"
-"""Below MANAGED, what is each machine's own: its name, times of compiling and of passwords, backups."""
+"""Folders in which the engine and the roles write."""
+OTHERS = r"/__pycache__|/etc/(hostname|machine-id|g?shadow)$|/repo\.git/|-$"
+"""Paths below MANAGED that differ between machines: names, times of compiling and of passwords, backups."""
+LOCK_FILE = re.compile(r"(?:passwd|group|shadow|gshadow|subuid|subgid)\.(\d+)")
+"""The file that a program of shadow(5)'s package makes before it links it to the lock: NAME.PID, holding its
+PID and a NUL (lib/commonio.c). Killed in between, it leaves the file, and nothing ever removes it."""
+ACCOUNT_TOOLS = ("useradd", "usermod", "groupadd", "groupmod")
 LIMIT = 90.0
 """Seconds in which any moment must come, and any machine be ready: a bound, not a measure."""
 AT_ONCE = 3
@@ -38,7 +42,7 @@ INTERVAL = 0.1
 
 
 class Seen:
-    """How far the boot run of a machine is, by what it has written since it was switched on."""
+    """Progress of a machine's boot run, read from the files that it has written since power-on."""
 
     def __init__(self, machine: BootedMachine) -> None:
         self._machine = machine
@@ -58,7 +62,7 @@ class Seen:
 
     @property
     def station(self) -> str:
-        """Where the run is; '' before it has begun."""
+        """The run's station; '' before it has begun."""
         return str(self._read().get("station") or "")
 
     @property
@@ -74,26 +78,26 @@ class Seen:
 
     @property
     def open(self) -> bool:
-        """Whether the gate is open."""
+        """True while the gate is open."""
         return self._machine.inside(GATE).exists()
 
     def there(self, pattern: str) -> bool:
-        """Whether something on the machine has a name like `pattern`, without a slash in front."""
+        """Tell whether a path on the machine matches `pattern`, which has no slash in front."""
         with suppress(OSError):
             return next(self._machine.inside("/").glob(pattern), None) is not None
         return False
 
 
 def cut(machine: BootedMachine) -> None:
-    """The power fails, and comes back."""
+    """Cut the power, and restore it."""
     machine.power_cut()
     machine.power_on()
 
 
 def kill_run(machine: BootedMachine) -> None:
-    """The boot run gets SIGKILL, as from the kernel when memory is short; its unit starts it again.
+    """Send SIGKILL to the boot run, as the kernel does when memory is short; its unit restarts it.
 
-    The machine stands still meanwhile, or the run would have gone on by the time it is found.
+    The machine is frozen meanwhile, or the run would go on while its process is searched for.
     """
     machine.freeze()
     try:
@@ -106,7 +110,7 @@ def kill_run(machine: BootedMachine) -> None:
 
 @dataclass(frozen=True)
 class Strike:
-    """A blow, and its moment: `pause` seconds after `shows`, in a boot to the tip of `branch`."""
+    """A cut or kill (`blow`) `pause` seconds after `shows` is true, in a boot to the tip of `branch`."""
 
     name: str
     shows: Callable[[Seen], bool]
@@ -118,7 +122,7 @@ class Strike:
         return self.name
 
     def wait(self, machine: BootedMachine) -> None:
-        """Return when its moment has come. Raises LabError when it does not."""
+        """Wait for the moment. Raises LabError when it does not come."""
         seen, end = Seen(machine), time.monotonic() + LIMIT
         while not self.shows(seen):
             if time.monotonic() > end:
@@ -129,7 +133,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class Life:
-    """A machine that was struck, and went on. Each `early` check said 200 when nothing was right."""
+    """Outcome of a strike. Each `early` check was answered 200 while the machine was not converged."""
 
     where: str
     opened: bool
@@ -141,10 +145,10 @@ class Life:
 
 
 class Strikes:
-    """Strikes machines, some at once. What came of a strike is told by `life`, when it is over."""
+    """Strikes machines, some at once; `life` waits for the outcome of one."""
 
     def __init__(self, fleet: Fleet, strikes: Iterable[Strike]) -> None:
-        """Begin all of them, and a machine for each branch that nothing happens to."""
+        """Begin all of them, and for each branch a machine that nothing happens to."""
         self._fleet = fleet
         self._names: queue.SimpleQueue[str] = queue.SimpleQueue()
         for number in range(AT_ONCE):
@@ -157,11 +161,11 @@ class Strikes:
         self._lives = {one: self._pool.submit(self._live, one.branch, one) for one in wanted}
 
     def life(self, strike: Strike) -> Life:
-        """The machine that was struck. Raises what its life raised."""
+        """Return the outcome of a strike. Raises what its thread raised."""
         return self._lives[strike].result()
 
     def undisturbed(self, branch: str = "main") -> Life:
-        """The machine of a branch that nothing happened to."""
+        """Return the outcome of a branch's machine that nothing happened to."""
         return self._quiet[branch].result()
 
     def end(self) -> None:
@@ -210,28 +214,46 @@ class Strikes:
 
 
 def tree(machine: BootedMachine) -> dict[str, str]:
-    """What the engine and the roles put on its disk, and who has a line in shadow and in gshadow."""
+    """List what the engine and the roles put on its disk, and who has a line in shadow and in gshadow."""
     accounts = {
         name: machine.run(f"cut -d: -f1 /etc/{name} | sort", check=True).stdout
         for name in ("shadow", "gshadow")
     }
-    return {**accounts, **listing(machine, *managed(machine), leave_out=OTHERS)}
+    found, left = listing(machine, *managed(machine), leave_out=OTHERS), abandoned_locks(machine)
+    return {**accounts, **{path: what for path, what in found.items() if path not in left}}
+
+
+def abandoned_locks(machine: BootedMachine) -> frozenset[str]:
+    """List the lock files of account tools that were killed: nothing in them but the PID, or nothing yet."""
+    found = ((path, LOCK_FILE.fullmatch(path.name)) for path in machine.inside("/etc").iterdir())
+    return frozenset(
+        f"/etc/{path.name}"
+        for path, match in found
+        if match and path.read_text() in ("", f"{match[1]}\0") and not _is_account_tool(machine, match[1])
+    )
+
+
+def _is_account_tool(machine: BootedMachine, pid: str) -> bool:
+    """Tell whether the process lives and is one of ACCOUNT_TOOLS; after a reboot its PID may be another's."""
+    try:
+        return machine.inside(f"/proc/{pid}/comm").read_text().strip() in ACCOUNT_TOOLS
+    except FileNotFoundError:
+        return False
 
 
 def managed(machine: BootedMachine) -> list[str]:
-    """Those of MANAGED that are there: `runtimes` is not, when the image had the right one."""
+    """Return those of MANAGED that exist: `runtimes` does not when the image had the right one."""
     return [path for path in MANAGED if machine.inside(path).exists()]
 
 
 def empty(machine: BootedMachine) -> frozenset[str]:
-    """Files of 0 bytes: what a power cut makes of contents that never reached the disk."""
-    return frozenset(
-        machine.run(["find", *managed(machine), "-xdev", "-type", "f", "-empty"]).stdout.splitlines()
-    )
+    """List files of 0 bytes: what a power cut makes of contents that never reached the disk."""
+    found = machine.run(["find", *managed(machine), "-xdev", "-type", "f", "-empty"]).stdout.splitlines()
+    return frozenset(found) - abandoned_locks(machine)
 
 
 def broken_reports(machine: BootedMachine) -> tuple[str, ...]:
-    """Reports that cannot be read."""
+    """List reports that are not JSON."""
     found = []
     for path in sorted(machine.inside(f"{STATE}/reports").glob("*.json")):
         try:
@@ -242,21 +264,21 @@ def broken_reports(machine: BootedMachine) -> tuple[str, ...]:
 
 
 def station(name: str) -> Strike:
-    """The run comes to this station."""
+    """Strike when the run comes to this station."""
     later = LINE[LINE.index(name) :]
     return Strike(f"at {name}", lambda seen: seen.station in later)
 
 
 def operation(number: int) -> Strike:
-    """The run begins this operation, and has ended the one before."""
+    """Strike when the run begins this operation and has ended the one before."""
     return Strike(f"at operation {number}", lambda seen: seen.operation >= number)
 
 
 def file(name: str, pattern: str, branch: str = "main") -> Strike:
-    """Something of that name appears."""
+    """Strike when a path that matches `pattern` appears."""
     return Strike(name, lambda seen: seen.there(pattern), branch=branch)
 
 
 def after_opening(seconds: float) -> Strike:
-    """So many seconds after the gate has opened."""
+    """Strike this many seconds after the gate has opened."""
     return Strike(f"{seconds} s after the gate opened", lambda seen: seen.open, pause=seconds)

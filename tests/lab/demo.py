@@ -1,6 +1,6 @@
-"""`make demo`: one machine boots, is changed by a commit, and reboots, before your eyes.
+"""`make demo`: one machine boots, is changed by a commit, and reboots, while you watch.
 
-Everything shown is real, and asked for: the exit status is 0 only when all of it was true.
+Each statement of the last page was checked: the exit status is 0 only when all were true.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.lab import roots
+from tests.lab import host, roots
 from tests.lab.fleet import Fleet, changed, report, solo, status, systemd_image, wheel_house
 from tests.lab.health import Health
 from tests.lab.lab import Lab
@@ -46,26 +46,26 @@ class Demo:
     claims: list[tuple[str, bool]] = field(default_factory=list)
 
     def claim(self, what: str, true: bool) -> None:
-        """Something that the onlooker is told, and whether it was so."""
+        """Record a statement about the machine, and whether it is true."""
         self.claims.append((what, true))
 
     def boot(self) -> None:
-        """The first act: from power-on to the first 200."""
+        """Play the first act: from power-on to the first 200."""
         act(self.screen, "1  A machine boots", "Its image knows no role. Its tags say what it is to become.")
-        told = self.lab.instances[self.machine.name]
-        tags = "  ".join(f"{key}={value}" for key, value in told.all_tags().items())
-        self.screen.say(f"   {told.id}   {self.screen.paint(BOLD, tags)}\n")
+        instance = self.lab.instances[self.machine.name]
+        tags = "  ".join(f"{key}={value}" for key, value in instance.all_tags().items())
+        self.screen.say(f"   {instance.id}   {self.screen.paint(BOLD, tags)}\n")
         self._power(self.machine.power_on, "the first 200 came after the gate was opened, and none before")
         self.screen.say()
-        code, said, _ = self._command("status")
-        self._show(said)
+        code, output, _ = self._command("status")
+        self._show(output)
         found = report(self.machine)
         self.claim("the machine says that it is in service", code == 0)
         self.claim("every check of its role passed", all(one["passed"] for one in found["findings"]))
         self.screen.say(f"\n   the report, /var/lib/pyinfra-solo/last-run.json: {summary(found)}")
 
     def commit(self) -> None:
-        """The second act: a commit, its plan, and its run."""
+        """Play the second act: a commit, its plan, and its run."""
         act(self.screen, "2  A commit", "What would it do here? And then: do it.")
         file = self.fleet.tree / VALUES
         file.write_text(file.read_text() + "web_body_mib = 16\n")
@@ -78,12 +78,12 @@ class Demo:
 
     def _plan(self) -> None:
         mark = self.health.mark()
-        code, said, _ = self._command("plan")
-        self._show(said)
+        code, output, _ = self._command("plan")
+        self._show(output)
         self.screen.say(f"   exit status {code}: changes pending, and nothing was touched")
         served = all(check.status == 200 for check in self.health.timeline[mark:])
         self.claim("a plan of a pending change ends with exit status 2", code == 2)
-        self.claim("its diff shows the change", f"+    {NEW}" in re.sub(r" +\+", "+", said))
+        self.claim("its diff shows the change", f"+    {NEW}" in re.sub(r" +\+", "+", output))
         self.claim("a plan changes nothing", served and OLD in self.machine.read(NGINX))
 
     def _run(self, sha: str) -> None:
@@ -107,7 +107,7 @@ class Demo:
         self.claim("the machine vouches for the new commit", report(self.machine)["sha"] == sha)
 
     def reboot(self) -> None:
-        """The third act: all of it again, and nothing to do."""
+        """Play the third act: a reboot with nothing to do."""
         act(
             self.screen,
             "3  A reboot",
@@ -146,13 +146,13 @@ class Demo:
 
 
 def act(screen: Screen, title: str, about: str) -> None:
-    """A heading."""
+    """Show a heading."""
     screen.say(f"\n{screen.paint(BOLD, title)}")
     screen.say(f"   {about}")
 
 
 def summary(found: dict[str, Any]) -> str:
-    """A report in a line."""
+    """Sum up a report in one line."""
     did = sum(operation["changed"] for operation in found["operations"])
     checks = len(found["findings"])
     return (
@@ -162,7 +162,7 @@ def summary(found: dict[str, Any]) -> str:
 
 
 def play(screen: Screen) -> int:
-    """All acts. Exit status 0 when every claim was true."""
+    """Play all acts. Return 0 when every claim was true."""
     screen.say(INTRODUCTION)
     screen.say(f"\n{screen.paint(BOLD, 'The lab')}")
     with screen.step("wheels of the engine and of an app", "once"):
@@ -185,7 +185,7 @@ def play(screen: Screen) -> int:
 
 
 def verdict(screen: Screen, claims: list[tuple[str, bool]]) -> int:
-    """What was claimed, and whether it was so."""
+    """Show each claim and whether it was true. Return the exit status."""
     screen.say(f"\n{screen.paint(BOLD, 'What was just shown')}")
     for what, true in claims:
         mark = screen.paint(GREEN, "✓") if true else screen.paint(RED, "✗ NOT TRUE:")
@@ -194,8 +194,11 @@ def verdict(screen: Screen, claims: list[tuple[str, bool]]) -> int:
 
 
 def main() -> int:
-    """The command. 1: something was not as it should be; 130: interrupted."""
+    """Run the command. Return 0, 1 when a claim was not true, 130 when interrupted."""
     screen = Screen(sys.stdout)
+    if reason := host.missing():
+        screen.say(screen.paint(RED, reason))
+        return 1
     try:
         return play(screen)
     except LabError as error:

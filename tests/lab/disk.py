@@ -24,12 +24,12 @@ class Disk:
 
     @property
     def root(self) -> Path:
-        """Where the machine's root is mounted."""
+        """The mount point of the machine's root."""
         return self.folder / "root"
 
     @property
     def _store(self) -> Path:
-        """What holds the upper layer."""
+        """The folder that holds the upper layer."""
         return self.folder / "store"
 
     @property
@@ -58,8 +58,8 @@ class Disk:
         programs.run(["mount", "-t", "overlay", "overlay", "-o", options, self.root])
 
     def _mount_store(self) -> bool:
-        """False while a namespace that has just ended still holds it: then it is the same dead file
-        system again. The kernel lets go of a namespace's mounts some time after its last process."""
+        """Mount it. Return False while a namespace that has just ended still holds it: then it is the same dead
+        file system. The kernel releases a namespace's mounts some time after its last process."""
         programs.run(["mount", "-o", "loop", self._file, self._store])
         if "shutdown" not in host.mount_options(self._store):
             return True
@@ -72,13 +72,13 @@ class Disk:
         host.unmount_under(self._store)
 
     def pull_the_plug(self) -> None:
-        """From now on nothing reaches an ext4 disk; a plain folder cannot lose power: LabError."""
+        """Let nothing reach an ext4 disk from now on. Raises LabError for a plain folder."""
         if self.kind != "ext4":
             raise programs.LabError('only a machine with disk="ext4" can lose power')
         host.pull_the_plug(self._store)
 
     def copy_to(self, other: Disk) -> None:
-        """Copy its content to a new disk of the same kind; the caller keeps it from changing."""
+        """Copy its content to a new disk of the same kind; the caller stops all writers."""
         if self.kind == "ext4":
             for folder in (other.root, other._store):
                 folder.mkdir(parents=True)

@@ -22,14 +22,14 @@ from tests.support.repository import Repository
 
 HERE = Path(__file__).parents[2]
 BAKED = ("bootstrap", "requirements.lock", "deploy.py", "roles", "inventories")
-"""What an image is made from, and what an ops repo holds."""
+"""Paths of the working tree that make an image and an ops repo."""
 GATE = "/run/pyinfra-solo/gate/ping.html"
 READY = 60.0
 """Seconds in which any machine of the lab must be in service: a bound, not a measure."""
 
 
 def sources(into: Path) -> Path:
-    """The working tree's own files of BAKED, without what git ignores."""
+    """Copy the working tree's files of BAKED that git does not ignore."""
     listed = subprocess.run(
         ["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard", "--", *BAKED],
         cwd=HERE, check=True, capture_output=True, text=True,
@@ -42,7 +42,7 @@ def sources(into: Path) -> Path:
 
 
 def wheel_house() -> Path:
-    """Every wheel of the engine, the app and uv: then a machine of the lab needs no index."""
+    """Return a folder of all wheels of the engine, the app and uv: no machine of the lab needs an index."""
     locks = ("bootstrap/uv.txt", "requirements.lock", "tests/app/requirements.lock")
     folders = [packages.wheels((HERE / lock).read_text()) for lock in locks]
     house = folders[0].parent / digest(*(folder.name for folder in folders))
@@ -58,7 +58,7 @@ def wheel_house() -> Path:
 
 
 def baked(root: Image, folder: Path) -> Image:
-    """`root` with our engine in it, by the same install.sh that bakes a real image."""
+    """Build `root` with our engine in it, by the install.sh that bakes real images."""
     tree = sources(folder / "sources")
     files = sorted(path for path in tree.rglob("*") if path.is_file() and "roles" not in path.parts)
     key = digest(*(f"{path.relative_to(tree)}\0{path.read_bytes()!r}" for path in files))
@@ -92,7 +92,7 @@ class Fleet:
         self.sha = self.ops.copy_tree(self.tree, "Our machines")
 
     def settings(self, **ops: Any) -> str:
-        """A settings file: this fleet's ops repo, and `ops` keys of your own."""
+        """Write a settings file's text: this fleet's ops repo, and other keys of `ops`."""
         values = {"remotes": [self.ops.http_url], "within": 10.0, **ops}
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         return "\n".join(["[ops]", *lines, "[limits]", "metadata = 60.0", "deadline = 300.0", ""])
@@ -106,14 +106,14 @@ class Fleet:
         settings: str | None = None,
         disk: Kind = "dir",
         image: Image | None = None,
-        init: str | None = None,
+        init: str = "systemd",
         instance: Instance | None = None,
     ) -> BootedMachine:
-        """A machine of ours, off. Without tags and groups it is tagged as a web of production."""
+        """Make a machine of ours, off. Without tags and groups it is tagged as a web of production."""
         if tags is None and groups is None:
             tags = {"Role": "web", "Stage": "production"}
-        told = instance or Instance(tags=tags or {}, security_groups=groups or ["default"])
-        machine = self.lab.machine(name, image or self.image, disk=disk, init=init, instance=told)
+        described = instance or Instance(tags=tags or {}, security_groups=groups or ["default"])
+        machine = self.lab.machine(name, image or self.image, disk=disk, init=init, instance=described)
         machine.write("/etc/pyinfra-solo/config.toml", settings or self.settings(), 0o600)
         return machine
 
@@ -142,13 +142,13 @@ def status(machine: BootedMachine) -> dict[str, Any]:
 
 
 def report(machine: BootedMachine) -> dict[str, Any]:
-    """The last run's report."""
+    """Read the last run's report."""
     found: dict[str, Any] = json.loads(machine.read("/var/lib/pyinfra-solo/last-run.json"))
     return found
 
 
 def changed(machine: BootedMachine) -> list[str]:
-    """The operations that changed something in the last run."""
+    """List the operations that changed something in the last run."""
     return [operation["name"] for operation in report(machine)["operations"] if operation["changed"]]
 
 
@@ -170,5 +170,5 @@ def wait_for_exit(machine: BootedMachine, code: int, timeout: float = READY) -> 
 
 
 def systemd_image(folder: Path) -> Image:
-    """The image that most machines of the lab start from."""
+    """Return the image that most machines of the lab start from."""
     return baked(roots.root("systemd"), folder)

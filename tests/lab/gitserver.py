@@ -1,25 +1,22 @@
-"""A git server that speaks HTTP (git's own http-backend) and SSH (a real sshd), and its faults."""
+"""A git server over HTTP (git's own http-backend) and SSH (a real sshd), and its faults."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.lab.image import Image
 from tests.lab.network import SERVICES, Network
 from tests.support import programs
-from tests.support.repository import GIT, Repository, make_key
-from tests.support.web import Answer, Asked, Faults, Request, WebServer
+from tests.support.repository import FORCED, Repository, backend, make_key
+from tests.support.web import Faults, Request, WebServer
 
 NAME = "git.lab"
 INSIDE = "/srv/git"
-CGI_LIMIT = 120.0  # seconds
 
 SSHD = f"""\
 HostKey /etc/lab-ssh/host_key
@@ -31,8 +28,6 @@ AllowUsers git
 PidFile none
 ListenAddress {SERVICES[NAME]}
 """
-# The path that git sends is absolute in ssh://git@host/srv/git/x.git, so it needs no rewriting.
-FORCED = 'restrict,command="git-shell -c \\"$SSH_ORIGINAL_COMMAND\\""'
 ACCOUNTS = {
     "passwd": "root:x:0:0::/root:/bin/sh\nsshd:x:101:65534::/run/sshd:/usr/sbin/nologin\n"
     "git:x:0:0::/srv/git:/bin/sh\nnobody:x:65534:65534::/:/usr/sbin/nologin\n",
@@ -75,7 +70,7 @@ class GitServer:
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong over HTTP; `stop`, `hang` and `swap_host_key` are for both ways."""
+        """Faults over HTTP; `stop`, `hang` and `swap_host_key` are for HTTP and SSH."""
         return self._web.faults
 
     @property
@@ -90,7 +85,7 @@ class GitServer:
         return f"{NAME} {kind} {key}\n"
 
     def repository(self, name: str) -> Repository:
-        """A new, empty repository called `name`."""
+        """Make an empty repository called `name`."""
         bare = self.repositories / f"{name}.git"
         return Repository(
             bare,
@@ -99,17 +94,17 @@ class GitServer:
         ).make()
 
     def start(self) -> None:
-        """Serve both ways."""
+        """Serve HTTP and SSH."""
         self._web.start()
         self._start_sshd()
 
     def stop(self) -> None:
-        """Refuse connections both ways, and end those that are open."""
+        """Refuse connections over HTTP and SSH, and end those that are open."""
         self._web.stop()
         self._stop_sshd()
 
     def hang(self, on: bool = True) -> None:
-        """With `on`, both ways accept connections and never answer; without, they go on."""
+        """With `on`, accept connections and never answer, over HTTP and SSH; without, answer again."""
         self.faults.hang = on
         if self._sshd is not None:
             os.killpg(self._sshd.pid, signal.SIGSTOP if on else signal.SIGCONT)
@@ -122,7 +117,7 @@ class GitServer:
             self.start()
 
     def swap_host_key(self) -> None:
-        """From now on it is another SSH host, as far as a client can tell."""
+        """Change the SSH host key."""
         self._stop_sshd()
         self._new_host_key()
         self._start_sshd()
@@ -162,41 +157,6 @@ class GitServer:
                     os.kill(pid, signal.SIGKILL)
             self._sshd.wait(timeout=10)
         self._sshd = None
-
-
-def backend(repositories: Path) -> Callable[[Asked], Answer]:
-    """What answers as git's own http-backend does, for the bare repositories in a folder."""
-
-    def answer(asked: Asked) -> Answer:
-        path, _, query = asked.path.partition("?")
-        environment = {
-            "PATH": os.environ["PATH"],
-            **GIT,
-            "GIT_PROJECT_ROOT": str(repositories),
-            "GIT_HTTP_EXPORT_ALL": "1",
-            "REQUEST_METHOD": asked.method,
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "REMOTE_ADDR": asked.client,
-            "CONTENT_TYPE": asked.headers.get("content-type", ""),
-            "CONTENT_LENGTH": str(len(asked.body)),
-            "HTTP_CONTENT_ENCODING": asked.headers.get("content-encoding", ""),
-            "GIT_PROTOCOL": asked.headers.get("git-protocol", ""),
-        }
-        done = subprocess.run(
-            [shutil.which("git") or "git", "http-backend"],
-            input=asked.body,
-            capture_output=True,
-            env=environment,
-            timeout=CGI_LIMIT,
-            check=False,
-        )
-        head, _, body = done.stdout.partition(b"\r\n\r\n")
-        headers = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
-        status = int(headers.pop("Status", "200 OK").split()[0])
-        return Answer(status if head else 500, body, headers)
-
-    return answer
 
 
 def _children(pid: int) -> list[int]:

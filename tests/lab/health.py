@@ -1,4 +1,4 @@
-"""A load balancer's health checks: what a machine answers, from power-on to the end."""
+"""A load balancer's health checks of a machine, from power-on on."""
 
 from __future__ import annotations
 
@@ -79,28 +79,23 @@ class Health:
             connection.close()
 
     def now(self) -> float:
-        """Seconds since the machine's last power-on."""
+        """Return the seconds since the machine's last power-on."""
         return time.monotonic() - self.machine.powered_on
 
     def mark(self) -> int:
-        """A place in the timeline; give it as `since` to look at later checks only."""
+        """Return the length of the timeline; given as `since`, it selects later checks."""
         return len(self.timeline)
 
     def first_200(self, since: int = 0) -> float | None:
-        """When the first 200 came, in seconds since the power-on before it; None when none did."""
+        """Return when the first 200 came, in seconds since the power-on before it; None when none did."""
         return next((check.at for check in self.timeline[since:] if check.status == 200), None)
 
-    def ever_200_between(self, start: float, end: float, since: int = 0) -> bool:
-        """Whether any check from `start` to `end` seconds since power-on was answered 200."""
-        checks = self.timeline[since:]
-        return any(check.status == 200 and start <= check.at <= end for check in checks)
-
     def wait_for_200(self, timeout: float = 60) -> float:
-        """Wait until a check from now on is answered 200; seconds since power-on."""
+        """Wait until a check from now on is answered 200. Return its seconds since power-on."""
         return self._wait("200", lambda check: check.status == 200, timeout)
 
     def wait_until_not_200(self, timeout: float = 60) -> float:
-        """Wait until a check from now on is not answered 200; seconds since power-on."""
+        """Wait until a check from now on is not answered 200. Return its seconds since power-on."""
         return self._wait("anything but 200", lambda check: check.status != 200, timeout)
 
     def _wait(self, what: str, wanted: Callable[[Check], bool], timeout: float) -> float:
@@ -114,7 +109,7 @@ class Health:
         raise LabError(f"{name}: no {what} within {timeout} s:\n{self.story(since=seen)}")
 
     def story(self, since: int = 0) -> str:
-        """The timeline in words, equal neighbours taken together."""
+        """Describe the timeline, one line for equal neighbours."""
         lines: list[str] = []
         last = ""
         for check in self.timeline[since:]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from tests.lab import host
 from tests.support import programs
+from tests.support.cache import cache_folder
 
 ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -27,14 +27,9 @@ ENVIRONMENT = {
 }
 
 
-def cache_folder() -> Path:
-    """Where roots and layers are kept: $PYINFRA_SOLO_LAB_CACHE, or /var/cache/pyinfra-solo-lab."""
-    return Path(os.environ.get("PYINFRA_SOLO_LAB_CACHE", "/var/cache/pyinfra-solo-lab"))
-
-
 @dataclass(frozen=True)
 class Image:
-    """What a machine starts from: `layers`, the top one first, and the `key` of its content."""
+    """A machine's read-only root: `layers`, the top one first, and the `key` of its content."""
 
     key: str
     layers: tuple[Path, ...]
@@ -115,7 +110,7 @@ class Chroot:
 
 
 def write_script(path: str, mode: int) -> str:
-    """A shell line that writes its standard input to `path`, as a whole or not at all."""
+    """Return a shell line that writes its standard input to `path`, whole or not at all."""
     name = shlex.quote(path)
     return (
         f'mkdir -p "$(dirname {name})" && cat > {name}.lab-new'
@@ -124,7 +119,7 @@ def write_script(path: str, mode: int) -> str:
 
 
 def digest(*parts: str) -> str:
-    """16 hexadecimal digits that change when any part does."""
+    """Return 16 hexadecimal digits that change when any part does."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -136,7 +131,7 @@ def make_image(
     binds: dict[Path, str] | None = None,
     writable: dict[Path, str] | None = None,
 ) -> Image:
-    """A layer over `base` in which `recipe` ran; built when no layer of that `key` is cached.
+    """Return a layer over `base` in which `recipe` ran; built when no layer of that `key` is cached.
 
     `key` names the layer and must hold whatever the recipe depends on, for example
     `"engine-" + digest(version, lock_file_text)`. Raises what the recipe raises.
@@ -156,7 +151,7 @@ def make_image(
 
 
 def fresh_folder(final: Path) -> Path:
-    """An empty folder beside `final` to build it in; what a killed build left there is removed."""
+    """Make an empty folder beside `final` to build it in; remove what a killed build left there."""
     building = final.parent / f".{final.name}.building"
     host.unmount_under(building)
     shutil.rmtree(building, ignore_errors=True)
@@ -166,7 +161,7 @@ def fresh_folder(final: Path) -> Path:
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
-    """One builder at a time for `name`; the lock goes with the process that holds it."""
+    """Hold a lock, so that one process at a time builds `name`."""
     folder = cache_folder() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("w") as lock:

@@ -25,7 +25,6 @@ from tests.support import programs
 from tests.support.instance import Instance
 
 RECORDS = Path("/run/pyinfra-solo-lab")
-INIT_OF_ROOT = {"sysv": "sysv", "openrc": "openrc"}
 
 
 @dataclass
@@ -78,7 +77,7 @@ class Lab:
 
     @cached_property
     def git(self) -> GitServer:
-        """The git server, started when first asked for."""
+        """The git server, started at its first use."""
         server = GitServer(self.network, self.folder / "git", roots.bare())
         self._closing.callback(server.stop)
         server.start()
@@ -86,7 +85,7 @@ class Lab:
 
     @cached_property
     def aws(self) -> Aws:
-        """moto, started when first asked for."""
+        """moto, started at its first use."""
         server = Aws(self.network, self.folder / "aws")
         self._closing.callback(server.stop)
         server.start()
@@ -94,7 +93,7 @@ class Lab:
 
     @cached_property
     def packages(self) -> Packages:
-        """apt.lab and pypi.lab, started when first asked for."""
+        """apt.lab and pypi.lab, started at their first use."""
         server = Packages(self.network)
         self._closing.callback(server.stop)
         server.start()
@@ -118,20 +117,19 @@ class Lab:
         *,
         disk: Kind = "dir",
         instance: Instance | None = None,
-        init: str | None = None,
+        init: str = "systemd",
     ) -> BootedMachine:
-        """A new machine, off. `root` is a root's name (see roots.py) or an image made over one."""
+        """Make a machine, off. `root` is a root's name (see roots.py) or an image made over one."""
         image = roots.root(root) if isinstance(root, str) else root
-        kind = init or (INIT_OF_ROOT.get(root, "systemd") if isinstance(root, str) else "systemd")
         folder = self.folder / "machines" / name
         storage = Disk(folder / "disk", image, disk)
         storage.make()
-        machine = self._add(name, folder, storage, kind, instance or Instance())
+        machine = self._add(name, folder, storage, init, instance or Instance())
         machine.write("/etc/hostname", f"{name}\n")
         return machine
 
     def clone(self, source: BootedMachine, name: str, instance: Instance | None = None) -> BootedMachine:
-        """A new machine, off, with a copy of another's disk: an AMI made from a running machine.
+        """Make a machine, off, with a copy of another's disk: an AMI made from a running machine.
 
         Its machine-id, host keys and state are the other's; only its address and instance differ.
         """
@@ -160,7 +158,7 @@ class Lab:
         del self.machines[machine.name], self.instances[machine.name]
 
     def health(self, machine: BootedMachine, path: str = "/ping.html", *, interval: float = 0.2) -> Health:
-        """Health checks of a machine, from now until the lab is closed."""
+        """Start health checks of a machine; they end with it."""
         checker = Health(machine, path, interval=interval)
         self._checkers.setdefault(machine.name, []).append(checker)
         return checker.start()
@@ -174,7 +172,7 @@ def _write_record(record: Path, network: str, folder: Path) -> None:
 
 
 def sweep() -> None:
-    """Clean up after labs whose process was killed: by its record, never by a guess."""
+    """Remove what labs of killed processes left, by their records."""
     for record in RECORDS.glob("*.json") if RECORDS.exists() else ():
         left = json.loads(record.read_text())
         if host.alive(left["pid"], left["start"]):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import shlex
 import subprocess
-import tarfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,7 +39,7 @@ REBOOTED = 133  # nspawn's exit status when the machine asked for a reboot and -
 
 
 @dataclass
-class Machine:
+class BootedMachine:
     """One machine of a lab; off until `power_on`. Names are host names."""
 
     name: str
@@ -66,12 +63,12 @@ class Machine:
 
     @property
     def image(self) -> Image:
-        """What it was made from."""
+        """The image that it was made from."""
         return self.disk.image
 
     @property
     def is_on(self) -> bool:
-        """Whether its PID 1 lives."""
+        """True while its PID 1 lives."""
         return self._nspawn is not None and self._nspawn.poll() is None
 
     def power_on(self) -> None:
@@ -139,20 +136,12 @@ class Machine:
         given = stdin.encode() if isinstance(stdin, str) else stdin
         return programs.run([*enter, *words, *argv], timeout=timeout, check=check, stdin=given)
 
-    def unit(self, command: str, *, timeout: float = 60, check: bool = False) -> Result:
-        """Run a shell command in a transient systemd unit, as the real ones run."""
-        return self.run(
-            ["systemd-run", "--wait", "--pipe", "--quiet", "--collect", "sh", "-c", command],
-            timeout=timeout,
-            check=check,
-        )
-
     def read(self, path: str) -> str:
-        """A file's text. Raises LabError when there is none."""
+        """Return a file's text. Raises LabError when there is none."""
         return self.run(["cat", path], check=True).stdout
 
     def exists(self, path: str) -> bool:
-        """Whether there is something at `path`."""
+        """Tell whether `path` exists."""
         return self.run(["test", "-e", path]).ok
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
@@ -160,18 +149,9 @@ class Machine:
         self.run(write_script(path, mode), stdin=text, check=True)
 
     def inside(self, path: str) -> Path:
-        """`path` as the host sees it while the machine is on, with what is mounted there."""
+        """Return the host's path to `path` while the machine is on, with what is mounted there."""
         self._must_be_on()
         return Path(f"/proc/{self._leader}/root{path}")
-
-    def copy_in(self, folder: Path, target: str) -> None:
-        """Copy the content of a host's folder into the folder `target` inside."""
-        archive = io.BytesIO()
-        with tarfile.open(fileobj=archive, mode="w") as tar:
-            tar.add(folder, arcname=".")
-        name = shlex.quote(target)
-        script = f"mkdir -p {name} && tar -C {name} --no-same-owner -xf -"
-        self.run(script, stdin=archive.getvalue(), timeout=120, check=True)
 
     def wait_running(self, timeout: float = 60) -> float:
         """Wait until the init system has finished booting; seconds since power-on.
@@ -198,7 +178,7 @@ class Machine:
             raise LabError(f"{self.name} is off:\n{self.console()[-2000:]}")
 
     def power_cut(self) -> None:
-        """Pull the plug: what an ext4 disk has not written yet is lost, every process ends."""
+        """Cut the power: an ext4 disk loses what it has not written yet, every process ends."""
         self.disk.pull_the_plug()
         self._end()
         self.disk.unmount()
@@ -264,13 +244,13 @@ class Machine:
         return self.folder / "console.log"
 
     def console(self) -> str:
-        """What was written to its console since it was made, over all its boots."""
+        """Return what was written to its console in all its boots."""
         if not self._console.exists():
             return ""
         return self._console.read_text(errors="replace").replace("\r", "")
 
     def journal(self, unit: str = "", *, boot: bool = False) -> str:
-        """Its journal, or one unit's; of the current boot alone with `boot`. Works when off too."""
+        """Return its journal, or one unit's; with `boot`, of the current boot alone. Works when off too."""
         words = ["journalctl", "--no-pager", "-o", "short-monotonic", "-q"]
         words += ["-u", unit] if unit else []
         words += ["-b"] if boot else []

@@ -8,7 +8,6 @@ machine  10.77.0.20 and up, by DHCP, one address per name
 from __future__ import annotations
 
 import contextlib
-import http.client
 import itertools
 import os
 import socket
@@ -20,12 +19,12 @@ from pathlib import Path
 
 from tests.lab import host
 from tests.support import programs
+from tests.support.imds import IMDS
 
 BRIDGE = "br0"
 BRIDGE_MAC = "02:00:0a:4d:01:01"
 ROUTER = "10.77.0.1"
 DNS = "10.77.0.2"
-IMDS = "169.254.169.254"
 SERVICES = {
     "git.lab": "10.77.0.10",
     "aws.lab": "10.77.0.11",
@@ -115,11 +114,11 @@ class Network:
         programs.run(["ip", "netns", "delete", self.name], check=False)
 
     def entered(self) -> AbstractContextManager[None]:
-        """This thread's new sockets are the lab's inside the block."""
+        """Make this thread's new sockets the lab's inside the block."""
         return host.in_network(self.namespace)
 
     def start(self, argv: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-        """Start a server inside; what it says goes to `log`."""
+        """Start a server inside; its output goes to `log`."""
         with log.open("ab") as file:
             return subprocess.Popen(
                 ["nsenter", f"--net={self.namespace}", *argv],
@@ -130,7 +129,7 @@ class Network:
             )
 
     def listen(self, address: str, port: int) -> socket.socket:
-        """A listening TCP socket at one of the bridge's addresses."""
+        """Open a listening TCP socket at one of the bridge's addresses."""
         with self.entered():
             server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -139,24 +138,14 @@ class Network:
         return server
 
     def listens(self, address: str, port: int) -> bool:
-        """Whether something accepts TCP connections there."""
+        """Tell whether something accepts TCP connections there."""
         with self.entered(), contextlib.suppress(OSError):
             socket.create_connection((address, port), timeout=1).close()
             return True
         return False
 
-    def post(self, address: str, port: int, path: str) -> int:
-        """POST nothing there; the status of the answer."""
-        with self.entered():
-            connection = http.client.HTTPConnection(address, port, timeout=10)
-            try:
-                connection.request("POST", path)
-                return connection.getresponse().status
-            finally:
-                connection.close()
-
     def link(self, machine: str) -> Link:
-        """A cable for `machine`, with the same address each time; a new namespace each time."""
+        """Make a cable for `machine`: the same address, and a new namespace, each time."""
         old = self.links.get(machine)
         number = self._machines.setdefault(machine, FIRST_MACHINE + len(self._machines))
         link = Link(
@@ -198,7 +187,7 @@ class Network:
         self.ip("link", "set", link.port, "up" if into else "down")
 
     def withhold(self, address: str) -> Callable[[], None]:
-        """Take an address away, so that packets to it are lost; call the answer to restore it."""
+        """Remove an address, so that packets to it are lost. Return a function that restores it."""
         self.ip("addr", "delete", f"{address}/32", "dev", BRIDGE)
         return lambda: self.ip("addr", "add", f"{address}/32", "dev", BRIDGE)
 

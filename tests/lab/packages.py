@@ -25,7 +25,7 @@ APT, PYPI = "apt.lab", "pypi.lab"
 
 
 def debs(packages: list[str], root: Image) -> Path:
-    """A folder with `packages` and what they need that `root` has not; downloaded once."""
+    """Return a folder with `packages` and those of their dependencies that `root` lacks; downloaded once."""
     names = " ".join(sorted(packages))
     folder = cache_folder() / "debs" / digest(names, root.key)
     with locked("apt"):
@@ -49,7 +49,7 @@ def debs(packages: list[str], root: Image) -> Path:
 
 
 def _index(folder: Path) -> str:
-    """The Packages file of a flat repository, deb-src-less; see Debian's RepositoryFormat."""
+    """Return the Packages file of a flat repository without sources (Debian wiki, RepositoryFormat)."""
     stanzas = []
     for deb in sorted(folder.glob("*.deb")):
         control = programs.run(["dpkg-deb", "--field", deb]).stdout.strip()
@@ -60,7 +60,7 @@ def _index(folder: Path) -> str:
 
 
 def wheels(requirements: str, *, python: str = "3.11") -> Path:
-    """A folder with the wheels that a requirements file's text asks for; downloaded once.
+    """Return a folder with the wheels that a requirements file's text names; downloaded once.
 
     `python` is the version that will install them. Raises LabError when one has no wheel.
     """
@@ -91,7 +91,7 @@ def _pip() -> list[str]:
 
 @dataclass
 class Packages:
-    """apt.lab and pypi.lab. Nothing is served until `add_debs` or `add_wheels`."""
+    """apt.lab and pypi.lab. Nothing is served until `add_debs`, or a folder in `wheels`."""
 
     network: Network
     debs: dict[str, Path] = field(default_factory=dict)
@@ -103,12 +103,12 @@ class Packages:
 
     @property
     def apt_faults(self) -> Faults:
-        """What goes wrong with apt.lab."""
+        """Faults of apt.lab."""
         return self._apt.faults
 
     @property
     def pypi_faults(self) -> Faults:
-        """What goes wrong with pypi.lab."""
+        """Faults of pypi.lab."""
         return self._pypi.faults
 
     def start(self) -> None:
@@ -122,20 +122,14 @@ class Packages:
         self._pypi.stop()
 
     def add_debs(self, packages: list[str], root: Image) -> str:
-        """Serve packages for machines made from `root`; the line for their sources.list."""
+        """Serve packages for machines made from `root`. Return the line for their sources.list."""
         folder = debs(packages, root)
         self.debs[folder.name] = folder
         return f"deb [trusted=yes] http://{APT}/{folder.name}/ ./\n"
 
-    def add_wheels(self, requirements: str) -> str:
-        """Serve wheels; the URL for pip's --find-links, with --trusted-host pypi.lab."""
-        folder = wheels(requirements)
-        self.wheels[folder.name] = folder
-        return f"http://{PYPI}/{folder.name}/"
-
 
 def files(folders: dict[str, Path]) -> Callable[[Asked], Answer]:
-    """What answers with the files of named folders, and with an index of links for a folder."""
+    """Return a handler that serves the files of named folders, and an index of links for each folder."""
 
     def answer(asked: Asked) -> Answer:
         path = urllib.parse.unquote(urllib.parse.urlsplit(asked.path).path)

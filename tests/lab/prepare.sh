@@ -1,6 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages that the lab needs on the host, and those that are named: Debian 12, as
-# root. Quick when all are there already.
+# Installs the Debian packages that the lab needs on the host, and those that are named. Debian 12, as root.
 set -eu
 
 packages="mmdebstrap systemd-container dnsmasq-base iproute2 util-linux e2fsprogs git openssh-client
@@ -13,12 +12,12 @@ for package in $packages; do
 done
 [ -z "$missing" ] && exit 0
 
-[ "$(id -u)" = 0 ] || { echo "prepare: run me as root, to install:$missing" >&2; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "prepare: run it as root, or install:$missing" >&2; exit 1; }
 export DEBIAN_FRONTEND=noninteractive
-echo "prepare: Debian packages:$missing"
+echo "prepare: apt-get installs on this host, in about half a minute:$missing"
 log=$(mktemp)
 masked=
-trap 'rm -f "$log" $masked' EXIT
+trap 'rm -f "$log" "$log.failed" $masked' EXIT
 # Tests start servers of their own; those of the packages must neither start now nor at the next boot.
 for server in openssh-server:ssh nginx-light:nginx; do
     unit=/etc/systemd/system/${server#*:}.service
@@ -26,9 +25,16 @@ for server in openssh-server:ssh nginx-light:nginx; do
         [ -e "$unit" ] || { mkdir -p "${unit%/*}" && ln -s /dev/null "$unit" && masked="$masked $unit"; } ;;
     esac
 done
+lines=0
 # shellcheck disable=SC2086 # a list of words
-{ apt-get update && apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1 </dev/null \
-    || { cat "$log" >&2; exit 1; }
+{ apt-get update && apt-get install -y --no-install-recommends $missing || touch "$log.failed"; } 2>&1 </dev/null |
+    while IFS= read -r line; do
+        printf '%s\n' "$line" >>"$log"
+        lines=$((lines + 1))
+        [ $((lines % 10)) != 0 ] || printf .
+    done
+echo
+[ ! -e "$log.failed" ] || { cat "$log" >&2; exit 1; }
 for unit in $masked; do
     rm -f "$unit"
     systemctl --quiet disable "${unit##*/}" 2>/dev/null || true

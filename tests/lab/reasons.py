@@ -1,4 +1,4 @@
-"""Why a run has failed, as everyone is told who may ask: status, the journal and the report."""
+"""Read why a run has failed: from the status, the journal and the report."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ SOON = 30.0
 
 
 def last_run(machine: BootedMachine) -> str:
-    """The id of the run that is the last one, '' before the first."""
+    """Return the id of the last run, '' before the first."""
     last = status(machine)["last_run"]
     return str(last["run"]) if last else ""
 
 
-def why(machine: BootedMachine, *, not_by: str = "", heard: int = 0) -> dict[str, Any]:
-    """The report of a boot run that has failed and closed the gate, told alike by all who are asked.
+def why(machine: BootedMachine, *, not_by: str = "", skip: int = 0) -> dict[str, Any]:
+    """Return the report of a boot run that failed and closed the gate; check that status and journal agree.
 
-    not_by: the id of a run that does not count. heard: how much of the journal was there before.
+    not_by: the id of a run that does not count. skip: length of the journal before the run.
     """
     found = _failed(machine, not_by)
     last: dict[str, Any] = found["last_run"]
@@ -31,7 +31,7 @@ def why(machine: BootedMachine, *, not_by: str = "", heard: int = 0) -> dict[str
     assert not gate_is_open(machine)
     assert found["ready"] is False
     wait_for("the page of status", lambda: _on_the_page(machine, last), SOON)
-    wait_for("the journal", lambda: _in_the_journal(machine, reason, code, heard), SOON)
+    wait_for("the journal", lambda: _in_the_journal(machine, reason, code, skip), SOON)
     written: dict[str, Any] = json.loads(machine.read(f"/var/lib/pyinfra-solo/reports/{last['run']}.json"))
     assert (written["error"], written["exit_code"]) == (reason, code)
     assert written["gate"] == "closed"
@@ -39,10 +39,10 @@ def why(machine: BootedMachine, *, not_by: str = "", heard: int = 0) -> dict[str
 
 
 def _failed(machine: BootedMachine, not_by: str) -> dict[str, Any]:
-    """`status --json` between the end of a failed run and the next try."""
+    """Return `status --json` between the end of a failed run and the next try."""
     found: dict[str, Any] = {}
 
-    def told() -> bool:
+    def agrees() -> bool:
         found.update(status(machine))
         last = found["last_run"]
         if not last or last["run"] == not_by or last["outcome"] != "failed":
@@ -50,7 +50,7 @@ def _failed(machine: BootedMachine, not_by: str) -> dict[str, Any]:
         return bool(found["gate"]["reason"] == last["error"])
 
     try:
-        wait_for(f"{machine.name} to say why", told, SOON)
+        wait_for(f"{machine.name} to say why", agrees, SOON)
     except LabError as error:
         raise LabError(f"{error}\n{found}\n{machine.journal('pyinfra-solo')[-6000:]}") from error
     return found
@@ -66,14 +66,14 @@ def _on_the_page(machine: BootedMachine, last: dict[str, Any]) -> bool:
     return code == 1 and all(words in page for words in wanted)
 
 
-def _in_the_journal(machine: BootedMachine, reason: str, code: int, heard: int) -> bool:
-    """The reason by the run, and the exit status by systemd."""
-    said = machine.journal("pyinfra-solo", boot=True)[heard:]
-    return f"pyinfra-solo: {reason}" in said and f"code=exited, status={code}/" in said
+def _in_the_journal(machine: BootedMachine, reason: str, code: int, skip: int) -> bool:
+    """Tell whether the run has logged the reason, and systemd the exit status."""
+    journal = machine.journal("pyinfra-solo", boot=True)[skip:]
+    return f"pyinfra-solo: {reason}" in journal and f"code=exited, status={code}/" in journal
 
 
 def tries_no_more(machine: BootedMachine) -> bool:
-    """Whether the unit has failed for good: one that will be tried again is `activating`."""
+    """Tell whether the unit has failed for good: one that will be retried is `activating`."""
     wait_for("the unit's end", lambda: _state(machine) == "failed", SOON)
     shown = machine.run("systemctl show -p NRestarts --value pyinfra-solo", check=True)
     return shown.stdout.strip() == "0"

@@ -1,7 +1,7 @@
-"""The roots that machines start from: Debian 12 with one init system or another.
+"""The roots that machines start from: Debian 12 with each of four init systems or setups.
 
 One mmdebstrap run makes `bare`; the others are layers over it or over each other, made with apt.
-The mirror is whatever the host's own apt is told to use for Debian 12.
+The mirror is the one of the host's own apt for Debian 12.
 
     python -m tests.lab.roots all
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tests.lab import host
 from tests.lab.image import Chroot, Image, digest, fresh_folder, locked, make_image
 from tests.support import programs
 from tests.support.cache import cache_folder
@@ -86,7 +87,7 @@ chroot . systemctl mask -q ssh.service getty.target e2scrub_reap.service
 
 
 def debian_sources() -> str:
-    """The host's own sources of Debian 12, one `deb` line each.
+    """Return the host's own sources of Debian 12, one `deb` line each.
 
     Raises LabError when the host has none, as on another distribution.
     """
@@ -118,7 +119,7 @@ def _stanzas(files: list[Path]) -> Iterator[str]:
 
 
 def bare() -> Image:
-    """Debian 12 minimal with systemd, python3, git and ssh; no web server. Takes a minute."""
+    """Build Debian 12 minimal with systemd, python3, git and ssh; no web server. Takes a minute."""
     key = f"bare-{digest(' '.join(BARE), BARE_HOOK, ADDRESSES)}"
     root = cache_folder() / "roots" / key
     with locked(key):
@@ -157,7 +158,7 @@ def _mmdebstrap(building: Path) -> None:
 
 
 def apt_folders() -> Path:
-    """The cached `lists` and `archives` of apt, and the host's Debian sources.list beside them."""
+    """Return the folder of apt's cached `lists` and `archives`, and of the host's Debian sources.list."""
     apt = cache_folder() / "apt"
     for name in ("lists/partial", "archives/partial"):
         (apt / name).mkdir(parents=True, exist_ok=True)
@@ -166,7 +167,7 @@ def apt_folders() -> Path:
 
 
 def with_apt(base: Image, key: str, recipe: Callable[[Chroot], None]) -> Image:
-    """`make_image`, with the host's Debian sources and a shared cache of packages bound in."""
+    """Build a layer as `make_image` does, with the host's Debian sources and a shared cache of packages."""
     # One at a time: apt in one build would find the shared folders locked by another's.
     with locked("apt"):
         apt = apt_folders()
@@ -203,7 +204,7 @@ def _cloud_init(chroot: Chroot) -> None:
     apt_install(chroot, "cloud-init")
     chroot.write("/etc/cloud/cloud.cfg.d/90_lab.cfg", CLOUD)
     chroot.write("/etc/cloud/ds-identify.cfg", "policy: enabled\n")
-    # A machine that cloud-init takes for EC2 asks for tokens; here nothing else tells it.
+    # On EC2 cloud-init asks for tokens; in a container only this file says that it is EC2.
     source = "/usr/lib/python3/dist-packages/cloudinit/sources/DataSourceEc2.py"
     chroot.run(f"sed -i s,/sys/hypervisor/uuid,/etc/lab-hypervisor-uuid, {source}")
     chroot.write("/etc/lab-hypervisor-uuid", "ec2e1916-9099-7caf-fd21-012345abcdef\n")
@@ -221,7 +222,7 @@ def _openrc(chroot: Chroot) -> None:
 
 
 def root(name: str) -> Image:
-    """The root called `name`: bare, systemd, cloud-init, sysv or openrc; built when absent."""
+    """Return the root called `name`: bare, systemd, cloud-init, sysv or openrc; built when absent."""
     if name == "bare":
         return bare()
     parent, recipe = RECIPES[name]
@@ -242,6 +243,8 @@ NAMES = ["bare", *RECIPES]
 
 def main(names: list[str]) -> None:
     """Build the named roots, or all of them."""
+    if reason := host.missing():
+        sys.exit(reason)
     for name in NAMES if "all" in names else names:
         start = time.monotonic()
         image = root(name)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.lab
 
 LINE = ["close gate", "identify", "fetch", "prepare", "resolve", "converge", "judge", "open gate"]
 NOT_YET = {0, 404, 503}
-"""Refused or lost, the stock site of the image, and our own site with a closed gate."""
+"""Refused or lost, Debian's default site, and our own site with a closed gate."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def web1(booted: dict[str, Health]) -> BootedMachine:
 
 
 @pytest.mark.parametrize("name", ["web1", "web2"])
-def test_the_first_200_comes_after_the_gate_was_opened(booted: dict[str, Health], name: str) -> None:
+def test_the_first_200_comes_after_the_gate_opened(booted: dict[str, Health], name: str) -> None:
     health = booted[name]
     health.wait_for_200()
     before = before_opening(health.machine, health)
@@ -57,7 +57,7 @@ def test_the_first_200_comes_after_the_gate_was_opened(booted: dict[str, Health]
     assert first >= opened_at(health.machine)
 
 
-def test_the_gate_is_the_last_station_of_a_line_that_went_well(web1: BootedMachine) -> None:
+def test_a_successful_boot_runs_all_stations_and_opens_the_gate_last(web1: BootedMachine) -> None:
     stations = report(web1)["stations"]
     assert [station["name"] for station in stations] == LINE
     assert {station["outcome"] for station in stations} == {"ok"}
@@ -65,41 +65,39 @@ def test_the_gate_is_the_last_station_of_a_line_that_went_well(web1: BootedMachi
     assert ended == sorted(ended)
 
 
-def test_a_security_group_gives_the_role_by_the_map_in_the_repository(booted: dict[str, Health]) -> None:
+def test_a_security_group_gives_the_role_that_roles_toml_maps_it_to(booted: dict[str, Health]) -> None:
     machine = booted["web2"].machine
     found = report(machine)
     assert (found["role"], found["stage"]) == ("web", "staging")
-    said = next(station["detail"] for station in found["stations"] if station["name"] == "resolve")
-    assert "'shop-web' ('*-web' in roles/roles.toml)" in said[0]
+    detail = next(station["detail"] for station in found["stations"] if station["name"] == "resolve")
+    assert "'shop-web' ('*-web' in roles/roles.toml)" in detail[0]
 
 
-def test_the_health_file_says_ok_and_no_cache_may_keep_it(web1: BootedMachine) -> None:
+def test_the_health_file_says_ok_and_forbids_caching(web1: BootedMachine) -> None:
     for host in ("", "10.77.0.20", "shop.example.com", "_"):
         answer = page(web1, "/ping.html", host=host)
         assert (answer.status, answer.body) == (200, "ok"), host
         assert answer.headers["cache-control"] == "no-store"
 
 
-def test_the_health_file_says_nothing_more_to_who_guesses(web1: BootedMachine) -> None:
+def test_the_gates_other_files_are_not_served(web1: BootedMachine) -> None:
     for path in ("/statement.json", "/closed.json", "/ping.html/..%2fstatement.json"):
         assert page(web1, path).status == 404, path
 
 
-def test_the_app_answers_through_nginx_from_the_release_that_was_asked_for(
-    fleet: Fleet, web1: BootedMachine
-) -> None:
+def test_nginx_serves_the_app_from_the_wanted_release(fleet: Fleet, web1: BootedMachine) -> None:
     answer = page(web1, "/", host="shop.example.com")
     assert answer.status == 200
     assert json.loads(answer.body)["release"] == fleet.app.tip()[:12]
 
 
 def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, web1: BootedMachine) -> None:
-    last, now, said = report(web1), status(web1), statement(web1)
+    last, now, vouched = report(web1), status(web1), statement(web1)
     instance = fleet.lab.instances["web1"].id
     assert now["ready"]
     assert now["last_run"] == last
-    assert now["gate"]["statement"] == said
-    for found in (last, said):
+    assert now["gate"]["statement"] == vouched
+    for found in (last, vouched):
         assert (found["role"], found["stage"], found["sha"]) == ("web", "production", fleet.sha)
         assert found["instance_id"] == instance
         assert found["run"] == last["run"]
@@ -117,13 +115,13 @@ def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, 
 
 
 def events(machine: BootedMachine, run: str, kind: str) -> list[dict[str, str]]:
-    """What a run's events file tells of one kind."""
+    """Return the events of one kind from a run's events file."""
     text = machine.read(f"/var/lib/pyinfra-solo/reports/{run}.events")
     lines = [json.loads(line) for line in text.splitlines()]
     return [line for line in lines if line["event"] == kind]
 
 
-def test_a_worker_has_no_port_and_its_gate_opens_on_its_checks(booted: dict[str, Health]) -> None:
+def test_a_worker_without_a_port_opens_its_gate_by_its_checks(booted: dict[str, Health]) -> None:
     health = booted["worker1"]
     machine = health.machine
     assert status(machine)["ready"]
@@ -134,7 +132,7 @@ def test_a_worker_has_no_port_and_its_gate_opens_on_its_checks(booted: dict[str,
 
 
 @pytest.mark.parametrize("how", ["reboot", "power"])
-def test_a_second_boot_changes_nothing_and_is_closed_until_it_has_been_judged(
+def test_a_second_boot_changes_nothing_and_opens_only_when_judged(
     booted: dict[str, Health], web1: BootedMachine, how: str
 ) -> None:
     health, first = booted["web1"], report(web1)
@@ -157,9 +155,7 @@ AT_ONCE = "[Service]\nExecStartPre=\nExecStart=\nExecStart=/bin/true\n"
 """In apt-daily.service: all that decides whether it may start, and nothing of what it would download."""
 
 
-def test_upgrades_may_start_on_a_machine_in_service_and_not_while_a_run_is_under_way(
-    web1: BootedMachine,
-) -> None:
+def test_unattended_upgrades_start_in_service_but_not_during_a_run(web1: BootedMachine) -> None:
     web1.write("/run/systemd/system/apt-daily.service.d/90-lab.conf", AT_ONCE)
     web1.run("systemctl daemon-reload", check=True)
     start = "systemctl start apt-daily.service"
@@ -173,6 +169,6 @@ def test_upgrades_may_start_on_a_machine_in_service_and_not_while_a_run_is_under
     assert web1.run(result).stdout.strip() == "success"
 
 
-def test_systemd_is_content_with_a_machine_in_service(web1: BootedMachine) -> None:
+def test_a_machine_in_service_has_no_failed_unit_and_no_waiting_job(web1: BootedMachine) -> None:
     web1.wait_running()
     assert web1.run("systemctl list-jobs --no-legend").stdout.strip() in ("", "No jobs running.")

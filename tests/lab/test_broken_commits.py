@@ -58,7 +58,7 @@ def small(data):
     files.template(
         name="a note is written", src="roles/small/templates/note.j2", dest="/etc/small-note", words=data.small_words
     )
-    stock = files.link(name="nginx has no stock site", path="/etc/nginx/sites-enabled/default", present=False)
+    files.link(name="nginx has no default site", path="/etc/nginx/sites-enabled/default", present=False)
     site = files.put(name="nginx shows the gate", src=StringIO(SITE), dest="/etc/nginx/conf.d/small.conf")
     systemd.service(name="nginx is reloaded", service="nginx", reloaded=True, _if=site.did_change)
 '''
@@ -92,7 +92,7 @@ class Broken:
     reason: str
     files: Mapping[str, str]
     back: str = ""
-    """What brings the machine back after a good commit; nothing: it comes by itself."""
+    """What brings the machine back after a good commit: run or reboot; empty: its unit does."""
 
 
 FAILING = 'server.shell(name="the leaf is raked", commands=["echo there is no rake >&2; exit 3"])'
@@ -190,13 +190,13 @@ def booted(machine: BootedMachine, health: Health) -> int:
 
 
 @pytest.mark.parametrize("kind", TABLE)
-def test_a_broken_commit_keeps_the_gate_closed_and_tells_why_until_a_good_one_follows(
+def test_a_broken_commit_keeps_the_gate_closed_until_a_good_one_follows(
     fleet: Fleet, served: Health, broken1: BootedMachine, kind: str
 ) -> None:
-    case, before, heard = TABLE[kind], last_run(broken1), len(broken1.journal("pyinfra-solo", boot=True))
+    case, before, skip = TABLE[kind], last_run(broken1), len(broken1.journal("pyinfra-solo", boot=True))
     sha = ops_with(fleet, BRANCH, {**case.files}, kind)
     since = booted(broken1, served)
-    found = why(broken1, not_by=before, heard=heard)
+    found = why(broken1, not_by=before, skip=skip)
     assert (found["exit_code"], found["station"], found["sha"]) == (case.code, case.station, sha), found[
         "error"
     ]
@@ -212,10 +212,10 @@ def test_a_broken_commit_keeps_the_gate_closed_and_tells_why_until_a_good_one_fo
 
 
 def bring_back(machine: BootedMachine, how: str) -> None:
-    """What an operator has to do after a good commit; nothing, where the unit tries again."""
+    """Do what an operator has to do after a good commit; nothing where the unit retries."""
     if how == "run":
-        code, _, heard = solo(machine, "run")
-        assert code == 0, heard
+        code, _, stderr = solo(machine, "run")
+        assert code == 0, stderr
     elif how == "reboot":
         machine.reboot()
     else:
@@ -224,15 +224,15 @@ def bring_back(machine: BootedMachine, how: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a syntax error in deploy.py", "a misspelt value"])
-def test_a_run_that_finds_the_commit_broken_before_any_change_leaves_the_machine_in_service(
+def test_a_run_that_fails_before_a_change_leaves_the_machine_in_service(
     fleet: Fleet, served: Health, broken1: BootedMachine, kind: str
 ) -> None:
-    case, said, gate, since = TABLE[kind], statement(broken1), gate_file(broken1), served.mark()
+    case, vouched, gate, since = TABLE[kind], statement(broken1), gate_file(broken1), served.mark()
     ops_with(fleet, BRANCH, {**case.files}, kind)
-    code, _, heard = solo(broken1, "run")
-    assert code == case.code, heard
-    assert case.reason in heard
-    assert (statement(broken1), gate_file(broken1)) == (said, gate)
+    code, _, stderr = solo(broken1, "run")
+    assert code == case.code, stderr
+    assert case.reason in stderr
+    assert (statement(broken1), gate_file(broken1)) == (vouched, gate)
     found = status(broken1)
     assert found["ready"]
     assert case.reason in found["last_run"]["error"]
@@ -244,17 +244,17 @@ TAKES_OUT = {
     "an operation that fails": {NOTE: "other {{ words }} words\n"},
     "a check that never passes": {},
 }
-"""What else such a commit changes: a check takes a machine out though nothing was changed."""
+"""Other files that such a commit changes; a failing check takes a machine out without any."""
 
 
 @pytest.mark.parametrize("kind", TAKES_OUT)
-def test_a_run_that_fails_after_a_change_or_by_its_checks_takes_the_machine_out_of_service(
+def test_a_run_that_fails_after_a_change_takes_the_machine_out(
     fleet: Fleet, served: Health, broken1: BootedMachine, kind: str
 ) -> None:
     case = TABLE[kind]
     ops_with(fleet, BRANCH, {**case.files, **TAKES_OUT[kind]}, kind)
-    code, _, heard = solo(broken1, "run")
-    assert code == case.code, heard
+    code, _, stderr = solo(broken1, "run")
+    assert code == case.code, stderr
     assert not gate_is_open(broken1)
     served.wait_until_not_200()
     since = served.mark()

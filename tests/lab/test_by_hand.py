@@ -53,42 +53,40 @@ def motd(fleet: Fleet, word: str, *more: str) -> str:
 
 
 def statuses(health: Health, since: int) -> list[int]:
-    """What was answered since a mark, equal neighbours taken together."""
+    """Return the statuses since a mark, one for equal neighbours."""
     found = [check.status for check in health.timeline[since:]]
     return [one for number, one in enumerate(found) if number == 0 or found[number - 1] != one]
 
 
 def test_a_run_with_nothing_to_do_leaves_the_gate_as_it_is(served: Health, hand1: BootedMachine) -> None:
-    before, said, since = gate_file(hand1), statement(hand1), served.mark()
-    code, _, heard = solo(hand1, "run", "--detailed-exitcodes")
-    assert code == 0, heard
+    before, vouched, since = gate_file(hand1), statement(hand1), served.mark()
+    code, _, stderr = solo(hand1, "run", "--detailed-exitcodes")
+    assert code == 0, stderr
     assert gate_file(hand1) == before
-    assert statement(hand1) == said
+    assert statement(hand1) == vouched
     assert report(hand1)["outcome"] == "ready"
     served.wait_for_200()
     assert statuses(served, since) == [200], served.story(since)
 
 
-def test_a_plan_shows_what_a_commit_would_change_and_changes_nothing(
-    fleet: Fleet, hand1: BootedMachine
-) -> None:
+def test_a_plan_shows_the_changes_of_a_commit_and_makes_none(fleet: Fleet, hand1: BootedMachine) -> None:
     assert solo(hand1, "plan")[0] == 0
     motd(fleet, "planned")
     before, gate, last = listing(hand1, "/etc", "/srv"), gate_file(hand1), report(hand1)
-    code, said, heard = solo(hand1, "plan")
-    assert code == 2, heard
-    assert "+planned" in said
-    assert "motd says planned" in said
+    code, output, stderr = solo(hand1, "plan")
+    assert code == 2, stderr
+    assert "+planned" in output
+    assert "motd says planned" in output
     assert listing(hand1, "/etc", "/srv") == before
     assert (gate_file(hand1), report(hand1)) == (gate, last)
 
 
-def test_a_change_closes_the_gate_first_and_opens_it_when_it_has_been_judged(
+def test_a_run_closes_the_gate_before_a_change_and_opens_it_when_judged(
     fleet: Fleet, served: Health, hand1: BootedMachine
 ) -> None:
     sha, since = motd(fleet, "changed", SLOW.format(seconds=1)), served.mark()
-    code, _, heard = solo(hand1, "run", "--detailed-exitcodes")
-    assert code == 2, heard
+    code, _, stderr = solo(hand1, "run", "--detailed-exitcodes")
+    assert code == 2, stderr
     served.wait_for_200()
     assert statuses(served, since) == [200, 503, 200], served.story(since)
     assert hand1.read("/etc/motd") == "changed\n"
@@ -97,9 +95,7 @@ def test_a_change_closes_the_gate_first_and_opens_it_when_it_has_been_judged(
     assert solo(hand1, "run", "--detailed-exitcodes")[0] == 0
 
 
-def test_the_gate_closes_by_hand_with_a_reason_and_opens_when_judged_anew(
-    fleet: Fleet, hand1: BootedMachine
-) -> None:
+def test_a_gate_closed_by_hand_opens_only_when_the_checks_pass(fleet: Fleet, hand1: BootedMachine) -> None:
     assert solo(hand1, "gate", "status")[:2] == (0, "open: converged and judged\n")
     assert solo(hand1, "gate", "close", "--reason", "a core dump is read")[:2] == (0, "closed\n")
     assert page(hand1, "/ping.html").status == 503
@@ -108,9 +104,9 @@ def test_the_gate_closes_by_hand_with_a_reason_and_opens_when_judged_anew(
     hand1.run("systemctl stop shop", check=True)
     hand1.run("systemctl mask --runtime shop", check=True)
     hand1.write("/root/hasty.toml", fleet.settings(ref=BRANCH).replace("300.0", "5.0"))
-    code, _, heard = solo(hand1, "--config", "/root/hasty.toml", "gate", "open", "--reason", "done")
-    assert code == 30, heard
-    assert "unit shop: " in heard
+    code, _, stderr = solo(hand1, "--config", "/root/hasty.toml", "gate", "open", "--reason", "done")
+    assert code == 30, stderr
+    assert "unit shop: " in stderr
     assert page(hand1, "/ping.html").status == 503
     hand1.run("systemctl unmask --runtime shop && systemctl start shop", check=True)
     assert solo(hand1, "gate", "open", "--reason", "done")[:2] == (0, "open\n")
@@ -130,28 +126,28 @@ def at_the_slow_thing(machine: BootedMachine) -> None:
     wait_for("the slow thing", lambda: machine.run("pgrep -f '[s]low-thing'").ok, timeout=30)
 
 
-def test_a_second_run_waits_and_names_the_one_that_is_at_work(fleet: Fleet, hand1: BootedMachine) -> None:
+def test_a_second_run_waits_and_names_the_run_that_holds_the_lock(fleet: Fleet, hand1: BootedMachine) -> None:
     motd(fleet, "locked", SLOW.format(seconds=3))
     thread, results = in_background(hand1, "run")
     at_the_slow_thing(hand1)
     running = status(hand1)["running"]
-    assert running["station"] == "converge"
-    code, _, heard = solo(hand1, "run")
+    assert running["doing"] == "converge"
+    code, _, stderr = solo(hand1, "run")
     thread.join()
-    assert (results[0].code, code) == (0, 0), heard
-    assert f"waiting for run {running['pid']}, which has held the lock for" in heard
+    assert (results[0].code, code) == (0, 0), stderr
+    assert f"waiting for run {running['pid']}, which has held the lock for" in stderr
     hand1.write("/root/hasty.toml", fleet.settings(ref=BRANCH).replace("[limits]", "[limits]\nlock = 0.5"))
     thread, results = in_background(hand1, "run")
     at_the_slow_thing(hand1)
-    code, _, heard = solo(hand1, "--config", "/root/hasty.toml", "run")
+    code, _, stderr = solo(hand1, "--config", "/root/hasty.toml", "run")
     thread.join()
-    assert code == 20, heard
-    assert "and is at converge" in heard
+    assert code == 20, stderr
+    assert "and is at converge" in stderr
     assert status(hand1)["ready"], "who gave way did not close the other's gate"
     motd(fleet, "locked")
 
 
-def test_a_killed_run_leaves_the_gate_closed_and_the_unit_comes_back(
+def test_a_killed_run_leaves_the_gate_closed_and_its_unit_restarts(
     fleet: Fleet, served: Health, hand1: BootedMachine
 ) -> None:
     motd(fleet, "killed", SLOW.format(seconds=3))
@@ -168,7 +164,7 @@ def test_a_killed_run_leaves_the_gate_closed_and_the_unit_comes_back(
     assert int(hand1.run("systemctl show --value -p NRestarts pyinfra-solo").stdout) == 1
 
 
-def test_stopping_the_unit_ends_all_that_the_run_had_started(fleet: Fleet, hand1: BootedMachine) -> None:
+def test_stopping_the_unit_ends_every_process_of_the_run(fleet: Fleet, hand1: BootedMachine) -> None:
     motd(fleet, "stopped", SLOW.format(seconds=600))
     hand1.run("systemctl restart --no-block pyinfra-solo", check=True)
     at_the_slow_thing(hand1)
@@ -184,11 +180,11 @@ def test_stopping_the_unit_ends_all_that_the_run_had_started(fleet: Fleet, hand1
 
 
 VOLATILE = r"/(machine-id|hostname)$|\.pyc$"
-"""Who a machine is, and python's bytecode, which holds the time of its source."""
+"""Files with the machine's name, and Python's bytecode, which holds the time of its source."""
 PYINFRA = "cd /root/ops && pyinfra @local deploy.py -y"
 
 
-def test_pyinfras_own_command_makes_the_same_machine_as_ours(fleet: Fleet, lab: Lab) -> None:
+def test_pyinfras_own_command_makes_the_same_machine_as_a_run(fleet: Fleet, lab: Lab) -> None:
     ours, theirs = fleet.machine("ours"), fleet.machine("theirs")
     for machine in (ours, theirs):
         machine.run("systemctl disable pyinfra-solo", check=True)
@@ -196,11 +192,11 @@ def test_pyinfras_own_command_makes_the_same_machine_as_ours(fleet: Fleet, lab: 
     for machine in (ours, theirs):
         machine.wait_running()
         assert not gate_is_open(machine)
-    code, _, heard = solo(ours, "run")
-    assert code == 0, heard
+    code, _, stderr = solo(ours, "run")
+    assert code == 0, stderr
     theirs.run(f"git clone -q {fleet.ops.http_url} /root/ops", check=True)
-    said = theirs.run(PYINFRA, timeout=120)
-    assert said.ok, said.stdout + said.stderr
+    done = theirs.run(PYINFRA, timeout=120)
+    assert done.ok, done.stdout + done.stderr
     left = [listing(machine, "/etc", "/srv", "/home", leave_out=VOLATILE) for machine in (ours, theirs)]
     assert left[0] == left[1]
     vouched = [statement(machine) for machine in (ours, theirs)]
@@ -208,7 +204,7 @@ def test_pyinfras_own_command_makes_the_same_machine_as_ours(fleet: Fleet, lab: 
         assert vouched[0][key] == vouched[1][key]
     assert page(theirs, "/ping.html").body == "ok"
     gate = gate_file(theirs)
-    again = theirs.run(PYINFRA, timeout=120)
-    assert again.ok, again.stdout + again.stderr
+    repeated = theirs.run(PYINFRA, timeout=120)
+    assert repeated.ok, repeated.stdout + repeated.stderr
     assert gate_file(theirs) == gate
     assert lab.health(theirs).wait_for_200(10)

@@ -27,7 +27,7 @@ def rebooted(machine: BootedMachine, health: Health) -> None:
     health.wait_for_200()
 
 
-def test_the_next_boot_has_what_a_commit_adds_to_the_lock_file(
+def test_the_next_boot_has_the_packages_a_commit_adds_to_the_lock_file(
     fleet: Fleet, lab: Lab, tmp_path: Path
 ) -> None:
     branch = "new-dependency"
@@ -46,9 +46,9 @@ def test_the_next_boot_has_what_a_commit_adds_to_the_lock_file(
     rebooted(machine, health)
     found = report(machine)
     assert found["sha"] == sha
-    said = next(station["detail"] for station in found["stations"] if station["name"] == "prepare")
+    detail = next(station["detail"] for station in found["stations"] if station["name"] == "prepare")
     assert len(runtimes(machine)) == 1
-    assert said[-1].startswith(f"runtime {runtimes(machine).pop()}, ")
+    assert detail[-1].startswith(f"runtime {runtimes(machine).pop()}, ")
     lab.packages.stop()
     try:
         rebooted(machine, health)
@@ -62,7 +62,7 @@ def runtimes(machine: BootedMachine) -> set[str]:
     return set(machine.run("ls /var/lib/pyinfra-solo/runtimes").stdout.split())
 
 
-def test_the_next_boot_is_converged_by_the_engine_that_a_commit_changes(fleet: Fleet) -> None:
+def test_the_next_boot_uses_the_engine_of_the_commit(fleet: Fleet) -> None:
     branch = "new-engine"
     ops_with(fleet, branch, {"note": "made\n"})
     machine = fleet.machine("engine1", settings=fleet.settings(ref=branch))
@@ -87,12 +87,12 @@ def releases(machine: BootedMachine) -> set[str]:
 
 
 def current(machine: BootedMachine) -> dict[str, object]:
-    """Which release answers, and which process of it."""
+    """Return the release that answers, and its process."""
     found: dict[str, object] = json.loads(page(machine, "/").body)
     return found
 
 
-def test_an_app_goes_forward_and_back_by_its_ref_and_keeps_a_few_releases(fleet: Fleet) -> None:
+def test_an_app_follows_its_ref_forward_and_back_and_prunes_releases(fleet: Fleet) -> None:
     branch = "releases"
     values = "inventories/group_data/all.py"
     text = (fleet.tree / values).read_text().replace('"main"', '"shop-1"') + "app_keep = 2\n"

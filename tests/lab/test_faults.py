@@ -1,4 +1,4 @@
-"""What a machine needs is slow, late, broken or away: it waits with reason, and comes back by itself."""
+"""A server that a machine needs is slow, late, broken or away: the machine waits, and comes back by itself."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ def station(run: Any, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with the metadata service from power-on, when that ends, and what its waits say."""
+    """A fault of the metadata service from power-on, its end, and the reason that the waits report."""
 
     begin: Callable[[Imds], object]
-    said: str
+    reason: str
     waits: int = 1
     end: Callable[[Imds], object] | None = None
-    """What mends it after AWHILE; nothing: it mends itself."""
+    """Ends the fault after AWHILE seconds; None: it ends by itself."""
 
 
 FAULTS = {
@@ -88,7 +88,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("kind", FAULTS)
-def test_a_metadata_service_in_trouble_is_waited_for(
+def test_a_failing_metadata_service_is_waited_for(
     lab: Lab, fleet: Fleet, off: BootedMachine, kind: str
 ) -> None:
     fault = FAULTS[kind]
@@ -100,11 +100,13 @@ def test_a_metadata_service_in_trouble_is_waited_for(
     mending.join()
     waits = station(run, "identify")["waits"]
     assert len(waits) >= fault.waits
-    assert all(fault.said in wait["why"] for wait in waits)
+    assert all(fault.reason in wait["why"] for wait in waits)
     assert all(wait["seconds"] > 0 and wait["what"] for wait in waits)
 
 
-def test_a_slow_metadata_service_is_heard_out(lab: Lab, fleet: Fleet, off: BootedMachine) -> None:
+def test_a_slow_metadata_service_is_waited_for_without_a_retry(
+    lab: Lab, fleet: Fleet, off: BootedMachine
+) -> None:
     lab.imds.faults.delay = 3.0
     asked = len(lab.imds.requests(off.address))
     off.power_on()
@@ -114,9 +116,7 @@ def test_a_slow_metadata_service_is_heard_out(lab: Lab, fleet: Fleet, off: Boote
     assert not station(run, "identify")["waits"]
 
 
-def test_a_token_that_is_lost_in_between_is_asked_for_anew(
-    lab: Lab, fleet: Fleet, off: BootedMachine
-) -> None:
+def test_a_lost_metadata_token_is_renewed(lab: Lab, fleet: Fleet, off: BootedMachine) -> None:
     lab.imds.faults.delay = 0.3
     asked = len(lab.imds.requests(off.address))
     off.power_on()
@@ -129,20 +129,19 @@ def test_a_token_that_is_lost_in_between_is_asked_for_anew(
     assert [request.method for request in requests].count("PUT") == 2
 
 
-def test_a_metadata_service_without_tokens_is_refused_until_it_has_them(
-    lab: Lab, fleet: Fleet, off: BootedMachine
-) -> None:
+def test_a_metadata_service_without_tokens_is_refused(lab: Lab, fleet: Fleet, off: BootedMachine) -> None:
     lab.imds.version_1_only = True
     off.power_on()
     run = why(off)
     assert run["exit_code"] == 10
     assert run["station"] == "identify"
     assert "it is IMDSv1 only, which is refused" in run["error"]
+    assert "IMDSv1 only" in off.console()
     lab.imds.version_1_only = False
     ready(fleet, off)
 
 
-def test_without_a_metadata_service_no_machine_takes_traffic(lab: Lab, fleet: Fleet) -> None:
+def test_a_machine_without_metadata_takes_no_traffic(lab: Lab, fleet: Fleet) -> None:
     settings = fleet.settings().replace("metadata = 60.0", "metadata = 2.0")
     machine = fresh(fleet, "nobody1", settings)
     health = lab.health(machine)
@@ -153,6 +152,7 @@ def test_without_a_metadata_service_no_machine_takes_traffic(lab: Lab, fleet: Fl
         assert run["exit_code"] == 10
         assert run["station"] == "identify"
         assert "The metadata service did not say who this machine is" in run["error"]
+        assert "set machine.ec2 = 'no', machine.role and machine.stage" in run["error"]
         assert station(run, "identify")["waits"]
         assert health.first_200() is None
     finally:
@@ -160,7 +160,7 @@ def test_without_a_metadata_service_no_machine_takes_traffic(lab: Lab, fleet: Fl
     ready(fleet, machine)
 
 
-def test_without_git_a_machine_goes_on_from_its_disk_and_says_so(fleet: Fleet, off: BootedMachine) -> None:
+def test_a_machine_without_git_boots_from_its_disk_and_says_so(fleet: Fleet, off: BootedMachine) -> None:
     fleet.lab.git.stop()
     run = ready(fleet, off)
     assert run["source"] == "disk"
@@ -169,7 +169,7 @@ def test_without_git_a_machine_goes_on_from_its_disk_and_says_so(fleet: Fleet, o
     assert "from disk" in solo(off, "status")[1]
 
 
-def test_a_git_that_never_answers_is_given_its_time_and_no_more(fleet: Fleet, off: BootedMachine) -> None:
+def test_a_git_server_that_never_answers_is_given_up_in_time(fleet: Fleet, off: BootedMachine) -> None:
     off.write("/etc/pyinfra-solo/config.toml", fleet.settings(within=2.0), 0o600)
     fleet.lab.git.hang()
     run = ready(fleet, off)
@@ -178,9 +178,7 @@ def test_a_git_that_never_answers_is_given_its_time_and_no_more(fleet: Fleet, of
     assert "no answer in time" in station(run, "fetch")["detail"][0]
 
 
-def test_without_git_and_without_a_checkout_the_gate_stays_closed_until_git_is_back(
-    lab: Lab, fleet: Fleet
-) -> None:
+def test_a_first_boot_without_git_stays_closed_until_git_is_back(lab: Lab, fleet: Fleet) -> None:
     machine = fresh(fleet, "first1")
     health = lab.health(machine)
     fleet.lab.git.stop()
@@ -194,7 +192,7 @@ def test_without_git_and_without_a_checkout_the_gate_stays_closed_until_git_is_b
     assert ready(fleet, machine)["source"] == fleet.ops.http_url
 
 
-def test_a_transfer_that_breaks_off_is_made_again(fleet: Fleet) -> None:
+def test_a_broken_transfer_is_repeated(fleet: Fleet) -> None:
     machine = fresh(fleet, "broken1")
     fleet.lab.git.faults.drop_after = 3000
     machine.power_on()
@@ -210,17 +208,7 @@ def test_the_second_remote_is_used_when_the_first_is_down(fleet: Fleet) -> None:
     assert station(run, "fetch")["detail"][0].startswith(f"{AWAY} gives nothing: ")
 
 
-def test_a_remote_over_ssh_is_read_with_its_deploy_key_from_its_pinned_host(fleet: Fleet) -> None:
-    paths = {"deploy_key": "/etc/pyinfra-solo/deploy_key", "known_hosts": "/etc/pyinfra-solo/known_hosts"}
-    machine = fresh(fleet, "ssh1", fleet.settings(remotes=[fleet.ops.ssh_url], **paths))
-    machine.write(paths["deploy_key"], fleet.lab.git.deploy_key.read_text(), 0o600)
-    machine.write(paths["known_hosts"], fleet.lab.git.known_hosts)
-    run = ready(fleet, machine)
-    assert run["source"].startswith("ssh://")
-    assert run["sha"] == fleet.sha
-
-
-def test_what_on_disk_says_is_what_a_machine_without_git_does(fleet: Fleet, off: BootedMachine) -> None:
+def test_a_machine_without_git_takes_the_commit_its_fallback_names(fleet: Fleet, off: BootedMachine) -> None:
     """The newest commit that was fetched fails; the last good one is an older one."""
 
     def run(policy: str) -> tuple[int, Any]:
@@ -267,7 +255,7 @@ WantedBy=sysinit.target
 """
 
 
-def test_who_else_installs_packages_is_waited_for(lab: Lab, fleet: Fleet) -> None:
+def test_a_foreign_package_install_is_waited_for(lab: Lab, fleet: Fleet) -> None:
     image = baked(roots.root("bare"), lab.folder)
     machine = fleet.machine("bare1", image=image)
     drop_in(machine, SOON)
@@ -280,7 +268,7 @@ def test_who_else_installs_packages_is_waited_for(lab: Lab, fleet: Fleet) -> Non
     health: Health = lab.health(machine)
     machine.power_on()
     journal = "journalctl --unit pyinfra-solo --output cat"
-    wait_for("the wait to be told", lambda: "dpkg's lock is held by" in machine.run(journal).stdout, 60)
+    wait_for("the wait to be logged", lambda: "dpkg's lock is held by" in machine.run(journal).stdout, 60)
     time.sleep(2)
     assert machine.exists("/run/held")
     assert health.first_200() is None

@@ -64,26 +64,26 @@ def booted_as(
 
 
 def ended(machine: BootedMachine, before: str) -> bool:
-    """Whether a run after the one called `before` has ended, and its unit will not try again."""
+    """Tell whether a run after the one called `before` has ended, and its unit will not retry."""
     found = report(machine)
     state = machine.run("systemctl is-failed pyinfra-solo").stdout
     return found["run"] != before and found["outcome"] == "failed" and state == "failed\n"
 
 
 def must_be_readable(machine: BootedMachine) -> None:
-    """What a person is shown holds no character that a terminal would obey."""
-    told = solo(machine, "status")[1].splitlines()
-    told += machine.run("journalctl -b -q -o cat --no-pager -t pyinfra-solo").stdout.splitlines()
-    told += [line for line in machine.console().splitlines() if "pyinfra-solo[" in line]
-    assert len(told) > 10
-    for line in told:
+    """Check that status, journal and console hold no character that a terminal would obey."""
+    shown = solo(machine, "status")[1].splitlines()
+    shown += machine.run("journalctl -b -q -o cat --no-pager -t pyinfra-solo").stdout.splitlines()
+    shown += [line for line in machine.console().splitlines() if "pyinfra-solo[" in line]
+    assert len(shown) > 10
+    for line in shown:
         assert line.replace("\t", "").isprintable(), repr(line)
         assert "blob data" not in line, "journalctl hides what is not text"
 
 
 @pytest.mark.parametrize("tag", ["Role", "Stage"])
 @pytest.mark.parametrize("kind", TAGS)
-def test_a_tag_that_holds_anything_is_refused_in_words(
+def test_a_tag_with_odd_text_is_refused_with_a_readable_reason(
     lab: Lab, odd1: BootedMachine, kind: str, tag: str
 ) -> None:
     found = booted_as(odd1, lab, {"Role": "web", "Stage": "production", tag: TAGS[kind]})
@@ -97,15 +97,13 @@ def test_console_journal_and_status_stay_readable(odd1: BootedMachine) -> None:
     assert status(odd1)["last_run"]["exit_code"] == 12
 
 
-def test_a_tag_that_nobody_asks_for_may_hold_anything(lab: Lab, odd1: BootedMachine) -> None:
+def test_an_unused_tag_may_hold_any_text(lab: Lab, odd1: BootedMachine) -> None:
     found = booted_as(odd1, lab, {**NOTHING, "Name": TAGS["256 of all kinds"]})
     assert "There is no role 'nothing-known'" in str(found["error"])
     must_be_readable(odd1)
 
 
-def test_a_role_that_is_nearly_one_is_answered_with_the_one_that_was_meant(
-    lab: Lab, odd1: BootedMachine
-) -> None:
+def test_a_misspelt_role_or_stage_is_answered_with_the_right_name(lab: Lab, odd1: BootedMachine) -> None:
     error = str(booted_as(odd1, lab, {"Role": "wbe", "Stage": "production"})["error"])
     assert "There is no role 'wbe'" in error
     assert "Did you mean 'web'?" in error
@@ -114,7 +112,7 @@ def test_a_role_that_is_nearly_one_is_answered_with_the_one_that_was_meant(
     assert "Did you mean 'production'?" in error
 
 
-def test_several_roles_by_security_groups_are_all_named(lab: Lab, odd1: BootedMachine) -> None:
+def test_several_roles_of_security_groups_are_all_named(lab: Lab, odd1: BootedMachine) -> None:
     groups = ["default", "shop-web", "batch-worker"]
     error = str(booted_as(odd1, lab, {"Stage": "production"}, groups)["error"])
     assert error.startswith("This machine has several roles: ")
@@ -127,33 +125,31 @@ def test_several_roles_by_security_groups_are_all_named(lab: Lab, odd1: BootedMa
     assert "maps none of its security groups (default). Roles here: base, web, worker." in error
 
 
-def test_the_machine_comes_into_service_when_its_tag_is_mended(
-    fleet: Fleet, lab: Lab, odd1: BootedMachine
-) -> None:
+def test_a_corrected_tag_brings_the_machine_into_service(fleet: Fleet, lab: Lab, odd1: BootedMachine) -> None:
     lab.instances[odd1.name].tags = {"Role": "web", "Stage": "production"}
     odd1.run("systemctl restart pyinfra-solo", check=True)
     fleet.in_service(odd1)
 
 
-BYTES = 'server.shell(name="odd bytes are said", commands=["printf \'\\\\377\\\\376caf\\\\351\\\\033[2J\\\\n\'{more}"])'
+BYTES = 'server.shell(name="odd bytes are printed", commands=["printf \'\\\\377\\\\376caf\\\\351\\\\033[2J\\\\n\'{more}"])'
 
 
-def test_output_that_is_no_text_breaks_nothing(fleet: Fleet) -> None:
+def test_output_that_is_not_text_breaks_nothing(fleet: Fleet) -> None:
     branch = "bytes"
     ops_with(fleet, branch, {"deploy.py": deploy_with(fleet, BYTES.format(more=""))})
     machine = fleet.machine("bytes1", settings=fleet.settings(ref=branch))
     fleet.in_service(machine)
-    assert "base | odd bytes are said" not in changed(machine)
-    assert "odd bytes are said" in changed(machine)
+    assert "base | odd bytes are printed" not in changed(machine)
+    assert "odd bytes are printed" in changed(machine)
     ops_with(fleet, branch, {"deploy.py": deploy_with(fleet, BYTES.format(more="; exit 7"))})
-    code, _, heard = solo(machine, "run")
-    assert code == 1, heard
+    code, _, stderr = solo(machine, "run")
+    assert code == 1, stderr
     found = report(machine)
-    assert found["error"].startswith("The operation 'odd bytes are said' failed: ")
+    assert found["error"].startswith("The operation 'odd bytes are printed' failed: ")
     assert "caf" in found["operations"][-1]["output"][0]
     assert not gate_is_open(machine)
     must_be_readable(machine)
-    assert all(line.isprintable() for line in heard.splitlines())
+    assert all(line.isprintable() for line in stderr.splitlines())
 
 
 FULL = [("/var/lib/pyinfra-solo", "32k"), ("/var/lib/pyinfra-solo", "600k"), ("/srv", "400k")]
@@ -161,9 +157,7 @@ FULL = [("/var/lib/pyinfra-solo", "32k"), ("/var/lib/pyinfra-solo", "600k"), ("/
 
 
 @pytest.mark.parametrize(("folder", "size"), FULL)
-def test_a_full_disk_is_named_and_room_on_it_is_all_that_a_machine_needs(
-    fleet: Fleet, folder: str, size: str
-) -> None:
+def test_a_full_disk_is_named_and_space_on_it_mends_the_machine(fleet: Fleet, folder: str, size: str) -> None:
     machine = fleet.machine("full1")
     machine.write("/etc/fstab", f"tmpfs {folder} tmpfs size={size},mode=755 0 0\n")
     drop_in(machine, "[Service]\nRestartSec=2s\n")
@@ -180,16 +174,16 @@ def test_a_full_disk_is_named_and_room_on_it_is_all_that_a_machine_needs(
 
 
 def failed(machine: BootedMachine) -> bool:
-    """Whether the last run is known, and has failed."""
-    code, said, _ = solo(machine, "status", "--json")
-    last = json.loads(said)["last_run"] if code in (0, 1) and said else None
+    """Tell whether the last run is known, and has failed."""
+    code, output, _ = solo(machine, "status", "--json")
+    last = json.loads(output)["last_run"] if code in (0, 1) and output else None
     return last is not None and last["outcome"] == "failed"
 
 
 LATER = "touch -h -d '+1 hour'"
 
 
-def test_what_was_written_by_a_clock_an_hour_ahead_is_used_all_the_same(fleet: Fleet) -> None:
+def test_files_from_a_clock_an_hour_ahead_are_used_all_the_same(fleet: Fleet) -> None:
     """Containers share the host's clock, so only what it has written can be of another hour."""
     machine = fleet.machine("clock1", instance=web())
     health = fleet.in_service(machine)
@@ -206,8 +200,8 @@ def test_what_was_written_by_a_clock_an_hour_ahead_is_used_all_the_same(fleet: F
     assert changed(machine) == []
     assert machine.exists(f"{state}/reports/{found['run']}.json")
     assert len(machine.run(f"ls {state}/reports/*.json").stdout.split()) == 30
-    said = json.loads(machine.read(STATEMENT))
-    machine.write(STATEMENT, json.dumps({**said, "at": said["at"] + 3600}))
+    vouched = json.loads(machine.read(STATEMENT))
+    machine.write(STATEMENT, json.dumps({**vouched, "at": vouched["at"] + 3600}))
     assert solo(machine, "status")[0] == 0
     assert solo(machine, "run", "--detailed-exitcodes")[0] == 0
     assert page(machine, "/ping.html").status == 200

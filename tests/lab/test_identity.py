@@ -1,4 +1,4 @@
-"""Who a machine is: by its metadata, by the EC2 API, by its settings; never by the image it came from."""
+"""A machine's identity: from its metadata, the EC2 API or its settings; never from its image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.lab
 REFUSED = b"""<?xml version="1.0" encoding="UTF-8"?>
 <Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>You are not authorized to perform this
 operation.</Message></Error></Errors><RequestID>ea966190-f9aa-478e-9ede-example</RequestID></Response>"""
-"""As the EC2 API answers, Amazon EC2 API Reference, Error codes."""
+"""An answer of the EC2 API (Amazon EC2 API Reference, Error codes)."""
 HERE = '\n[machine]\nrole = "web"\nstage = "staging"\n'
 
 
@@ -29,12 +29,12 @@ def asks(machine: BootedMachine, endpoint: str) -> None:
 
 
 def detail(machine: BootedMachine) -> str:
-    """What station identify said in the last run."""
+    """Return the details of station identify in the last run."""
     stations = report(machine)["stations"]
     return "\n".join(next(one["detail"] for one in stations if one["name"] == "identify"))
 
 
-def test_without_tags_in_the_metadata_service_they_come_from_the_ec2_api(fleet: Fleet, lab: Lab) -> None:
+def test_tags_come_from_the_ec2_api_where_the_metadata_has_none(fleet: Fleet, lab: Lab) -> None:
     instance = lab.aws.launch(Instance(tags={"Role": "web", "Stage": "staging"}))
     instance.tags = None
     machine = fleet.machine("api1", instance=instance)
@@ -54,7 +54,7 @@ def refusing(lab: Lab) -> Iterator[WebServer]:
     server.stop()
 
 
-def test_a_refusing_ec2_api_is_named_and_tried_again(fleet: Fleet, lab: Lab, refusing: WebServer) -> None:
+def test_a_refusing_ec2_api_is_named_and_asked_again(fleet: Fleet, lab: Lab, refusing: WebServer) -> None:
     machine = fleet.machine("api2", instance=Instance(tags=None))
     asks(machine, refusing.url)
     machine.power_on()
@@ -69,52 +69,27 @@ def test_a_refusing_ec2_api_is_named_and_tried_again(fleet: Fleet, lab: Lab, ref
     fleet.in_service(machine)
 
 
-def test_a_machine_that_is_not_on_ec2_goes_by_its_settings_and_says_so(fleet: Fleet, lab: Lab) -> None:
+def test_a_machine_outside_ec2_takes_role_and_stage_from_its_settings(fleet: Fleet, lab: Lab) -> None:
     lab.imds.unreachable()
     machine = fleet.machine("bare1", settings=fleet.settings() + HERE)
     fleet.in_service(machine)
     assert "not on EC2; role and stage come from settings or flags" in detail(machine)
-    said = statement(machine)
-    assert (said["role"], said["stage"], said["instance_id"]) == ("web", "staging", None)
+    vouched = statement(machine)
+    assert (vouched["role"], vouched["stage"], vouched["instance_id"]) == ("web", "staging", None)
 
 
-def test_a_machine_that_needs_its_metadata_and_has_none_says_what_to_set(fleet: Fleet, lab: Lab) -> None:
-    lab.imds.stop()
-    settings = fleet.settings().replace("metadata = 60.0", "metadata = 2.0")
-    machine = fleet.machine("lost1", settings=settings)
-    drop_in(machine, "[Service]\nRestartSec=1s\n")
-    machine.power_on()
-    try:
-        found = wait_for_exit(machine, 10)
-    finally:
-        lab.imds.start()
-    assert "set machine.ec2 = 'no', machine.role and machine.stage" in found["error"]
-    assert not gate_is_open(machine)
-    fleet.in_service(machine)
-
-
-def test_a_metadata_service_of_version_1_only_is_refused(fleet: Fleet, lab: Lab) -> None:
-    lab.imds.version_1_only = True
-    machine = fleet.machine("old1")
-    machine.power_on()
-    found = wait_for_exit(machine, 10)
-    assert "it is IMDSv1 only, which is refused" in found["error"]
-    assert "IMDSv1 only" in machine.console()
-    assert not gate_is_open(machine)
-
-
-def test_an_image_of_a_machine_in_service_starts_closed_and_becomes_itself(fleet: Fleet, lab: Lab) -> None:
+def test_a_clone_of_a_machine_in_service_starts_closed_as_itself(fleet: Fleet, lab: Lab) -> None:
     golden = fleet.machine("golden")
     fleet.in_service(golden)
     copy = lab.clone(golden, "copy", web())
     health = lab.health(copy)
     copy.power_on()
     health.wait_for_200()
-    found, said = wait_for_exit(copy, 0), statement(copy)
+    found, vouched = wait_for_exit(copy, 0), statement(copy)
     early = {check.status for check in before_opening(copy, health)}
     assert early <= {0, 503}, health.story()
     assert lab.instances["copy"].id != lab.instances["golden"].id
-    for told in (found, said):
-        assert told["instance_id"] == lab.instances["copy"].id
+    for one in (found, vouched):
+        assert one["instance_id"] == lab.instances["copy"].id
     assert statement(golden)["instance_id"] == lab.instances["golden"].id
     assert [one["name"] for one in found["operations"] if one["changed"]] == []

@@ -1,4 +1,4 @@
-"""The same machine under SysV init and OpenRC: boots, supervises, tries again, and stops when told."""
+"""The same machine under SysV init and OpenRC: boots, supervises, retries, and stops."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def machine(served: Health) -> BootedMachine:
     return served.machine
 
 
-def test_it_boots_to_200_and_not_before_its_gate_is_open(
+def test_a_boot_answers_200_only_after_its_gate_opened(
     served: Health, machine: BootedMachine, init: str
 ) -> None:
     assert machine.read("/proc/1/comm") == "init\n"
@@ -79,7 +79,7 @@ def test_a_second_boot_changes_nothing(served: Health, machine: BootedMachine) -
     assert {check.status for check in before} <= {0, 503}, served.story(since)
 
 
-def test_an_app_that_is_killed_comes_back(served: Health, machine: BootedMachine) -> None:
+def test_a_killed_app_is_restarted(served: Health, machine: BootedMachine) -> None:
     first = process(machine)
     machine.run("pkill -9 -o -f '[g]unicorn'", check=True)
     wait_for("another gunicorn", lambda: process(machine) not in (0, first), timeout=30)
@@ -93,9 +93,7 @@ def process(machine: BootedMachine) -> int:
     return int(json.loads(answer.body)["pid"]) if answer.status == 200 else 0
 
 
-def test_stopping_ends_a_run_and_closes_the_gate_and_starting_opens_it(
-    fleet: Fleet, machine: BootedMachine
-) -> None:
+def test_stopping_ends_a_run_and_starting_opens_the_gate(fleet: Fleet, machine: BootedMachine) -> None:
     slow = deploy_with(fleet, SLOW.format(seconds=600))
     tip = fleet.ops.tip(BRANCH)
     ops_with(fleet, BRANCH, {"deploy.py": slow})
@@ -106,15 +104,15 @@ def test_stopping_ends_a_run_and_closes_the_gate_and_starting_opens_it(
     assert machine.run("pgrep -af '[s]low-thing|[p]yinfra_solo|[p]yinfra-solo-retry'").stdout == ""
     assert not gate_is_open(machine)
     assert page(machine, "/ping.html").status == 503
-    told = machine.run(f"{OURS} status")
-    assert (told.code, told.stdout) == (3, "pyinfra-solo: the boot run ended with status 143\n")
+    result = machine.run(f"{OURS} status")
+    assert (result.code, result.stdout) == (3, "pyinfra-solo: the boot run ended with status 143\n")
     fleet.ops.branch(BRANCH, tip)
     machine.run(f"{OURS} start", check=True)
     wait_for_exit(machine, 0)
     assert page(machine, "/ping.html").status == 200
 
 
-def test_a_first_boot_that_failed_is_tried_again_and_a_wrong_role_is_not(
+def test_a_failed_first_boot_is_retried_unless_the_role_is_wrong(
     fleet: Fleet, lab: Lab, old: Image, init: str
 ) -> None:
     lab.git.stop()
@@ -131,6 +129,6 @@ def test_a_first_boot_that_failed_is_tried_again_and_a_wrong_role_is_not(
     fleet.in_service(waiting)
     wait_for("an end of trying", lambda: not wrong.run(RETRY).ok, timeout=10)
     assert status(wrong)["last_run"]["run"] == found["run"]
-    told = wrong.run(f"{OURS} status")
-    assert (told.code, told.stdout) == (3, "pyinfra-solo: the boot run ended with status 12\n")
+    result = wrong.run(f"{OURS} status")
+    assert (result.code, result.stdout) == (3, "pyinfra-solo: the boot run ended with status 12\n")
     assert not gate_is_open(wrong)

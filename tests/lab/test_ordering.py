@@ -36,7 +36,7 @@ def show(machine: BootedMachine, unit: str, name: str) -> str:
 
 
 def at(machine: BootedMachine, unit: str, name: str) -> int:
-    """When a unit came to something, in microseconds of the monotonic clock."""
+    """Return when a unit reached a state, in microseconds of the monotonic clock."""
     return int(show(machine, unit, f"{name}TimestampMonotonic"))
 
 
@@ -50,7 +50,7 @@ def must_be_in_order(machine: BootedMachine) -> None:
     assert 0 < fence <= at(machine, "nginx.service", "ExecMainStart")
 
 
-def test_user_data_that_takes_long_does_not_hold_us_up_and_is_not_held_up(
+def test_slow_user_data_and_the_boot_run_do_not_wait_for_each_other(
     fleet: Fleet, with_cloud_init: Image
 ) -> None:
     script = "#!/bin/sh\nsleep 8\necho done > /root/user-data\n"
@@ -66,7 +66,9 @@ def test_user_data_that_takes_long_does_not_hold_us_up_and_is_not_held_up(
     machine.wait_running()
 
 
-def test_user_data_that_fails_does_not_keep_a_machine_out(fleet: Fleet, with_cloud_init: Image) -> None:
+def test_failing_user_data_does_not_keep_a_machine_out_of_service(
+    fleet: Fleet, with_cloud_init: Image
+) -> None:
     machine = fleet.machine("cloud1", image=with_cloud_init, instance=web(user_data="#!/bin/sh\nexit 3\n"))
     health = fleet.in_service(machine)
     wait_for("cloud-final", lambda: show(machine, FINAL, "ActiveState") == "failed", timeout=30)
@@ -77,8 +79,8 @@ def test_user_data_that_fails_does_not_keep_a_machine_out(fleet: Fleet, with_clo
 PIP = "[global]\nno-index = true\nfind-links = http://pypi.lab/house/\ntrusted-host = pypi.lab\n"
 
 
-def test_user_data_makes_one_of_ours_of_a_stock_image(fleet: Fleet, lab: Lab) -> None:
-    """As a `base`: the app's wheels, which an image brings, are in no index here."""
+def test_user_data_installs_us_on_a_plain_debian_image(fleet: Fleet, lab: Lab) -> None:
+    """The role is `base`: the app's wheels, which an image brings, are in no index here."""
     text = (HERE / "bootstrap/user-data.yaml").read_text()
     text = text.replace("https://git.example.com/acme/ops.git", fleet.ops.http_url)
     instance = Instance(
@@ -100,7 +102,7 @@ def test_user_data_makes_one_of_ours_of_a_stock_image(fleet: Fleet, lab: Lab) ->
 SITE = "server {{ listen 80 default_server; root {root}; }}\n"
 
 
-def test_no_health_file_of_an_older_image_is_ever_served(fleet: Fleet, lab: Lab) -> None:
+def test_a_health_file_of_an_older_image_is_never_served(fleet: Fleet, lab: Lab) -> None:
     usual, named = fleet.machine("old1"), fleet.machine("old2")
     usual.write("/var/www/html/ping.html", "stale\n")
     named.write("/srv/old pages/ping.html", "stale\n")
@@ -123,9 +125,7 @@ def test_no_health_file_of_an_older_image_is_ever_served(fleet: Fleet, lab: Lab)
     assert not named.exists("/srv/old pages/ping.html")
 
 
-def test_a_machine_without_a_network_comes_into_service_by_itself_when_it_has_one(
-    fleet: Fleet, lab: Lab
-) -> None:
+def test_a_machine_comes_into_service_when_its_late_network_is_up(fleet: Fleet, lab: Lab) -> None:
     machine = fleet.machine("late1")
     machine.unplug()
     health = lab.health(machine)

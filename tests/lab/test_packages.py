@@ -104,7 +104,7 @@ def version(machine: BootedMachine, name: str) -> str:
 def in_unit(machine: BootedMachine, unit: str, command: str) -> None:
     """In the background; from a file, as systemd has variables of its own in command lines."""
     machine.write("/run/program", command)
-    run = f"systemd-run --collect --unit={unit} -p StandardError=file:/run/said sh /run/program"
+    run = f"systemd-run --collect --unit={unit} -p StandardError=file:/run/errors sh /run/program"
     machine.run(run, check=True)
 
 
@@ -128,14 +128,14 @@ STALE = {
 }
 
 
-def test_lists_that_are_new_enough_are_not_updated(apt: BootedMachine) -> None:
+def test_new_package_lists_are_not_updated(apt: BootedMachine) -> None:
     publish(apt, "plain", "2")
     assert apply(apt, "plain").ok
     assert version(apt, "plain") == "1"
 
 
 @pytest.mark.parametrize("how", STALE)
-def test_lists_that_are_not_are_updated_first_and_then_new(apt: BootedMachine, how: str) -> None:
+def test_old_package_lists_are_updated_once(apt: BootedMachine, how: str) -> None:
     publish(apt, "plain", "2")
     apt.run(STALE[how], check=True)
     done = apply(apt, "plain")
@@ -147,20 +147,20 @@ def test_lists_that_are_not_are_updated_first_and_then_new(apt: BootedMachine, h
     assert version(apt, "plain") == "2"
 
 
-def test_an_update_that_finds_nothing_new_makes_the_lists_new(apt: BootedMachine) -> None:
+def test_an_update_without_news_makes_the_lists_new(apt: BootedMachine) -> None:
     apt.run(STALE["old"], check=True)
     assert apply(apt, "plain").ok
     assert apt.run("find /var/lib/apt/lists -maxdepth 0 -mmin -60").stdout
 
 
-def test_lists_that_name_what_the_mirror_has_dropped_are_updated(apt: BootedMachine) -> None:
+def test_lists_that_name_a_dropped_version_are_updated(apt: BootedMachine) -> None:
     publish(apt, "plain", "2")
     apt.run("rm /srv/debs/plain_1.deb", check=True)
     assert apply(apt, "plain").ok
     assert version(apt, "plain") == "2"
 
 
-def test_an_update_that_fails_is_no_failure_when_the_lists_suffice(apt: BootedMachine) -> None:
+def test_a_failed_update_is_no_failure_when_the_lists_suffice(apt: BootedMachine) -> None:
     apt.write("/etc/apt/sources.list.d/away.list", "deb [trusted=yes] http://127.0.0.1:9/ ./\n")
     apt.run(STALE["old"], check=True)
     done = apply(apt, "plain")
@@ -169,16 +169,14 @@ def test_an_update_that_fails_is_no_failure_when_the_lists_suffice(apt: BootedMa
     assert apt.run("find /var/lib/apt/lists -maxdepth 0 -mmin -60").stdout == ""
 
 
-def test_a_package_that_apt_does_not_know_is_named(apt: BootedMachine) -> None:
+def test_an_unknown_package_is_named(apt: BootedMachine) -> None:
     done = apply(apt, "plain", "no-such-thing")
     assert done.code == 1
     assert done.stderr.splitlines()[-1].startswith("apt knows no package no-such-thing. Correct its name")
 
 
 @pytest.mark.parametrize("lock", LOCKS)
-def test_who_holds_a_lock_is_named_while_it_is_waited_for_and_when_that_ends(
-    apt: BootedMachine, lock: str
-) -> None:
+def test_the_holder_of_a_lock_is_named_during_the_wait_and_at_its_end(apt: BootedMachine, lock: str) -> None:
     pid = hold(apt, lock)
     holder = f"dpkg's lock is held by /usr/bin/python3 /usr/local/sbin/hold {lock} hold (pid {pid})"
     done = apply(apt, "plain", lock_timeout=2)
@@ -190,24 +188,24 @@ def test_who_holds_a_lock_is_named_while_it_is_waited_for_and_when_that_ends(
     assert not apt.exists(POLICY)
 
 
-def test_a_wait_says_so_when_it_begins_and_ends_with_the_lock(apt: BootedMachine) -> None:
+def test_a_wait_for_a_lock_is_announced_and_ends_with_the_lock(apt: BootedMachine) -> None:
     pid = hold(apt, LOCKS[0])
     in_unit(apt, "waiting", program("apply", "60", str(DAY), "plain"))
-    wait_for("word of the holder", lambda: f"(pid {pid})" in apt.run("cat /run/said").stdout, 10)
+    wait_for("word of the holder", lambda: f"(pid {pid})" in apt.run("cat /run/errors").stdout, 10)
     assert version(apt, "plain") == ""
     apt.run("systemctl stop hold", check=True)
     wait_for("the package", lambda: version(apt, "plain") == "1", 30)
     wait_for("its end", lambda: not apt.run("systemctl is-active waiting").ok, 30)
 
 
-def test_who_only_looks_at_a_lock_does_not_hold_it(apt: BootedMachine) -> None:
+def test_a_process_that_only_opens_a_lock_does_not_hold_it(apt: BootedMachine) -> None:
     hold(apt, LOCKS[0], "look")
     assert apt.run(program("holders")).stdout == ""
     assert apply(apt, "plain", lock_timeout=2).ok
 
 
 @pytest.mark.parametrize(("name", "code"), [("daemon", 0), ("broken", 1)])
-def test_what_is_installed_does_not_start_and_the_fence_is_gone(
+def test_an_installed_service_does_not_start_and_the_fence_is_removed(
     apt: BootedMachine, name: str, code: int
 ) -> None:
     assert apply(apt, name).code == code
@@ -224,7 +222,7 @@ def installing(machine: BootedMachine) -> int:
     return int(machine.run("systemctl show -P MainPID installing").stdout)
 
 
-def test_a_program_that_is_told_to_end_takes_the_fence_down_when_apt_has_ended(apt: BootedMachine) -> None:
+def test_a_terminated_program_removes_the_fence_after_apt_has_ended(apt: BootedMachine) -> None:
     apt.run(["kill", "-TERM", str(installing(apt))], check=True)
     assert apt.exists(POLICY)
     apt.run("rm /run/wait", check=True)
@@ -233,13 +231,13 @@ def test_a_program_that_is_told_to_end_takes_the_fence_down_when_apt_has_ended(a
     assert not apt.exists("/run/started")
 
 
-def test_a_unit_that_is_stopped_leaves_no_fence(apt: BootedMachine) -> None:
+def test_a_stopped_unit_leaves_no_fence(apt: BootedMachine) -> None:
     installing(apt)
     apt.run("systemctl stop installing", check=True)
     assert not apt.exists(POLICY)
 
 
-def test_the_fence_of_a_killed_run_lets_through_and_is_gone_after_the_next(apt: BootedMachine) -> None:
+def test_a_killed_runs_fence_allows_all_and_the_next_run_removes_it(apt: BootedMachine) -> None:
     installing(apt)
     apt.run("systemctl kill --signal=KILL installing", check=True)
     wait_for("its end", lambda: apt.run([POLICY, "daemon", "start"]).code == 0, 10)
@@ -250,7 +248,7 @@ def test_the_fence_of_a_killed_run_lets_through_and_is_gone_after_the_next(apt: 
     assert not apt.exists("/run/started")
 
 
-def test_a_fence_that_was_left_is_something_to_do_though_no_package_is_missing(apt: BootedMachine) -> None:
+def test_a_fence_left_behind_is_a_pending_change(apt: BootedMachine) -> None:
     installing(apt)
     assert apt.run(program("look", "plain")).stdout == "plain\n"
     apt.run("systemctl kill --signal=KILL installing; rm /run/wait; dpkg --configure -a", check=True)
@@ -269,7 +267,7 @@ def test_an_operators_own_policy_is_left_alone(apt: BootedMachine, policy: str) 
     assert apt.run(["ls", "-li", POLICY]).stdout == before
 
 
-def test_two_roles_packages_come_with_one_apt_get_as_planned(lab: Lab, fleet: Fleet) -> None:
+def test_packages_of_two_roles_are_installed_by_one_apt_get(lab: Lab, fleet: Fleet) -> None:
     image = baked(roots.root("bare"), lab.folder)
     machine = fleet.machine("both1", image=image)
     machine.write(
@@ -278,12 +276,12 @@ def test_two_roles_packages_come_with_one_apt_get_as_planned(lab: Lab, fleet: Fl
     machine.run("rm -f /var/log/apt/history.log; systemctl disable pyinfra-solo", check=True)
     machine.power_on()
     machine.wait_running()
-    code, plan, heard = solo(machine, "plan")
-    assert code == 2, heard
+    code, plan, stderr = solo(machine, "plan")
+    assert code == 2, stderr
     line = next(line for line in plan.splitlines() if " packages apply " in line)
     assert line.endswith("unattended-upgrades nginx-light")
-    code, _, heard = solo(machine, "run")
-    assert code == 0, heard
+    code, _, stderr = solo(machine, "run")
+    assert code == 0, stderr
     commands = machine.run("grep ^Commandline: /var/log/apt/history.log").stdout.splitlines()
     assert [one.partition(" install ")[2] for one in commands] == ["unattended-upgrades nginx-light"]
     would = [name for name in (one["name"] for one in report(machine)["operations"]) if f"{name}\n" in plan]

@@ -1,4 +1,4 @@
-"""What a plan announces is what a run does: every role in every stage, from a bare machine on."""
+"""Plans are true: each role in each stage, from a bare machine on, changes what was announced."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def changes(machine: BootedMachine, words: str) -> list[str]:
 
 @pytest.mark.parametrize("native", ["", " --no-native"])
 @pytest.mark.parametrize("role", ROLES)
-def test_what_a_plan_announces_is_what_a_run_does(lab: Lab, fleet: Fleet, role: str, native: str) -> None:
+def test_a_run_changes_exactly_what_the_plan_announced(
+    lab: Lab, fleet: Fleet, role: str, native: str
+) -> None:
     bare = baked(roots.root("bare"), lab.folder)
     machine = fleet.machine(f"plan-{role}{len(native)}", image=bare)
     machine.write("/etc/apt/sources.list", lab.packages.add_debs(PACKAGES, bare))

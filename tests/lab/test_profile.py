@@ -42,7 +42,7 @@ class Row:
 
 
 def rows(machine: BootedMachine) -> list[Row]:
-    """Of `report --timeline`, from its first bar on."""
+    """Parse `report --timeline`, from its first bar on."""
     result = machine.run("pyinfra-solo report --timeline", check=True, env={"COLUMNS": "240"})
     assert result.stdout.startswith("Seconds from PID 1.")
     assert "No kernel is shown" in result.stdout
@@ -60,9 +60,7 @@ def property_of(machine: BootedMachine, name: str, unit: str = "") -> float:
     return int(machine.run(f"systemctl show --value -p {name} {unit}", check=True).stdout) / 1e6
 
 
-def test_the_boot_comes_before_our_unit_then_the_stations_and_the_gate_is_last(
-    machine: BootedMachine,
-) -> None:
+def test_a_timeline_has_the_boot_the_stations_and_the_gate_in_order(machine: BootedMachine) -> None:
     found = rows(machine)
     order = ["userspace", "pyinfra-solo-fence.service", UNIT, "run: boot", *LINE, "the gate is open"]
 
@@ -73,27 +71,27 @@ def test_the_boot_comes_before_our_unit_then_the_stations_and_the_gate_is_last(
     assert {"network-online.target", "basic.target"} <= {one.name for one in found}
 
 
-def test_what_is_told_is_what_systemd_and_the_report_have(machine: BootedMachine) -> None:
-    found, told = rows(machine), report(machine)
+def test_a_timeline_agrees_with_systemd_and_the_report(machine: BootedMachine) -> None:
+    found, reported = rows(machine), report(machine)
     zero = property_of(machine, "UserspaceTimestampMonotonic")
     started = property_of(machine, "InactiveExitTimestampMonotonic", UNIT)
     assert row(found, UNIT).began == pytest.approx(started - zero, abs=ROUNDED)
     run = row(found, "run: boot")
-    assert run.began == pytest.approx(told["began"] - zero, abs=ROUNDED)
-    assert run.took == pytest.approx(told["seconds"], abs=ROUNDED)
-    for station in told["stations"]:
+    assert run.began == pytest.approx(reported["began"] - zero, abs=ROUNDED)
+    assert run.took == pytest.approx(reported["seconds"], abs=ROUNDED)
+    for station in reported["stations"]:
         shown = row(found, station["name"])
         assert shown.began - run.began == pytest.approx(station["started"], abs=ROUNDED)
         assert shown.took == pytest.approx(station["seconds"], abs=ROUNDED)
-    last = told["stations"][-1]
+    last = reported["stations"][-1]
     opened = row(found, "the gate is open").began - run.began
     assert opened == pytest.approx(last["started"] + last["seconds"], abs=ROUNDED)
-    must_hold_its_operations(found, told)
+    must_hold_its_operations(found, reported)
 
 
-def must_hold_its_operations(found: list[Row], told: dict[str, Any]) -> None:
+def must_hold_its_operations(found: list[Row], reported: dict[str, Any]) -> None:
     """Each one that says when it began is shown, one after the other, within the station converge."""
-    names = [one["name"] for one in told["operations"] if one["began"] is not None]
+    names = [one["name"] for one in reported["operations"] if one["began"] is not None]
     shown = found[found.index(row(found, "converge")) + 1 : found.index(row(found, "judge"))]
     converge = row(found, "converge")
     assert [one.name for one in shown] == names
@@ -104,37 +102,37 @@ def must_hold_its_operations(found: list[Row], told: dict[str, Any]) -> None:
     assert ends[-1] <= converge.began + (converge.took or 0) + ROUNDED
 
 
-def test_the_slowest_operations_are_those_of_the_report(machine: BootedMachine) -> None:
-    said = solo(machine, "report", "--slow")[1]
-    told = sorted(report(machine)["operations"], key=lambda one: -float(one["seconds"]))[:10]
+def test_the_slowest_operations_agree_with_the_report(machine: BootedMachine) -> None:
+    output = solo(machine, "report", "--slow")[1]
+    reported = sorted(report(machine)["operations"], key=lambda one: -float(one["seconds"]))[:10]
 
-    shown = re.findall(r"^ +([\d.]+) s  (.+?)(?:  |$)", said, re.MULTILINE)
-    assert [float(seconds) for seconds, _ in shown] == [round(one["seconds"], 2) for one in told]
-    assert shown[0][1] == told[0]["name"]
-    for one in told:
-        assert all(f"{wait['what']} {wait['seconds']:.2f} s" in said for wait in one["waits"])
+    shown = re.findall(r"^ +([\d.]+) s  (.+?)(?:  |$)", output, re.MULTILINE)
+    assert [float(seconds) for seconds, _ in shown] == [round(one["seconds"], 2) for one in reported]
+    assert shown[0][1] == reported[0]["name"]
+    for one in reported:
+        assert all(f"{wait['what']} {wait['seconds']:.2f} s" in output for wait in one["waits"])
 
 
-def test_the_page_and_the_summary_are_of_the_same_run(machine: BootedMachine) -> None:
-    told = report(machine)
-    code, said, _ = solo(machine, "report", told["run"], "--html", "/root/boot.html")
-    assert (code, said) == (0, "")
+def test_the_html_page_and_the_summary_are_of_the_same_run(machine: BootedMachine) -> None:
+    reported = report(machine)
+    code, output, _ = solo(machine, "report", reported["run"], "--html", "/root/boot.html")
+    assert (code, output) == (0, "")
     text = machine.read("/root/boot.html")
     assert machine.run("stat -c %a /root/boot.html").stdout.strip() == "600"
-    for name in (told["run"], told["instance_id"], UNIT, "the gate is open", *LINE):
+    for name in (reported["run"], reported["instance_id"], UNIT, "the gate is open", *LINE):
         assert name in text
     summary = solo(machine, "report")[1]
-    assert f"{told['run']}, `boot`: ready" in summary
-    assert f"{len(told['operations'])} operations: " in summary
+    assert f"{reported['run']}, `boot`: ready" in summary
+    assert f"{len(reported['operations'])} operations: " in summary
 
 
-def test_a_run_of_an_earlier_boot_is_shown_without_this_one(machine: BootedMachine) -> None:
+def test_a_run_of_an_earlier_boot_is_shown_without_this_boot(machine: BootedMachine) -> None:
     earlier = report(machine)["run"]
     machine.reboot()
     wait_for_exit(machine, 0)
-    said = solo(machine, "report", earlier, "--timeline")[1]
+    output = solo(machine, "report", earlier, "--timeline")[1]
 
-    assert said.startswith("Seconds from the run's start.")
-    assert "was in another one" in said
-    assert UNIT not in said
+    assert output.startswith("Seconds from the run's start.")
+    assert "was in another one" in output
+    assert UNIT not in output
     assert row(rows(machine), "run: boot").began > 0

@@ -1,8 +1,8 @@
-"""The README's two commands, run as written in a clean Debian 12: minbase, make, nothing by hand.
+"""The README's commands do what it says: those of make on a bare Debian 12, the others on a machine in service.
 
-`make demo` is run whole. `make test` inside `make test` would never end, so the lab's part of it is
-one test there, by the Makefile's variables UNIT and LAB; linters are run whole. All of it, in a
-clean Debian and without this host's cache: `python -m tests.lab.clean --no-cache make test`.
+`make demo` is run whole. `make test` inside `make test` would never end: of the unit and lab tests a part is
+run, chosen by the Makefile's variables; linters are run whole. All of it, on a bare Debian and without this
+host's cache: `python -m tests.lab.clean --no-cache make test`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 from tests.lab.clean import Clean, place
+from tests.lab.fleet import Fleet
+from tests.support.programs import run
 
 pytestmark = pytest.mark.lab
 
 README = Path(__file__).parents[2] / "README.md"
 A_PART = (
     "UNIT='tests/test_gate.py tests/stations/test_fetch.py tests/cli/test_init.py' "
-    "LAB='tests/lab/test_lab_itself.py -k a_systemd_machine_boots'"
+    "LAB='tests/lab/test_lab_itself.py -k changed_host_key'"
 )
 LONG = 1800.0
 """Seconds in which either must have ended, packages and all: a bound, not a measure."""
@@ -33,26 +35,59 @@ def clean() -> Iterator[Clean]:
         yield made
 
 
-def commands() -> list[str]:
-    """Every `make` command that stands in a fence of README.md."""
+def commands(start: str) -> list[str]:
+    """List the commands in README.md's fences that begin with `start`, without their comments."""
     fences = re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
-    return [line for fence in fences for line in fence.splitlines() if line.startswith("make ")]
+    lines = (line.partition("  #")[0].strip() for fence in fences for line in fence.splitlines())
+    return [line for line in lines if line.startswith(start)]
 
 
-def test_the_readme_has_two_commands() -> None:
-    assert commands() == ["make demo", "make test"]
+def test_the_readme_has_two_commands_for_a_bare_debian() -> None:
+    assert commands("make ") == ["make demo", "make test"]
 
 
-def test_the_demo_works_where_nothing_was_installed(clean: Clean) -> None:
-    demo, _ = commands()
-    said = clean.run(demo, LONG).stdout
-    told = said.partition("What was just shown")[2].strip().splitlines()
-    assert told
-    assert all(line.strip().startswith("✓") for line in told)
-    assert "\x1b" not in said
+def test_make_demo_works_on_a_bare_debian(clean: Clean) -> None:
+    output = clean.run("make demo", LONG).stdout
+    claims = output.partition("What was just shown")[2].strip().splitlines()
+    assert claims
+    assert all(line.strip().startswith("✓") for line in claims)
+    assert "\x1b" not in output
+    assert output.startswith("make demo: about ")
+    assert output.index("to remove them: rm -rf") < output.index("apt-get installs on this host")
 
 
-def test_the_tests_work_where_nothing_was_installed(clean: Clean) -> None:
-    _, test = commands()
-    said = clean.run(f"{test} {A_PART}", LONG).stdout
-    assert re.search(r"^=+ 3 passed", said, re.MULTILINE), said[-3000:]
+def test_make_test_works_on_a_bare_debian(clean: Clean) -> None:
+    output = clean.run(f"make test {A_PART}", LONG).stdout
+    assert re.search(r"^=+ 1 passed, \d+ deselected", output, re.MULTILINE), output[-3000:]
+
+
+def test_make_test_runs_every_part_and_fails_when_one_does() -> None:
+    done = run(["make", "-C", README.parent, "test", "PARTS=no-such-part help"], check=False)
+    assert done.code != 0
+    assert "make test: failed: no-such-part" in done.stderr
+    assert "List the targets" in done.stdout
+
+
+IDENTITY = {
+    f"GIT_{who}_{key}": "lab@example.com" for who in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")
+}
+
+
+def test_the_readmes_init_command_makes_an_ops_repository(fleet: Fleet) -> None:
+    machine = fleet.machine("init1")
+    (command,) = commands("pyinfra-solo init ")
+    machine.run(f"cd /root && {command}", check=True, env=IDENTITY)
+    assert machine.run("git -C /root/ops status --porcelain && git -C /root/ops ls-files").stdout.split()
+    assert machine.exists("/root/ops/bootstrap/install.sh")
+
+
+def test_the_readmes_commands_work_on_a_machine_in_service(fleet: Fleet) -> None:
+    machine = fleet.machine("readme1")
+    fleet.in_service(machine)
+    machine.run(f"git clone -q {fleet.ops.http_url} /root/ops", check=True)
+    shown = [line for line in commands("pyinfra") if " init " not in line]
+    assert {"pyinfra-solo status", "pyinfra-solo run", "pyinfra @local deploy.py"} <= {*shown}
+    for command in shown:
+        yes = " -y" if command.startswith("pyinfra @local") else ""
+        done = machine.run(f"cd /root/ops && {command}{yes}", timeout=120)
+        assert done.ok or (" plan" in command and done.code == 2), f"{command}: {done.stdout}{done.stderr}"

@@ -28,7 +28,7 @@ OWNED = "open('/root/owned', 'w').close()\n"
 
 @dataclass(frozen=True)
 class Refused:
-    """What is wrong, as a machine's settings and as a part of the reason that is told."""
+    """Settings of a machine, and a part of the reason for which it is refused."""
 
     reason: str
     ref: str = "main"
@@ -85,7 +85,7 @@ def cases(fleet: Fleet, keys: Keys, folder: Path, old_host: str) -> dict[str, Re
 def machine_of(
     fleet: Fleet, keys: Keys, name: str, ref: str, *, signers: bool, known_hosts: str | None
 ) -> BootedMachine:
-    """A web, off, that believes what it is told to."""
+    """Make a web, off, that trusts the given signers and hosts."""
     ops: dict[str, object] = {"ref": ref}
     files = {}
     if signers:
@@ -143,9 +143,7 @@ def in_service(booted: Booted, name: str) -> tuple[BootedMachine, Health]:
 
 
 @pytest.mark.parametrize("name", ["unsigned", "wrong", "oldkey", "nokey", "link"])
-def test_what_is_not_to_be_believed_never_reaches_the_disk_and_is_not_tried_again(
-    booted: Booted, name: str
-) -> None:
+def test_an_untrusted_commit_never_reaches_the_disk_and_is_not_retried(booted: Booted, name: str) -> None:
     health, case = booted.views[name], booted.refused[name]
     machine = health.machine
     found = why(machine)
@@ -160,13 +158,13 @@ def test_what_is_not_to_be_believed_never_reaches_the_disk_and_is_not_tried_agai
     assert health.first_200() is None, health.story()
 
 
-def test_a_commit_signed_by_the_right_key_comes_into_service(fleet: Fleet, booted: Booted) -> None:
+def test_a_commit_signed_by_the_right_key_is_served(fleet: Fleet, booted: Booted) -> None:
     machine, _ = in_service(booted, "signed")
     assert statement(machine)["sha"] == fleet.ops.tip(SIGNED)
     assert report(machine)["source"] == fleet.ops.http_url
 
 
-def test_a_machine_comes_into_service_over_ssh_with_its_deploy_key(fleet: Fleet, booted: Booted) -> None:
+def test_an_ssh_remote_with_a_deploy_key_brings_a_machine_into_service(fleet: Fleet, booted: Booted) -> None:
     machine, _ = in_service(booted, "ssh")
     assert statement(machine)["sha"] == fleet.ops.tip(SIGNED)
     assert report(machine)["source"] == "ssh://git.lab/srv/git/ops.git"
@@ -175,9 +173,9 @@ def test_a_machine_comes_into_service_over_ssh_with_its_deploy_key(fleet: Fleet,
 def must_refuse_a_run(machine: BootedMachine, health: Health, reason: str) -> None:
     """A run by hand ends with exit status 11 and a reason, and the machine serves as before."""
     before, since = statement(machine), health.mark()
-    code, _, heard = solo(machine, "run")
-    assert code == 11, heard
-    assert reason in heard
+    code, _, stderr = solo(machine, "run")
+    assert code == 11, stderr
+    assert reason in stderr
     assert statement(machine) == before
     found = status(machine)
     assert found["ready"]
@@ -187,7 +185,7 @@ def must_refuse_a_run(machine: BootedMachine, health: Health, reason: str) -> No
     assert {check.status for check in health.timeline[since:]} == {200}, health.story(since)
 
 
-def test_a_machine_in_service_stays_at_its_commit_when_the_next_is_unsigned(
+def test_a_machine_in_service_keeps_its_commit_when_the_next_is_unsigned(
     fleet: Fleet, keys: Keys, booted: Booted
 ) -> None:
     machine, health = in_service(booted, "signed")
@@ -198,7 +196,7 @@ def test_a_machine_in_service_stays_at_its_commit_when_the_next_is_unsigned(
         assert not machine.exists("/root/owned")
 
 
-def test_a_boot_that_finds_an_unsigned_commit_does_not_go_on_with_the_one_before(booted: Booted) -> None:
+def test_a_boot_with_an_unsigned_commit_does_not_use_the_previous_one(booted: Booted) -> None:
     machine, health = in_service(booted, "signed")
     before = last_run(machine)
     machine.reboot()
@@ -211,7 +209,7 @@ def test_a_boot_that_finds_an_unsigned_commit_does_not_go_on_with_the_one_before
     assert not machine.exists("/root/owned")
 
 
-def test_a_signed_commit_brings_it_back(fleet: Fleet, keys: Keys, booted: Booted) -> None:
+def test_a_signed_commit_brings_the_machine_back(fleet: Fleet, keys: Keys, booted: Booted) -> None:
     health = booted.views["signed"]
     machine = health.machine
     text = (fleet.tree / "deploy.py").read_text()
@@ -221,11 +219,11 @@ def test_a_signed_commit_brings_it_back(fleet: Fleet, keys: Keys, booted: Booted
     assert statement(machine)["sha"] == sha
 
 
-def test_a_machine_in_service_does_not_believe_a_host_with_another_key(lab: Lab, booted: Booted) -> None:
+def test_a_machine_in_service_refuses_a_host_with_another_key(lab: Lab, booted: Booted) -> None:
     machine, health = in_service(booted, "ssh")
     lab.git.swap_host_key()
     must_refuse_a_run(machine, health, "is not the pinned one. If it was changed on purpose")
     machine.write(f"{ETC}/known_hosts", lab.git.known_hosts, 0o600)
-    code, _, heard = solo(machine, "run")
-    assert code == 0, heard
+    code, _, stderr = solo(machine, "run")
+    assert code == 0, stderr
     assert gate_is_open(machine)

@@ -1,4 +1,4 @@
-"""What an onlooker sees of a machine: its balancer's answers and its own report, as they happen."""
+"""Show a machine's progress while it happens: its balancer's checks and its own report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.lab.machine import BootedMachine
 from tests.support.programs import LabError
 
 STATE = Path("var/lib/pyinfra-solo")
-TICK = 15.0
+TICK = 5.0
 """Seconds between two signs of life where no line can move."""
 
 GREEN, RED, YELLOW, FAINT, BOLD = "32", "31", "33", "2", "1"
@@ -26,7 +26,7 @@ GREEN, RED, YELLOW, FAINT, BOLD = "32", "31", "33", "2", "1"
 
 @dataclass
 class Screen:
-    """Where it is shown: coloured and moving on a terminal, plain lines elsewhere."""
+    """Output: coloured, with a moving last line on a terminal; plain lines elsewhere."""
 
     out: TextIO
     _line: threading.Lock = field(default_factory=threading.Lock)
@@ -40,13 +40,13 @@ class Screen:
         return f"\x1b[{code}m{text}\x1b[0m" if self.colours and text else text
 
     def say(self, text: str = "") -> None:
-        """A line that stays."""
+        """Show a line that stays."""
         with self._line:
             self.out.write(f"{self._clear()}{text}\n")
             self.out.flush()
 
     def move(self, text: str) -> None:
-        """The last line, until something else is said; nothing where lines do not move."""
+        """Show a last line until the next output; nothing where lines do not move."""
         if self.moves:
             with self._line:
                 width = shutil.get_terminal_size().columns - 1
@@ -58,7 +58,7 @@ class Screen:
 
     @contextlib.contextmanager
     def step(self, what: str, how_long: str = "") -> Iterator[None]:
-        """Work that may take long: how long so far while it goes on, and how long it took."""
+        """Show how long the work inside the block takes, during it and at its end."""
         began, ended = time.monotonic(), threading.Event()
 
         def tick() -> None:
@@ -112,24 +112,24 @@ class Watch:
             if time.monotonic() > end:
                 journal = self.machine.journal("pyinfra-solo", boot=True)[-3000:]
                 raise LabError(f"{self.machine.name}: not done after {timeout:.0f} s\n{journal}")
-            self.look()
+            self.update()
             time.sleep(0.05)
-        self.look()
+        self.update()
 
     @property
     def ended(self) -> bool:
-        """Whether a run that was not there before has ended."""
+        """True when a run that was not there before has ended."""
         found = self._read()
         return bool(found) and found["run"] != self._known and found["outcome"] != "running"
 
-    def look(self) -> None:
+    def update(self) -> None:
         """Show what is new."""
-        self._look_at_run()
+        self._show_run()
         for check in self.health.timeline[self._checks :]:
             self._checks += 1
-            self._look_at_answer(check)
+            self._show_answer(check)
 
-    def _look_at_answer(self, check: Check) -> None:
+    def _show_answer(self, check: Check) -> None:
         # A check without an answer is written down when it is given up; it was made before.
         made = check.at - (self.health.timeout if check.error.startswith("TimeoutError") else 0)
         words = answer(check)
@@ -140,7 +140,7 @@ class Watch:
         at = check.at + self.machine.powered_on - self.zero
         self._line(at, f"the balancer sees: {self.screen.paint(colour, words)}")
 
-    def _look_at_run(self) -> None:
+    def _show_run(self) -> None:
         report = self._read()
         if not report or report["run"] == self._known:
             return
@@ -150,7 +150,7 @@ class Watch:
         while self._stations < len(stations):
             station = stations[self._stations]
             if station["name"] == "converge":
-                self._look_at_operations()
+                self._show_operations()
             if station["seconds"] is None:
                 self.screen.move(f"{'':11}· {station['name']}")
                 return
@@ -163,7 +163,7 @@ class Watch:
         detail = self.screen.paint(FAINT, "; ".join(station["detail"]))
         self._line(None, f"{mark} {station['name']:<11}{station['seconds']:5.1f} s  {detail}".rstrip())
 
-    def _look_at_operations(self) -> None:
+    def _show_operations(self) -> None:
         file = self._state / "reports" / f"{self._run}.events"
         try:
             lines = file.read_text().splitlines(keepends=True)
@@ -192,7 +192,7 @@ class Watch:
         return self.machine.disk.root / STATE
 
     def _read(self) -> dict[str, Any]:
-        """Its last report; nothing before the first run."""
+        """Return the last report; an empty one before the first run."""
         try:
             found: dict[str, Any] = json.loads((self._state / "last-run.json").read_text())
         except (OSError, ValueError):
@@ -201,7 +201,7 @@ class Watch:
 
 
 def answer(check: Check) -> str:
-    """An answer in an onlooker's words."""
+    """Describe an answer."""
     if check.status == 200:
         return "200, takes traffic"
     if check.status:

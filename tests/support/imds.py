@@ -1,123 +1,150 @@
-"""Servers on 127.0.0.1, for tests of one module: the lab's metadata service, and answers by the line."""
+"""The instance metadata service, version 2, with a tree per machine and faults at will.
+
+Statuses as in the EC2 User Guide, "Use the Instance Metadata Service": no or a bad token 401, no
+or a bad TTL 400, X-Forwarded-For on a token request 403, unknown path 404, GET of the token 405.
+Any version in a path is as good as `latest`; cloud-init 22.4.2 asks for 2021-03-23.
+"""
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import Iterator, Sequence
+import secrets
+import time
+import urllib.parse
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from tests.lab.imds import Imds
-from tests.support.instance import Instance
-from tests.support.web import Answer, Asked
+from tests.support.instance import Instance, look_up, tree
+from tests.support.loopback import ADDRESS, Loopback
+from tests.support.web import Answer, Asked, Faults, Network, Request, WebServer
 
-ADDRESS = "127.0.0.1"
-NOWHERE = "http://127.0.0.1:1"
-"""Nothing listens on port 1 (tcpmux): every connection is refused, at once."""
-
-
-@dataclass
-class Loopback:
-    """The lab's network, where it is only this machine's loopback."""
-
-    port: int = 0
-
-    def listen(self, address: str, port: int) -> socket.socket:  # noqa: ARG002 - of the bridge
-        """Whatever the lab's address is, here it is 127.0.0.1; the same port at every `start`."""
-        server = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        server.bind((ADDRESS, self.port))
-        server.listen(128)
-        self.port = server.getsockname()[1]
-        return server
+IMDS = "169.254.169.254"
+MAX_TTL = 21600  # seconds, EC2 User Guide
+SESSION_PATH = "/latest/api/token"
+VERSIONS = ["1.0", "2016-09-02", "2018-09-24", "2021-03-23", "latest"]
 
 
 @dataclass
-class Remembering(Imds):
-    """Knows what it is asked before it answers; its log knows a moment after."""
+class MetadataService:
+    """The service of one network. Machines are distinguished by their address."""
 
+    network: Network
+    version_1_only: bool = False
+    """No tokens: a PUT is answered 405, and a GET needs none. As before November 2019."""
+    refuse_tokens: int = 0
+    """Number of the next token requests that are answered 403."""
+    tokens: dict[str, float] = field(default_factory=dict)
+    """Token -> when it expires, monotonic seconds. Clear it to make every client's token bad."""
+    instances: dict[str, tuple[Instance, str]] = field(default_factory=dict)
+    """Address -> the instance there, and its MAC."""
     asked: list[Asked] = field(default_factory=list)
+    """Requests without a fault, each noted before its answer; `log` has a request after its answer."""
+
+    def __post_init__(self) -> None:
+        self._web = WebServer(self.network, IMDS, self._answer)
+
+    @property
+    def faults(self) -> Faults:
+        """Faults from the next request on."""
+        return self._web.faults
+
+    @property
+    def log(self) -> list[Request]:
+        """All requests so far."""
+        return self._web.log
+
+    def start(self) -> None:
+        """Serve."""
+        self._web.start()
+
+    def stop(self) -> None:
+        """Refuse connections until `start`."""
+        self._web.stop()
+
+    def hang(self, on: bool = True) -> None:
+        """Accept requests and never answer; with `on` false, answer again."""
+        self.faults.hang = on
+
+    def heal(self) -> None:
+        """Undo every fault."""
+        self.faults.clear()
+        self.version_1_only, self.refuse_tokens = False, 0
+
+    def put(self, instance: Instance, address: str, mac: str) -> None:
+        """Describe the machine at `address` by `instance`; later changes of it count."""
+        self.instances[address] = (instance, mac)
+
+    def requests(self, address: str) -> list[Request]:
+        """Return the requests of the machine at `address` so far."""
+        return [request for request in self.log if request.client == address]
 
     def _answer(self, asked: Asked) -> Answer:
         self.asked.append(asked)
-        return super()._answer(asked)
+        path = urllib.parse.unquote(urllib.parse.urlsplit(asked.path).path)
+        if path == SESSION_PATH:
+            return self._token(asked)
+        if asked.method not in ("GET", "HEAD"):
+            return _plain(405)
+        if not self.version_1_only and not self._valid(asked):
+            return _plain(401)
+        if asked.client not in self.instances:
+            return _plain(404)
+        return self._metadata(path, asked.client)
+
+    def _token(self, asked: Asked) -> Answer:
+        if self.version_1_only or asked.method != "PUT":
+            return _plain(405)
+        if self.refuse_tokens > 0:
+            self.refuse_tokens -= 1
+            return _plain(403)
+        if "x-forwarded-for" in asked.headers:
+            return _plain(403)
+        ttl = asked.headers.get("x-aws-ec2-metadata-token-ttl-seconds", "")
+        if not ttl.isdecimal() or not 1 <= int(ttl) <= MAX_TTL:
+            return _plain(400)
+        token = secrets.token_urlsafe(42)
+        self.tokens[token] = time.monotonic() + int(ttl)
+        header = {"Content-Type": "text/plain", "X-Aws-Ec2-Metadata-Token-Ttl-Seconds": ttl}
+        return Answer(200, token.encode(), header)
+
+    def _valid(self, asked: Asked) -> bool:
+        token = asked.headers.get("x-aws-ec2-metadata-token", "")
+        return self.tokens.get(token, 0.0) > time.monotonic()
+
+    def _metadata(self, path: str, client: str) -> Answer:
+        version, _, rest = path.strip("/").partition("/")
+        if not version:
+            return Answer(200, "\n".join(VERSIONS).encode(), {"Content-Type": "text/plain"})
+        instance, mac = self.instances[client]
+        body = look_up(tree(instance, client, mac), rest)
+        return _plain(404) if body is None else Answer(200, body, {"Content-Type": "text/plain"})
+
+
+def _plain(status: int) -> Answer:
+    return Answer(status, f"{status}\n".encode(), {"Content-Type": "text/plain"})
 
 
 @dataclass
 class Metadata:
-    """The lab's metadata service on the loopback, and the one instance that it knows."""
+    """A metadata service on the loopback, and the one instance that it knows."""
 
-    service: Remembering
+    service: MetadataService
     instance: Instance
     url: str
 
     def asked(self, method: str = "GET") -> list[str]:
-        """The paths of the requests so far that no fault kept from it, without `/latest`."""
+        """Return the paths, without `/latest`, of the requests so far that had no fault."""
         return [one.path.removeprefix("/latest") for one in self.service.asked if one.method == method]
 
 
 @contextmanager
-def metadata_service(folder: Path, instance: Instance) -> Iterator[Metadata]:
+def metadata_service(instance: Instance) -> Iterator[Metadata]:
+    """Serve one instance's metadata on the loopback."""
     network = Loopback()
-    service = Remembering(network)
+    service = MetadataService(network)
     service.put(instance, ADDRESS, "02:00:0a:4d:00:14")
     service.start()
     try:
         yield Metadata(service, instance, f"http://{ADDRESS}:{network.port}")
     finally:
         service.stop()
-
-
-@dataclass
-class Lines:
-    """A server that sends what it is told to, byte for byte, one answer a connection.
-
-    answers: what to send, in order, the last one again and again; b"" sends nothing and closes.
-    """
-
-    answers: Sequence[bytes]
-    port: int = 0
-    asked: list[bytes] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://{ADDRESS}:{self.port}"
-
-
-def answer(status: str, body: bytes = b"", *headers: str) -> bytes:
-    """An HTTP answer after which the connection closes."""
-    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers, "", ""]
-    return "\r\n".join(lines).encode() + body
-
-
-@contextmanager
-def lines(*answers: bytes) -> Iterator[Lines]:
-    server = Lines(answers)
-    with socket.create_server((ADDRESS, 0)) as listener:
-        server.port = listener.getsockname()[1]
-        thread = threading.Thread(target=_serve, args=(listener, server), daemon=True)
-        thread.start()
-        yield server
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-
-
-def _serve(listener: socket.socket, server: Lines) -> None:
-    for number in range(10**6):
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        with connection:
-            connection.settimeout(5)
-            server.asked.append(connection.recv(65536))
-            connection.sendall(server.answers[min(number, len(server.answers) - 1)])
-
-
-@contextmanager
-def mute() -> Iterator[int]:
-    """The port of a server that accepts connections, and never says a word."""
-    with socket.create_server((ADDRESS, 0)) as listener:
-        yield listener.getsockname()[1]

@@ -1,18 +1,56 @@
-"""A machine, its ops repo and what its role does: the whole line, as the command runs it."""
+"""The line as the command runs it, on a machine below a folder, and the station converge alone."""
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pyinfra_solo.protocol import VERSION, Request, RunOptions
+from pyinfra_solo.run.console import PlainConsole
+from pyinfra_solo.run.run import Run
+from pyinfra_solo.stations.converge import Changes, converge, engine_of
+from pyinfra_solo.system.deadline import Deadline
 from tests.support.machine import LocalMachine, install_runtime
 from tests.support.ops_repo import ops
 from tests.support.repository import Repository
 
 LOCK = "# nothing but what the image has\n"
 FILE = 'files.put(name="the file is there", src=StringIO(data.text), dest=f"{data.target}/file")'
+
+
+def new_run(seconds: float = 60, output: io.StringIO | None = None, *, keep_report: bool = True) -> Run:
+    """Start a run that logs to `output`; its report is below the folder of `use_root`."""
+    return Run(
+        "test", Deadline.after(seconds), PlainConsole(output or io.StringIO()), keep_report=keep_report
+    )
+
+
+def converged(root: Path, *, run: Run | None = None, **options: Any) -> Changes:
+    """Run the station converge on a working tree: role `site`, stage `staging`."""
+    run = run or new_run()
+    request = Request(
+        protocol=VERSION,
+        root=str(root),
+        role="site",
+        stage="staging",
+        mode=options.pop("mode", "converge"),
+        operation_timeout=options.pop("operation_timeout", 30.0),
+        drain="on-change",
+        options=RunOptions(**options),
+    )
+    with run.station("converge"):
+        return converge(
+            request,
+            engine_of(root, Path(sys.executable)),
+            deadline=run.deadline,
+            observe=run.observe,
+            events_file=run.events_file,
+            lock=run.lock,
+        )
 
 
 class Line:
@@ -30,28 +68,28 @@ class Line:
         self.machine.configure(ops=f'remotes = ["{self.repository.path}"]\n{ops}', **tables)
 
     def commit(self, operations: str, healthy: str = "", more: Mapping[str, str | None] | None = None) -> str:
-        """The role does `operations` and is healthy when `healthy`."""
+        """Commit a role that does `operations` and checks `healthy`. Return the commit's id."""
         files: dict[str, str | bytes | None] = {
             **ops(operations, self.target, healthy),
             "requirements.lock": LOCK,
         }
         return self.repository.commit({**files, **(more or {})}, "a change")
 
-    def in_service(self, operations: str = FILE, healthy: str = "") -> None:
-        """Converged, judged, and its gate open."""
+    def put_in_service(self, operations: str = FILE, healthy: str = "") -> None:
+        """Boot until the gate is open."""
         self.commit(operations, healthy)
         self.machine.solo("boot").expect(0)
         assert self.machine.in_service
 
     @property
-    def seen(self) -> str:
+    def note_gate(self) -> str:
         """An operation that notes whether the gate is open while it runs, and changes nothing else."""
         ping, noted = self.machine.ping, self.target / "seen"
         line = f"test -e {ping} && echo open >> {noted} || echo closed >> {noted}"
-        return f"\nserver.shell(name='the gate is looked at', commands={line!r})\n"
+        return f"\nserver.shell(name='the gate is noted', commands={line!r})\n"
 
     @property
-    def was_seen(self) -> list[str]:
+    def noted_gate(self) -> list[str]:
         return (self.target / "seen").read_text().split()
 
     @property
@@ -60,6 +98,6 @@ class Line:
         return found
 
     @property
-    def closed_because(self) -> str:
-        said = json.loads(self.machine.solo("gate", "status", "--json").expect(1).stdout)
-        return str(said["reason"])
+    def close_reason(self) -> str:
+        found = json.loads(self.machine.solo("gate", "status", "--json").expect(1).stdout)
+        return str(found["reason"])

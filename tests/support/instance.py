@@ -1,4 +1,4 @@
-"""Who a machine is told that it is: an EC2 instance as its metadata describes it.
+"""An EC2 instance as its metadata describes it.
 
 Paths as in the EC2 User Guide, "Instance metadata categories".
 """
@@ -17,7 +17,7 @@ ACCESS_KEY, SECRET_KEY, SESSION_TOKEN = "LABACCESSKEY", "lab-secret", "lab-sessi
 
 @dataclass
 class Instance:
-    """Who a machine is told that it is. Tags may hold any text; `tags=None` means disabled."""
+    """Facts of an instance. Tags may hold any text; `tags=None`: disabled in the metadata."""
 
     id: str = field(default_factory=lambda: f"i-0{secrets.token_hex(8)}")
     tags: dict[str, str] | None = field(default_factory=dict)
@@ -31,23 +31,19 @@ class Instance:
     asg: str = ""
     lifecycle_state: str = "InService"
     user_data: str | bytes = b""
-    spot_action: str = ""
     role: str = ROLE
-    extra: dict[str, str] = field(default_factory=dict)
-    """Further paths, such as `meta-data/events/recommendations/rebalance`, and their text."""
 
     def all_tags(self) -> dict[str, str]:
-        """The tags with the one that a scaling group sets."""
+        """Return the tags with the one that a scaling group sets."""
         group = {"aws:autoscaling:groupName": self.asg} if self.asg else {}
         return {**(self.tags or {}), **group}
 
 
 def tree(instance: Instance, address: str, mac: str) -> dict[str, bytes]:
-    """Every path below a version, without slashes at its ends, and what it answers."""
+    """Map each path below a version, without slashes at its ends, to its answer."""
     text: dict[str, str] = {
         **{f"meta-data/{path}": value for path, value in _meta(instance, address, mac).items()},
         "dynamic/instance-identity/document": _document(instance, address),
-        **instance.extra,
     }
     absent = [path for path, value in text.items() if not value and "/tags/instance/" not in path]
     for path in absent:
@@ -83,7 +79,6 @@ def _meta(instance: Instance, address: str, mac: str) -> dict[str, str]:
         "services/domain": "amazonaws.com",
         "services/partition": "aws",
         "autoscaling/target-lifecycle-state": instance.lifecycle_state if instance.asg else "",
-        "spot/instance-action": instance.spot_action,
         f"{card}/device-number": "0",
         f"{card}/interface-id": "eni-0123456789abcdef0",
         f"{card}/local-ipv4s": address,
@@ -142,7 +137,7 @@ def _document(instance: Instance, address: str) -> str:
 
 
 def look_up(answers: dict[str, bytes], path: str) -> bytes | None:
-    """A path's answer; a folder's is the list of what is in it, with `/` after folders."""
+    """Return a path's answer; a folder's is the list of its entries, with `/` after folders."""
     wanted = path.strip("/")
     if wanted in answers:
         return answers[wanted]

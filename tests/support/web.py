@@ -1,4 +1,4 @@
-"""A small HTTP server inside the lab whose faults a test can set while it runs."""
+"""A small HTTP server whose faults a test can set while it runs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, cast
-
-from tests.lab.network import Network
+from typing import Any, Protocol, cast
 
 HANG_LIMIT = 600.0  # seconds; what hangs ends with the server, and by then at the latest
 
 
+class Network(Protocol):
+    """Where a server listens: the lab's network, or this host's loopback."""
+
+    def listen(self, address: str, port: int) -> socket.socket:
+        """Open a listening TCP socket."""
+
+
 @dataclass
 class Faults:
-    """What goes wrong, until `clear`. Each request is delayed, then hung, failed or dropped."""
+    """Faults until `clear`. Each request is delayed, then hung, failed or dropped."""
 
     fail: list[int] = field(default_factory=list)
     """Statuses to answer the next requests with; each is used once."""
@@ -28,12 +33,12 @@ class Faults:
     hang: bool = False
     """Accept, read the request, and never answer."""
     drop: int = 0
-    """How many of the next requests have their connection reset instead of an answer."""
+    """Number of the next requests whose connection is reset instead of an answer."""
     drop_after: int | None = None
     """Reset the connection after so many bytes of each body."""
 
     def clear(self) -> None:
-        """All is well again."""
+        """Remove all faults."""
         self.fail, self.delay, self.hang, self.drop, self.drop_after = [], 0.0, False, 0, None
 
 
@@ -50,7 +55,7 @@ class Request:
 
 @dataclass
 class Answer:
-    """What a server says."""
+    """An answer of a server."""
 
     status: int
     body: bytes = b""
@@ -59,7 +64,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as the servers of the lab see it; header names are in lower case."""
+    """A request as the server sees it; header names are in lower case."""
 
     client: str
     method: str
@@ -74,7 +79,7 @@ class DroppedError(Exception):
 
 @dataclass
 class WebServer:
-    """Serves `answer` at an address of the lab's bridge, a thread per connection."""
+    """Serves `answer` at an address, a thread per connection."""
 
     network: Network
     address: str
@@ -108,7 +113,7 @@ class WebServer:
         self._server = None
 
     def handle(self, asked: Asked) -> Answer:
-        """The answer to a request, or what the faults make of it."""
+        """Return the answer to a request, or do what the faults say."""
         self._released.wait(self.faults.delay)
         if self.faults.hang:
             self._released.wait(HANG_LIMIT)
@@ -117,7 +122,7 @@ class WebServer:
             self.faults.drop -= 1
             raise DroppedError
         if self.faults.fail:
-            return Answer(self.faults.fail.pop(0), b"the lab was told to fail\n")
+            return Answer(self.faults.fail.pop(0), b"a fault that a test has set\n")
         return self.answer(asked)
 
 
@@ -133,7 +138,7 @@ class _Server(ThreadingHTTPServer):
         self.connections: set[socket.socket] = set()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no event."""
+        """Ignore clients that went away."""
 
     def hang_up(self) -> None:
         """Reset every open connection."""
@@ -214,4 +219,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 http.server's name
-        """The owner keeps the log."""
+        """Write nothing: the owner keeps the log."""

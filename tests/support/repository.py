@@ -1,14 +1,17 @@
-"""A git repository that tests fill: commits, branches, tags, and signatures by SSH keys."""
+"""A git repository that tests fill, and git's http-backend that serves it."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support import programs
+from tests.support.web import Answer, Asked
 
 GIT = {
     "HOME": "/nonexistent",
@@ -19,16 +22,19 @@ GIT = {
     "GIT_CONFIG_VALUE_0": "*",
 }
 SIGNER = "operator@lab"
+# The path that git sends is absolute in ssh://git@host/srv/git/x.git, so it needs no rewriting.
+FORCED = 'restrict,command="git-shell -c \\"$SSH_ORIGINAL_COMMAND\\""'
+CGI_LIMIT = 120.0  # seconds
 
 
 def make_key(path: Path, comment: str) -> Path:
-    """A new ed25519 key pair at `path` and `path`.pub, without a passphrase."""
+    """Make an ed25519 key pair at `path` and `path`.pub, without a passphrase."""
     programs.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", path])
     return path
 
 
 def signing_key(folder: Path, name: str, principal: str = SIGNER) -> tuple[Path, str]:
-    """A key that signs commits: its private path, and its line for allowed_signers."""
+    """Make a key that signs commits. Return its private path, and its line for allowed_signers."""
     key = make_key(folder / name, name)
     return key, f'{principal} namespaces="git" {key.with_suffix(".pub").read_text()}'
 
@@ -44,7 +50,7 @@ class Repository:
     """Seconds since 1970 of the next commit; each takes one minute."""
 
     def make(self) -> Repository:
-        """Create it, empty; any commit may be asked for by its id, as on the great hosts."""
+        """Create it, empty; any commit may be fetched by its id, as on the large hosting services."""
         self._git("init", "--quiet", "--bare", "--initial-branch=main", str(self.path), bare=False)
         for name in ("allowFilter", "allowAnySHA1InWant"):
             self._git("config", f"uploadpack.{name}", "true")
@@ -58,7 +64,6 @@ class Repository:
         branch: str = "main",
         parent: str | None = None,
         sign_with: Path | None = None,
-        as_committed: int | None = None,
     ) -> str:
         """Change `files` (None removes one) on `branch` and return the new commit's id.
 
@@ -72,10 +77,10 @@ class Repository:
             lines = [self._line(name, content) for name, content in files.items()]
             self._git("update-index", "--index-info", env=env, stdin="".join(lines).encode())
             tree = self._git("write-tree", env=env)
-        return self._commit(tree, tip, message, branch, sign_with, as_committed)
+        return self._commit(tree, tip, message, branch, sign_with)
 
     def _line(self, name: str, content: str | bytes | None) -> str:
-        """What `git update-index --index-info` reads to set or remove a file."""
+        """Return the line by which `git update-index --index-info` sets or removes a file."""
         if content is None:
             return f"0 {'0' * 40}\t{name}\n"
         data = content.encode() if isinstance(content, str) else content
@@ -96,7 +101,7 @@ class Repository:
             env = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_WORK_TREE": str(source)}
             self._git("add", "--all", ".", env=env, cwd=source)
             tree = self._git("write-tree", env=env)
-        return self._commit(tree, tip, message, branch, sign_with, None)
+        return self._commit(tree, tip, message, branch, sign_with)
 
     def _commit(
         self,
@@ -105,9 +110,8 @@ class Repository:
         message: str,
         branch: str,
         sign_with: Path | None,
-        at: int | None,
     ) -> str:
-        when = f"{self.clock if at is None else at} +0000"
+        when = f"{self.clock} +0000"
         self.clock += 60
         env = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
         words = ["commit-tree", tree, "-m", message, *(["-p", parent] if parent else [])]
@@ -116,7 +120,7 @@ class Repository:
         return sha
 
     def tip(self, branch: str = "main") -> str:
-        """The id of a branch's newest commit; '' when there is no such branch."""
+        """Return the id of a branch's newest commit; '' when there is no such branch."""
         return self._git("rev-parse", "--verify", "-q", f"refs/heads/{branch}", check=False)
 
     def branch(self, name: str, sha: str) -> None:
@@ -124,7 +128,7 @@ class Repository:
         self._git("update-ref", f"refs/heads/{name}", sha)
 
     def tag(self, name: str, sha: str, *, message: str = "", sign_with: Path | None = None) -> None:
-        """A tag at `sha`: light without message and key, else annotated and signed as asked."""
+        """Set a tag at `sha`: light without message and key, else annotated and, with a key, signed."""
         kind = ["-s" if sign_with else "-a", "-m", message or name]
         annotated = kind if message or sign_with else []
         self._git(*_signing(sign_with), "tag", "--force", *annotated, name, sha)
@@ -155,3 +159,38 @@ WHO = (("NAME", "Lab"), ("EMAIL", SIGNER))
 
 def _signing(key: Path | None) -> list[str]:
     return ["-c", "gpg.format=ssh", "-c", f"user.signingkey={key}"] if key else []
+
+
+def backend(repositories: Path) -> Callable[[Asked], Answer]:
+    """Return a handler that runs git's http-backend for the bare repositories in a folder."""
+
+    def answer(asked: Asked) -> Answer:
+        path, _, query = asked.path.partition("?")
+        environment = {
+            "PATH": os.environ["PATH"],
+            **GIT,
+            "GIT_PROJECT_ROOT": str(repositories),
+            "GIT_HTTP_EXPORT_ALL": "1",
+            "REQUEST_METHOD": asked.method,
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REMOTE_ADDR": asked.client,
+            "CONTENT_TYPE": asked.headers.get("content-type", ""),
+            "CONTENT_LENGTH": str(len(asked.body)),
+            "HTTP_CONTENT_ENCODING": asked.headers.get("content-encoding", ""),
+            "GIT_PROTOCOL": asked.headers.get("git-protocol", ""),
+        }
+        done = subprocess.run(
+            [shutil.which("git") or "git", "http-backend"],
+            input=asked.body,
+            capture_output=True,
+            env=environment,
+            timeout=CGI_LIMIT,
+            check=False,
+        )
+        head, _, body = done.stdout.partition(b"\r\n\r\n")
+        headers = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)
+        status = int(headers.pop("Status", "200 OK").split()[0])
+        return Answer(status if head else 500, body, headers)
+
+    return answer
