@@ -197,7 +197,7 @@ def test_who_is_kept_out_is_told_by_whom(machine: Machine) -> None:
     assert f"run {other.pid}, which has held the lock for " in said.err
     assert "and is at converge" in said.err
     assert validated(said.out)["exit_code"] == 20
-    assert f"now       run {other.pid}, " in shown
+    assert f"running   run {other.pid}, " in shown
     assert not (machine.state / "last-run.json").exists()
 
 
@@ -341,8 +341,7 @@ def test_a_boot_that_is_killed_leaves_a_valid_report_that_says_where_it_was(
     assert (report["outcome"], report["exit_code"], report["station"]) == ("running", None, "identify")
     assert not machine.is_in
     shown = machine.solo("status").must(1).out
-    assert "`boot`: killed\n" in shown
-    assert "why       it was killed at identify\n" in shown
+    assert "`boot`: killed at identify\n" in shown
     assert "gate      closed since " in shown
     machine.configure()
     machine.solo("run").must(10)  # not 20: the lock is free
@@ -381,12 +380,7 @@ def test_a_boot_on_a_full_disk_closes_the_gate_says_why_and_leaves_its_report_on
     assert "No space left on device" in said.err.splitlines()[-1]
     assert "Traceback" not in said.err
     assert (report["outcome"], report["exit_code"], report["gate"]) == ("failed", said.code, "closed")
-    assert (
-        machine.solo("status")
-        .must(1)
-        .out.splitlines()[2]
-        .endswith(f"`boot`: failed, exit status {said.code}")
-    )
+    assert machine.solo("status").must(1).out.splitlines()[2].endswith(f" s, exit status {said.code}")
 
 
 def test_a_command_that_only_looks_loads_no_engine(machine: Machine) -> None:

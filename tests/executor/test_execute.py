@@ -80,7 +80,7 @@ def test_a_roles_own_code_finds_in_its_place_what_was_put(target: Path, operatio
 def test_a_second_look_runs_no_code_past_the_first_command(target: Path) -> None:
     changes = converged(tree(target, TWICE))
     assert (target / "notes").read_text() == "noted"
-    assert [one.would for one in changes.again or []] == [["run true"]]
+    assert [one.commands for one in changes.again or []] == [["run true"]]
 
 
 def test_what_failed_and_was_ignored_is_looked_at_again_as_it_may_have_changed_something(

@@ -35,7 +35,7 @@ def line(tmp_path: Path) -> Line:
 
 
 def again(line: Line) -> dict[str, list[str]]:
-    return {one["name"]: one["would"] for one in line.report["again"]}
+    return {one["name"]: one["commands"] for one in line.report["not_idempotent"]}
 
 
 def test_operations_that_are_idempotent_are_not_named(line: Line) -> None:

@@ -36,7 +36,7 @@ def changes(machine: Machine, words: str) -> list[str]:
     assert done.stdout, done.stderr
     found = json.loads(done.stdout)
     assert found["outcome"] in ("planned", "ready", "done"), found["error"]
-    assert found.get("again", []) == []
+    assert found.get("not_idempotent", []) == []
     return [one["name"] for one in found["operations"] if one["changed"]]
 
 

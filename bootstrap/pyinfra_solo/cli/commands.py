@@ -153,7 +153,8 @@ def report(run: str | None, slow: bool, timeline: bool, html: Path | None, as_js
     """What a run did and what took its time: the last run, or RUN."""
     from pyinfra_solo.report import html as page
     from pyinfra_solo.report import text as summary
-    from pyinfra_solo.report.records import encode, read
+    from pyinfra_solo.report.records import encode
+    from pyinfra_solo.report.store import read
 
     if sum((slow, timeline, bool(html), as_json)) > 1:
         raise UsageError("--slow, --timeline, --html and --json are different answers. Ask for one.")

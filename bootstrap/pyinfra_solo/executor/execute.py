@@ -182,7 +182,7 @@ def again(state: State, host: Host, order: Sequence[str]) -> list[dict[str, Any]
         except Exception as error:  # noqa: BLE001 - an operation is foreign code
             preview = [f"cannot be looked at: {in_words(error)}"]
         if preview:
-            found.append({"name": name_of(state, one), "would": preview})
+            found.append({"name": name_of(state, one), "commands": preview})
     return found
 
 

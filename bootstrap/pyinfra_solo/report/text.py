@@ -1,11 +1,11 @@
-"""A report in words for a terminal: the summary, the slowest operations, and the timeline."""
+"""Render a report as text for a terminal: the summary, the slowest operations, and the timeline."""
 
 import io
 import shutil
 import sys
 from collections.abc import Iterator
 
-from pyinfra_solo.gate import boot_id
+from pyinfra_solo.gate import Statement, boot_id
 from pyinfra_solo.report.records import Operation, Report
 from pyinfra_solo.report.timeline import Bar, Timeline, slowest
 from pyinfra_solo.report.timeline import timeline as timeline_of
@@ -16,7 +16,7 @@ _GLYPHS = {"phase": "░", "unit": "▒", "run": "▓", "station": "▓", "opera
 
 
 def render(report: Report, *, slow: bool = False, timeline: bool = False) -> list[str]:
-    """For this terminal: its slowest operations, its timeline, or the summary."""
+    """Render for this terminal's width: the slowest operations, the timeline, or the summary."""
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale without these characters shows a ? for them
         sys.stdout.reconfigure(errors="replace")
     width = shutil.get_terminal_size().columns
@@ -25,50 +25,73 @@ def render(report: Report, *, slow: bool = False, timeline: bool = False) -> lis
     return timeline_lines(timeline_of(report), width) if timeline else lines(report)
 
 
+def lines(report: Report) -> list[str]:
+    """Render the summary. What failed comes before what went well."""
+    first, *why = headline(report)
+    found = [first, f"machine   {machine(report)}", *why]
+    found += ["", "stations", *(f"  {line}" for line in stations(report))]
+    found += ["", totals(report), *(line for one in report.operations for line in _operation(one))]
+    if report.not_idempotent:
+        found += ["", "not idempotent"]
+        found += [
+            line for one in report.not_idempotent for line in (f"  {one.name}", *_indented(one.commands))
+        ]
+    if report.findings:
+        found += ["", count(len(report.findings), "check")]
+    for finding in report.findings:
+        result = "passed" if finding.passed else f"FAILED: {finding.detail}"
+        found.append(f"  {finding.seconds:6.1f} s  {finding.check}: {result}")
+    return [printable(line) for line in found]
+
+
+def headline(report: Report, label: str = "run") -> list[str]:
+    """Return a line with the run, its outcome and its commit, and one with the error when it failed."""
+    first = f"{label:<10}{report.run}, `{report.command}`: {outcome(report)}"
+    found = [", ".join(filter(None, (first, commit(report))))]
+    return [*found, f"why       {report.station}: {report.error}"] if report.error else found
+
+
 def outcome(report: Report) -> str:
-    """In words. A run that says that it runs, and does not, was killed."""
+    """Word the outcome. A report says `running` also when the run was killed: then nobody has the lock."""
     if report.outcome != "running":
-        took = "" if report.seconds is None else f" in {report.seconds:.1f} s"
+        seconds = "" if report.seconds is None else f" in {report.seconds:.1f} s"
         status = f", exit status {report.exit_code}" if report.exit_code else ""
-        return f"{report.outcome}{took}{status}"
-    lives = report.boot_id == boot_id() and lock.owner() is not None
-    return f"{'running, at' if lives else 'killed at'} {report.station}"
+        return f"{report.outcome}{seconds}{status}"
+    alive = report.boot_id == boot_id() and lock.owner() is not None
+    return f"{'running, at' if alive else 'killed at'} {report.station}"
 
 
-def machine(report: Report) -> str:
-    """What it was, and at which commit."""
-    words = [report.role or "role not known", report.stage, report.instance_id]
-    if report.sha:
-        words.append(f"commit {report.sha[:12]} from {report.source}")
+def machine(known: Report | Statement | None) -> str:
+    """Word a machine's role, stage and instance id, as far as they are known."""
+    if known is None:
+        return "role not known"
+    words = (known.role or "role not known", known.stage, known.instance_id)
     return ", ".join(word for word in words if word)
 
 
-def lines(report: Report) -> list[str]:
-    """The summary. What went wrong comes before what went well."""
-    said = [f"run       {report.run}, `{report.command}`: {outcome(report)}", f"machine   {machine(report)}"]
-    if report.error:
-        said.append(f"why       {report.station}: {report.error}")
-    said += ["", "stations", *_stations(report)]
-    changed = sum(one.changed for one in report.operations)
-    failed = sum(one.failed for one in report.operations)
-    said += ["", f"{len(report.operations)} operations: {changed} changed, {failed} failed"]
-    said += [line for one in report.operations for line in _operation(one)]
-    if report.again:
-        said += ["", f"{len(report.again)} would change something again"]
-        said += [line for one in report.again for line in (f"  {one.name}", *_indented(one.would))]
-    if report.findings:
-        said += ["", f"{len(report.findings)} checks"]
-    for finding in report.findings:
-        how = "passed" if finding.passed else f"FAILED: {finding.detail}"
-        said.append(f"  {finding.seconds:6.1f} s  {finding.check}: {how}")
-    return [printable(line) for line in said]
+def commit(report: Report) -> str:
+    """Word the commit and the source that it came from; '' when the run has not come so far."""
+    return f"commit {report.sha[:12]} from {report.source}" if report.sha else ""
 
 
-def _stations(report: Report) -> Iterator[str]:
+def stations(report: Report) -> Iterator[str]:
+    """Yield a line for each station: its seconds, its name, its outcome when it is not ok, its waits."""
     for station in report.stations:
         seconds = "       …" if station.seconds is None else f"{station.seconds:6.1f} s"
-        waits = f", {len(station.waits)} waits" if station.waits else ""
-        yield f"  {seconds}  {station.name}{'' if station.outcome == 'ok' else f': {station.outcome}'}{waits}"
+        result = "" if station.outcome == "ok" else f": {station.outcome}"
+        waits = f", {count(len(station.waits), 'wait')}" if station.waits else ""
+        yield f"{seconds}  {station.name}{result}{waits}"
+
+
+def totals(report: Report) -> str:
+    """Count the operations, and those that changed something or failed."""
+    changed, failed = (sum(getattr(one, name) for one in report.operations) for name in ("changed", "failed"))
+    return f"{count(len(report.operations), 'operation')}: {changed} changed, {failed} failed"
+
+
+def count(number: int, word: str) -> str:
+    """Return the number and the word in its singular or plural."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _operation(one: Operation) -> Iterator[str]:
@@ -77,14 +100,14 @@ def _operation(one: Operation) -> Iterator[str]:
         yield from _indented(one.output)
 
 
-def _indented(said: list[str]) -> list[str]:
-    return [f"{'':21}{line}" for line in said]
+def _indented(texts: list[str]) -> list[str]:
+    return [f"{'':21}{text}" for text in texts]
 
 
 def slow_lines(report: Report, width: int) -> list[str]:
-    """The ten slowest operations and what they waited for: beside them when `width` columns hold it."""
+    """Render the ten slowest operations, and their waits: in the same line where all fit in `width`."""
     if not report.operations:
-        return ["This run came to no operation."]
+        return ["This run reached no operation."]
     rows = [(one.seconds, printable(one.name), printable(costs(one))) for one in slowest(report)]
     names = max(len(name) for _, name, _ in rows)
     if max(14 + names + len(cost) for _, _, cost in rows) <= width:
@@ -97,23 +120,23 @@ def slow_lines(report: Report, width: int) -> list[str]:
 
 
 def costs(one: Operation) -> str:
-    """Its waits, and its CPU time; '' when the engine that ran it did not measure them."""
+    """Word an operation's waits and CPU time; '' when the engine that ran it measured neither."""
     waits = ", ".join(f"{wait.what} {wait.seconds:.2f} s" for wait in one.waits)
     return "; ".join(part for part in (waits, "" if one.cpu is None else f"CPU {one.cpu:.2f} s") if part)
 
 
 def timeline_lines(timeline: Timeline, width: int) -> list[str]:
-    """A line for each bar, no longer than `width` columns; at least 60."""
+    """Render a line for each bar, no longer than `width` columns, which count as 60 at least."""
     labels = [_label(bar) for bar in timeline.bars]
     names = min(max(map(len, labels), default=0), max(width, 60) * 2 // 5)
     cells = max(width, 60) - names - 19
-    said = [f"Seconds from {timeline.zero}.  + changed  ! failed", *timeline.notes, ""]
-    said.append(f"{'':{names}}{'began':>9}{'took':>9} {_axis(timeline.end, cells)}".rstrip())
+    found = [f"Seconds from {timeline.zero}.  + changed  ! failed", *timeline.notes, ""]
+    found.append(f"{'':{names}}{'began':>9}{'took':>9} {_axis(timeline.end, cells)}".rstrip())
     for label, bar in zip(labels, timeline.bars, strict=True):
         name = label if len(label) <= names else label[: names - 1] + "…"
         took = "…" if bar.seconds is None else "" if bar.kind == "gate" else f"{bar.seconds:.2f}"
-        said.append(f"{name:<{names}}{bar.began:9.2f}{took:>9} {_drawn(bar, timeline.end, cells)}")
-    return said
+        found.append(f"{name:<{names}}{bar.began:9.2f}{took:>9} {_drawn(bar, timeline.end, cells)}")
+    return found
 
 
 def _label(bar: Bar) -> str:
@@ -122,7 +145,7 @@ def _label(bar: Bar) -> str:
 
 
 def _axis(end: float, cells: int) -> str:
-    """Its two ends, and its middle when there is room."""
+    """Draw the axis: the seconds at its start, its middle and its end."""
     middle, last = f"{end / 2:.1f}", f"{end:.1f}"
     return f"0{middle:>{cells // 2}}{last:>{cells - cells // 2 - 1}}"
 

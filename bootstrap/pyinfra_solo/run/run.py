@@ -8,7 +8,8 @@ from typing import Protocol
 from pyinfra_solo import __version__
 from pyinfra_solo.errors import SoloError
 from pyinfra_solo.gate import boot_id
-from pyinfra_solo.report.records import Operation, Report, ReportFile, Station, new_run_id, now
+from pyinfra_solo.report.records import Operation, Report, Station, new_run_id, now
+from pyinfra_solo.report.store import ReportFile
 from pyinfra_solo.system.deadline import Deadline, Wait
 
 

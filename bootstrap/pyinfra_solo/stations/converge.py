@@ -52,7 +52,7 @@ class Changes:
             )
         if not self.again:
             return
-        said = "; ".join(f"{one.name}: {', '.join(one.would)}" for one in self.again)
+        said = "; ".join(f"{one.name}: {', '.join(one.commands)}" for one in self.again)
         raise JudgedError(
             f"Converged, but a second converge would change something again: {said}. Make it idempotent, or set "
             'converge.idempotence = "report". The gate stays closed.'
@@ -224,7 +224,7 @@ class EventReader:
             self._run.console.operation(operation, len(self._run.report.operations), len(self._names))
 
     def _second_look(self, found: list[NotIdempotent], seconds: float) -> None:
-        self._again = self._run.report.again = found
+        self._again = self._run.report.not_idempotent = found
         names = "; ".join(one.name for one in found) or "nothing"
         self._run.say(f"a second look, {seconds:.2f} s: {names} would change something again")
 
