@@ -1,4 +1,4 @@
-"""A report as text: the summary, what was slow and why, and bars that keep to the terminal's width."""
+"""A report as text: the summary, and what was slow and why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pyinfra_solo.checks import Finding
 from pyinfra_solo.gate import boot_id
 from pyinfra_solo.report import text
 from pyinfra_solo.report.records import NotIdempotent, Operation, Report, Station, Waited
-from pyinfra_solo.report.timeline import Bar, Timeline
 from pyinfra_solo.system.deadline import Deadline, Wait
 from pyinfra_solo.system.lock import held
 from tests.report import test_records as records
@@ -103,45 +102,3 @@ def test_slow_lists_ten_operations_the_slowest_first() -> None:
 
 def test_slow_without_operations_says_so() -> None:
     assert text.slow_lines(some(), 80) == ["This run reached no operation."]
-
-
-def line(*bars: Bar) -> Timeline:
-    return Timeline(zero="PID 1", notes=["No kernel is shown."], bars=bars)
-
-
-WIDE = [
-    Bar(name="userspace", kind="phase", began=0, seconds=5),
-    Bar(name="x" * 300, kind="operation", began=9.999, seconds=0.001, level=2, changed=True),
-    Bar(name="judge", kind="station", began=10, seconds=None, level=1),
-    Bar(name="the gate is open", kind="gate", began=10, seconds=0),
-]
-
-
-@pytest.mark.parametrize("width", [20, 60, 80, 160])
-def test_timeline_keeps_to_the_terminal_s_width(width: int) -> None:
-    found = text.timeline_lines(line(*WIDE), width)
-
-    assert max(map(len, found)) <= max(width, 60)
-
-
-def test_bars_begin_and_end_at_their_seconds() -> None:
-    bars = [Bar(name=name, kind="unit", began=at, seconds=5) for name, at in (("a", 0), ("b", 5))]
-    _, note, _, axis, first, second = text.timeline_lines(line(*bars), 60)
-
-    assert note == "No kernel is shown."
-    assert (axis.split()[2:], axis[-4:]) == (["0", "5.0", "10.0"], "10.0")
-    assert first.endswith("▒" * 20)
-    assert first.split()[:3] == ["a", "0.00", "5.00"]
-    assert second.index("▒") == len(first)
-    assert len(second) == 60
-
-
-def test_marks_show_what_changed_and_what_failed() -> None:
-    bars = [
-        Bar(name="one", kind="operation", began=0, seconds=1, changed=True),
-        Bar(name="two\x07", kind="operation", began=1, seconds=1, failed=True),
-        Bar(name="three", kind="operation", began=1, seconds=1),
-    ]
-    found = text.timeline_lines(line(*bars), 80)[4:]
-
-    assert [label[:8] for label in found] == ["+ one   ", "! two\\x0", "  three "]

@@ -9,7 +9,7 @@ from typing import Any
 from pyinfra_solo.errors import UsageError
 from pyinfra_solo.report import text
 from pyinfra_solo.report.records import Report
-from pyinfra_solo.report.timeline import Timeline, slowest, timeline
+from pyinfra_solo.report.timeline import Timeline, timeline
 from pyinfra_solo.run.console import printable
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
@@ -41,7 +41,7 @@ def page(report: Report, line: Timeline) -> str:
     )  # fmt: skip
     step = _step(line.end)
     return environment.get_template("report.html.j2").render(
-        report=report, line=line, text=text, slowest=slowest(report), step=step, ticks=_ticks(step, line.end),
+        report=report, line=line, text=text, slowest=text.slowest(report), step=step, ticks=_ticks(step, line.end),
         # A bar is 0.3 % wide at least, and never beyond the edge.
         x=lambda seconds: f"{min(100 * seconds / line.end, 99.7):.3f}",
         width=lambda seconds: f"{max(100 * seconds / line.end, 0.3):.3f}",

@@ -1,4 +1,4 @@
-"""Render a report as text for a terminal: the summary, the slowest operations, and the timeline."""
+"""Render a report as text for a terminal."""
 
 import io
 import shutil
@@ -7,12 +7,8 @@ from collections.abc import Iterator
 
 from pyinfra_solo.gate import Statement, boot_id
 from pyinfra_solo.report.records import Operation, Report
-from pyinfra_solo.report.timeline import Bar, Timeline, slowest
-from pyinfra_solo.report.timeline import timeline as timeline_of
 from pyinfra_solo.run.console import printable
 from pyinfra_solo.system import lock
-
-_GLYPHS = {"phase": "░", "unit": "▒", "run": "▓", "station": "▓", "operation": "█", "gate": "♦"}
 
 
 def render(report: Report, *, slow: bool = False, timeline: bool = False) -> list[str]:
@@ -20,9 +16,12 @@ def render(report: Report, *, slow: bool = False, timeline: bool = False) -> lis
     if isinstance(sys.stdout, io.TextIOWrapper):  # a locale without these characters shows a ? for them
         sys.stdout.reconfigure(errors="replace")
     width = shutil.get_terminal_size().columns
-    if slow:
-        return slow_lines(report, width)
-    return timeline_lines(timeline_of(report), width) if timeline else lines(report)
+    if timeline:
+        from pyinfra_solo.report import bars  # 2 ms that `status` does not need
+        from pyinfra_solo.report import timeline as boot
+
+        return bars.lines(boot.timeline(report), width)
+    return slow_lines(report, width) if slow else lines(report)
 
 
 def lines(report: Report) -> list[str]:
@@ -119,38 +118,12 @@ def slow_lines(report: Report, width: int) -> list[str]:
     ]
 
 
+def slowest(report: Report, count: int = 10) -> list[Operation]:
+    """Return the `count` slowest operations, the slowest first."""
+    return sorted(report.operations, key=lambda operation: -operation.seconds)[:count]
+
+
 def costs(one: Operation) -> str:
     """Word an operation's waits and CPU time; '' when the engine that ran it measured neither."""
     waits = ", ".join(f"{wait.what} {wait.seconds:.2f} s" for wait in one.waits)
     return "; ".join(part for part in (waits, "" if one.cpu is None else f"CPU {one.cpu:.2f} s") if part)
-
-
-def timeline_lines(timeline: Timeline, width: int) -> list[str]:
-    """Render a line for each bar, no longer than `width` columns, which count as 60 at least."""
-    labels = [_label(bar) for bar in timeline.bars]
-    names = min(max(map(len, labels), default=0), max(width, 60) * 2 // 5)
-    cells = max(width, 60) - names - 19
-    found = [f"Seconds from {timeline.zero}.  + changed  ! failed", *timeline.notes, ""]
-    found.append(f"{'':{names}}{'began':>9}{'took':>9} {_axis(timeline.end, cells)}".rstrip())
-    for label, bar in zip(labels, timeline.bars, strict=True):
-        name = label if len(label) <= names else label[: names - 1] + "…"
-        took = "…" if bar.seconds is None else "" if bar.kind == "gate" else f"{bar.seconds:.2f}"
-        found.append(f"{name:<{names}}{bar.began:9.2f}{took:>9} {_drawn(bar, timeline.end, cells)}")
-    return found
-
-
-def _label(bar: Bar) -> str:
-    mark = "! " if bar.failed else "+ " if bar.changed else "  " if bar.kind == "operation" else ""
-    return f"{'  ' * bar.level}{mark}{printable(bar.name)}"
-
-
-def _axis(end: float, cells: int) -> str:
-    """Draw the axis: the seconds at its start, its middle and its end."""
-    middle, last = f"{end / 2:.1f}", f"{end:.1f}"
-    return f"0{middle:>{cells // 2}}{last:>{cells - cells // 2 - 1}}"
-
-
-def _drawn(bar: Bar, end: float, cells: int) -> str:
-    first = min(cells - 1, int(bar.began / end * cells))
-    last = min(cells, round((bar.began + (bar.seconds or 0)) / end * cells))
-    return " " * first + ("…" if bar.seconds is None else _GLYPHS[bar.kind] * max(1, last - first))

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pyinfra_solo.clients import systemd
 from pyinfra_solo.gate import boot_id
-from pyinfra_solo.report.records import Operation, Report, Station, StationName
+from pyinfra_solo.report.records import Report, Station, StationName
 
 _OURS = ("pyinfra-solo.service", "pyinfra-solo-fence.service")
 _LONGEST = 10
@@ -112,11 +112,6 @@ def with_boot(report: Report, boot: Boot) -> Timeline:
         zero, notes = "PID 1", ["No kernel is shown: this is a container, and its kernel is the host's."]
     units = [_unit(unit, boot.zero) for unit in _worth_showing(boot, end)]
     return Timeline(zero=zero, notes=notes, bars=[*_phases(boot), *units, *bars])
-
-
-def slowest(report: Report, count: int = 10) -> list[Operation]:
-    """Return the `count` slowest operations, the slowest first."""
-    return sorted(report.operations, key=lambda operation: -operation.seconds)[:count]
 
 
 def _alone(report: Report, note: str) -> Timeline:
