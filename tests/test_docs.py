@@ -10,7 +10,6 @@ from pathlib import Path
 import click
 import pytest
 
-from pyinfra_solo import errors
 from pyinfra_solo.cli import gate, inspect, run, setup  # noqa: F401 - they add their commands
 from pyinfra_solo.cli.common import command
 
@@ -19,12 +18,6 @@ README = HERE / "README.md"
 DOCUMENTS = [README, *sorted((HERE / "docs").glob("*.md"))]
 KNOWN = {"apt-get", "cd", "git", "journalctl", "systemctl", "pyinfra", "$EDITOR", "python", "uv"}
 """Commands of others, which are taken at their word."""
-
-KINDS = [
-    one
-    for one in vars(errors).values()
-    if isinstance(one, type) and issubclass(one, errors.SoloError) and one is not errors.SoloError
-]
 
 
 def fences(document: Path, language: str) -> list[str]:
@@ -87,24 +80,6 @@ def test_the_readme_shows_a_role_as_it_is() -> None:
     path, begin, block = shown.groups()
     whole = (HERE / path).read_text()
     assert block == whole[whole.index(begin) :]
-
-
-def test_the_exit_statuses_are_those_of_errors() -> None:
-    engine = "".join(path.read_text() for path in (HERE / "bootstrap/pyinfra_solo").rglob("*.py"))
-    raised = [one for one in KINDS if re.search(rf"(?<!class )\b{one.__name__}\b", engine)]
-    rows = re.findall(r"^\| (\d+) \|[^|]+\|\s*([^|]*?)\s*\|[^|]*\|$", README.read_text(), re.MULTILINE)
-    does = {int(code): what for code, what in rows}
-    assert set(does) == {one.exit_code for one in raised}
-    again = {code for code, what in does.items() if what.startswith("tries again")}
-    assert again == {one.exit_code for one in raised if one.retry}
-
-
-def test_the_unit_does_not_try_again_what_cannot_help() -> None:
-    unit = (HERE / "bootstrap/pyinfra_solo/units/pyinfra-solo.service").read_text()
-    listed = re.search(r"^RestartPreventExitStatus=(.*)$", unit, re.MULTILINE)
-    hopeless = {one.exit_code for one in KINDS if not one.retry}
-    assert listed
-    assert set(map(int, listed.group(1).split())) == hopeless
 
 
 def test_every_link_leads_somewhere() -> None:

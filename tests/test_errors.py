@@ -1,4 +1,4 @@
-"""The exit statuses are the operator's interface: units restart by them, and scripts read them."""
+"""The exit statuses are an interface: units retry by them, and scripts and the README name them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pyinfra_solo.errors import SoloError
 from tests.support.machine import ENGINE, REPOSITORY
 
 README = REPOSITORY / "README.md"
+UNITS = ENGINE / "pyinfra_solo/units"
 ALL = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SoloError)]
 OWN = {
+    "SoloError": (1, True),
     "ConvergeError": (1, True),
     "SourceError": (10, True),
     "IdentityError": (10, True),
@@ -26,39 +28,49 @@ OWN = {
     "DiskError": (1, True),
     "UsageError": (64, False),
 }
+"""The exit status of each error, and whether a retry without any change can help."""
+HOPELESS = {kind.exit_code for kind in ALL if not kind.retry}
 
 
-@pytest.mark.parametrize(
-    "kind", [kind for kind in ALL if kind is not SoloError], ids=lambda kind: kind.__name__
-)
-def test_each_failure_has_the_exit_status_and_the_advice_that_the_house_gives_it(
-    kind: type[SoloError],
-) -> None:
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+def test_error_has_its_published_exit_status_and_advice(kind: type[SoloError]) -> None:
     assert (kind.exit_code, kind.retry) == OWN[kind.__name__]
 
 
-def test_no_failure_looks_like_success_or_like_a_pending_change() -> None:
+def test_no_error_has_the_exit_status_of_success_or_of_a_plan() -> None:
+    """`plan` ends with 2 when changes are pending."""
     assert not {0, 2} & {kind.exit_code for kind in ALL}
 
 
-def test_what_has_one_exit_status_has_one_advice() -> None:
-    """A unit sees the status alone: RestartPreventExitStatus cannot tell two kinds of 10 apart."""
-    advice: dict[int, set[bool]] = {}
-    for kind in ALL:
-        advice.setdefault(kind.exit_code, set()).add(kind.retry)
-
-    assert all(len(said) == 1 for said in advice.values())
+def test_errors_with_one_exit_status_have_one_advice() -> None:
+    """A unit sees the status alone: RestartPreventExitStatus cannot tell two errors with 10 apart."""
+    assert HOPELESS.isdisjoint(kind.exit_code for kind in ALL if kind.retry)
 
 
-def test_the_readme_says_of_each_exit_status_what_the_unit_does() -> None:
-    rows = re.findall(r"^\| (\d+) \|[^|]*\| *([^|]*?) *\|", README.read_text(), re.MULTILINE)
-    told = {int(code): text.startswith("tries again") for code, text in rows}
+def test_readme_s_table_is_that_of_the_errors() -> None:
+    rows = re.findall(r"^\| (\d+) \|[^|]+\|\s*([^|]*?)\s*\|[^|]*\|$", README.read_text(), re.MULTILINE)
+    retried = {int(code): action.startswith("tries again") for code, action in rows}
 
-    assert told == {kind.exit_code: kind.retry for kind in ALL if kind.exit_code in told}
-    assert {kind.exit_code for kind in ALL if raised(kind)} <= set(told)
+    assert retried == {kind.exit_code: kind.retry for kind in ALL if raised(kind)}
 
 
 def raised(kind: type[SoloError]) -> bool:
-    """Somewhere in the package, outside of errors.py."""
+    """Check that the package uses the error outside of errors.py."""
     modules = [path for path in (ENGINE / "pyinfra_solo").rglob("*.py") if path.name != "errors.py"]
     return any(re.search(rf"\b{kind.__name__}\b", path.read_text()) for path in modules)
+
+
+@pytest.mark.parametrize(
+    ("unit", "line", "ready"),
+    [
+        ("pyinfra-solo.service", r"^RestartPreventExitStatus=([0-9 ]+)$", set()),
+        ("pyinfra-solo.conf", r"^normal exit ([0-9 ]+)$", {0}),
+        ("pyinfra-solo-retry", r"case \$code in ([0-9 |]+)\) break", {0}),
+    ],
+    ids=["systemd", "upstart", "sysv"],
+)
+def test_boot_run_is_not_retried_when_that_cannot_help(unit: str, line: str, ready: set[int]) -> None:
+    found = re.search(line, (UNITS / unit).read_text(), re.MULTILINE)
+
+    assert found
+    assert {int(code) for code in re.findall(r"\d+", found[1])} == HOPELESS | ready

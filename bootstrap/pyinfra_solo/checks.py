@@ -11,13 +11,13 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from pyinfra_solo import protocol
+from pyinfra_solo.clients import systemd
 from pyinfra_solo.errors import DataError, SoloError
 from pyinfra_solo.protocol import ChecksAnswer, ChecksRequest
 from pyinfra_solo.system.deadline import Deadline
@@ -180,7 +180,7 @@ def _command(check: Check) -> str | None:
 
 
 def _unit(check: Check) -> str | None:
-    if Path("/run/systemd/system").is_dir():
+    if systemd.is_running():
         return _systemd_unit(check)
     return _command(replace(check, kind="command", target=f"service {shlex.quote(check.target)} status"))
 
@@ -190,19 +190,14 @@ def _systemd_unit(check: Check) -> str | None:
 
     `systemctl is-active` alone passes for a service that crashes and restarts all the time.
     """
-    from pyinfra_solo.system.processes import TimedOutError, run
-
-    properties = "LoadState,ActiveState,SubState,ActiveEnterTimestampMonotonic"
+    properties = ("LoadState", "ActiveState", "SubState", "ActiveEnterTimestampMonotonic")
     try:
-        shown = run(
-            ["systemctl", "show", f"--property={properties}", "--", check.target], timeout=check.timeout
-        )
-    except TimedOutError:
-        return f"systemctl did not answer in {check.timeout:g} s"
+        found = systemd.show([check.target], properties, check.timeout)
+    except TimeoutError as error:
+        return str(error)
     except (OSError, ValueError) as error:
         return f"systemctl cannot be run: {error}"
-    lines = shown.stdout.decode(errors="replace").splitlines()
-    state = dict(line.split("=", 1) for line in lines if "=" in line)
+    state = found[0] if found else {}
     if state.get("LoadState") != "loaded":
         return f"there is no such unit ({state.get('LoadState', 'systemctl failed')})"
     if state.get("ActiveState") != "active":

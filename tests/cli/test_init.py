@@ -1,7 +1,9 @@
-"""`pyinfra-solo init` writes an ops repo that works, from a clone and from a wheel alike."""
+"""`pyinfra-solo init`: a new ops repo that works as its README says, from a clone, a wheel or a repository."""
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -9,19 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from pyinfra_solo.cli import init as skeleton
+from pyinfra_solo.cli import init
 from pyinfra_solo.errors import UsageError
 from tests.support.files import listing
-from tests.support.machine import REPOSITORY
+from tests.support.machine import REPOSITORY, LocalMachine
 from tests.support.wheels import uv
 
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
-WRITTEN = {"README.md", ".gitignore"}
-"""What init writes itself; everything else is a file of this repository."""
+NEW = "bootstrap/pyinfra_solo/cli/new_repo"
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file's content, bytecode apart."""
+    """Read every file of a folder, bytecode apart."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
@@ -33,56 +34,100 @@ def files(folder: Path) -> dict[str, bytes]:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new ops repo."""
     folder = tmp_path_factory.mktemp("ops") / "new/ops"
-    skeleton.init(folder)
+    init.init(folder)
     return folder
 
 
-def test_every_file_is_one_of_this_repository_and_none_is_missing(repository: Path) -> None:
+def test_new_repository_has_this_one_s_files_and_those_of_new_repo(repository: Path) -> None:
     written = files(repository)
-    for name in set(written) - WRITTEN:
-        assert written[name] == (REPOSITORY / name).read_bytes(), name
+    for name, content in written.items():
+        source = f"{NEW}/{init.WRITTEN[name]}" if name in init.WRITTEN else name
+        assert content == (REPOSITORY / source).read_bytes(), name
     listed = subprocess.run(
-        ["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard", "--", skeleton.ENGINE, *skeleton.SHIPPED],
+        ["git", "-c", "safe.directory=*", "ls-files", "-co", "--exclude-standard", "--", init.ENGINE, *init.SHIPPED],
         cwd=REPOSITORY, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
-    assert set(written) - WRITTEN == {name for name in listed if (REPOSITORY / name).is_file()}
+    assert set(written) - set(init.WRITTEN) == {name for name in listed if (REPOSITORY / name).is_file()}
 
 
-def test_what_is_written_is_told_and_programs_can_be_run(tmp_path: Path) -> None:
-    written = skeleton.init(tmp_path)
+def test_init_returns_the_files_and_makes_programs_executable(tmp_path: Path) -> None:
+    written = init.init(tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in written} == set(files(tmp_path))
     executable = {path.name for path in written if path.stat().st_mode & 0o111}
     assert {"install.sh", "pyinfra-solo-fence", "pyinfra-solo-retry"} <= executable
     assert "__init__.py" not in executable
 
 
-def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+def test_summary_names_what_is_there_and_the_next_steps(tmp_path: Path) -> None:
+    folder = tmp_path / "our ops"
+    first, *steps = init.summary(folder, init.init(folder))
+
+    assert first == (
+        f"Wrote {len(files(folder))} files to {folder}: .gitignore, README.md, bootstrap/, deploy.py, "
+        "inventories/, requirements.lock, roles/, tests/"
+    )
+    assert f"  cd '{folder}'" in steps
+    commands = "\n".join(step for step in steps if step.startswith("  "))
+    identity = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    subprocess.run(["sh", "-ec", commands], env={**os.environ, **identity}, capture_output=True, check=True)
+    assert (folder / ".git").is_dir()
+
+
+def test_init_leaves_a_folder_alone_that_is_not_empty(tmp_path: Path) -> None:
     (tmp_path / "ops").mkdir()
     (tmp_path / "ops/mine").write_text("mine")
     before = listing(tmp_path)
     with pytest.raises(UsageError, match=r"is not empty: it holds mine\. Name a folder"):
-        skeleton.init(tmp_path / "ops")
+        init.init(tmp_path / "ops")
     with pytest.raises(UsageError, match="is not a folder"):
-        skeleton.init(tmp_path / "ops/mine")
+        init.init(tmp_path / "ops/mine")
     assert listing(tmp_path) == before
 
 
-def test_a_fresh_git_repository_counts_as_empty(tmp_path: Path) -> None:
+def test_init_takes_a_folder_with_nothing_but_git(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
-    skeleton.init(tmp_path)
+    init.init(tmp_path)
     assert (tmp_path / "deploy.py").exists()
 
 
-def test_the_new_repository_s_own_tests_pass(repository: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"],
-        cwd=repository, capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    assert " passed" in done.stdout
+def fences(repository: Path) -> list[str]:
+    """The shell commands of the new repository's README, a fence each: set up, change, machine, run."""
+    return re.findall(r"^```sh\n(.*?)^```", (repository / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_an_engine_that_travels_with_a_repository_can_start_another(repository: Path, tmp_path: Path) -> None:
+def test_readme_sets_up_what_its_commands_need(repository: Path) -> None:
+    """The next test runs them with this environment in place of that one: no test asks a package index."""
+    assert fences(repository)[0].splitlines() == [
+        "python3 -m venv .venv",
+        ".venv/bin/pip install --require-hashes -r requirements.lock",
+        ".venv/bin/pip install pytest",
+    ]
+
+
+def test_readme_s_commands_work_as_written(repository: Path, tmp_path: Path) -> None:
+    """They find the engine in the repository; so does pyinfra's own command, as deploy.py names it."""
+    machine = LocalMachine(tmp_path / "machine")
+    machine.configure(machine='ec2 = "no"\nrole = "base"\nstage = "staging"')
+    environment = {**machine.variables(), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    del environment["PYTHONPATH"]
+    commands = fences(repository)[1] + "pyinfra -y @local deploy.py --dry\n"
+    results = []
+    exports = ""
+    for line in commands.splitlines():
+        if line.startswith("export "):
+            exports = line
+            continue
+        done = subprocess.run(
+            ["sh", "-c", f"{exports}\n{line}"], cwd=repository, env=environment, capture_output=True, text=True,
+            check=False, timeout=300,
+        )  # fmt: skip
+        results.append((line.split()[0], done.returncode, done.stdout + done.stderr))
+
+    assert [result[:2] for result in results] == [("pytest", 0), ("python", 2), ("pyinfra", 0)], results
+    assert " passed" in results[0][2]
+
+
+def test_engine_of_a_repository_can_write_another_one(repository: Path, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "pyinfra_solo", "init", tmp_path / "next"],
         env={"PYTHONPATH": str(repository / "bootstrap"), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
@@ -91,13 +136,13 @@ def test_an_engine_that_travels_with_a_repository_can_start_another(repository: 
     assert files(tmp_path / "next") == files(repository)
 
 
-def test_the_wheel_carries_what_the_skeleton_names() -> None:
+def test_wheel_carries_the_files_of_a_new_repository() -> None:
     built = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     carried = built["targets"]["wheel"]["force-include"]
-    assert carried == {name: f"pyinfra_solo/skeleton/{name}" for name in skeleton.SHIPPED}
+    assert carried == {name: f"pyinfra_solo/skeleton/{name}" for name in init.SHIPPED}
 
 
-def test_a_repository_from_the_wheel_is_the_one_from_the_clone(repository: Path, tmp_path: Path) -> None:
+def test_repository_from_the_wheel_is_the_one_from_the_clone(repository: Path, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "dist"],
         cwd=REPOSITORY, check=True, capture_output=True, timeout=60,
@@ -116,6 +161,6 @@ def test_a_repository_from_the_wheel_is_the_one_from_the_clone(repository: Path,
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert files(tmp_path / "ops") == files(repository)
-    assert len(done.stdout.splitlines()) == len(files(repository))
+    assert done.stdout.startswith(f"Wrote {len(files(repository))} files to {tmp_path / 'ops'}: ")
     modes = {name: (tmp_path / "ops" / name).stat().st_mode for name in files(repository)}
     assert modes == {name: (repository / name).stat().st_mode for name in modes}

@@ -60,7 +60,7 @@ def _on_the_page(machine: BootedMachine, last: dict[str, Any]) -> bool:
     code, page, _ = solo(machine, "status")
     wanted = (
         f": {last['error']}",
-        f": failed, exit status {last['exit_code']}",
+        f": failed in {last['seconds']:.1f} s, exit status {last['exit_code']}",
         f"why       {last['station']}: {last['error']}",
     )
     return code == 1 and all(words in page for words in wanted)

@@ -1,19 +1,18 @@
-"""A report in words: what happened, what was slow and why, and bars that keep to the terminal's width."""
+"""A report as text: the summary, and what was slow and why."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pyinfra_solo.checks import Finding
 from pyinfra_solo.gate import boot_id
-from pyinfra_solo.report import text as summary
+from pyinfra_solo.report import text
 from pyinfra_solo.report.records import NotIdempotent, Operation, Report, Station, Waited
-from pyinfra_solo.report.timeline import Bar, Timeline
 from pyinfra_solo.system.deadline import Deadline, Wait
 from pyinfra_solo.system.lock import held
+from tests.report import test_records as records
 
 NGINX = Operation(
     name="nginx is installed", changed=True, seconds=3.1, cpu=1.2,
@@ -21,129 +20,85 @@ NGINX = Operation(
 )  # fmt: skip
 
 
-def some(**said: Any) -> Report:
-    whole: dict[str, Any] = {
-        "run": "20261121T000000Z-abcdef", "command": "boot", "started": "2026-11-21T00:00:00+00:00",
-        "boot_id": "x", "engine": "0.1.0", "outcome": "ready", "exit_code": 0, "seconds": 12.34, **said,
-    }  # fmt: skip
-    return Report(**whole)
+def some(**values: Any) -> Report:
+    """A run that ended well, without stations and operations."""
+    return records.some(**{"outcome": "ready", "exit_code": 0, "seconds": 12.34, **values})
 
 
-def test_a_run_that_went_well_is_told_from_its_outcome_to_its_checks() -> None:
-    render = some(
+def test_summary_of_a_good_run_goes_from_outcome_to_checks() -> None:
+    report = some(
         role="web", stage="production", instance_id="i-0a1", sha="a" * 40, source="disk",
-        stations=[Station(name="identify", started=0, seconds=1.25, outcome="ok", waits=[Wait(what="a", why="b", seconds=1)])],
+        stations=[Station(name="identify", started=0, seconds=1.25, outcome="ok", waits=[Wait(what="a", why="b", seconds=1)] * 2)],
         operations=[NGINX, Operation(name="nginx runs", changed=False)],
         not_idempotent=[NotIdempotent(name="the clock is right", commands=["date -s now"])],
         findings=[Finding(check="unit nginx", passed=True, detail="", tries=1, seconds=0.5)],
     )  # fmt: skip
 
-    assert summary.lines(render) == [
-        "run       20261121T000000Z-abcdef, `boot`: ready in 12.3 s",
-        "machine   web, production, i-0a1, commit aaaaaaaaaaaa from disk",
+    assert text.lines(report) == [
+        "run       20261121T000000Z-abcdef, `boot`: ready in 12.3 s, commit aaaaaaaaaaaa from disk",
+        "machine   web, production, i-0a1",
         "",
         "stations",
-        "     1.2 s  identify, 1 waits",
+        "     1.2 s  identify, 2 waits",
         "",
         "2 operations: 1 changed, 0 failed",
         "    3.10 s  changed  nginx is installed",
         "",
-        "1 would change something again",
+        "not idempotent",
         "  the clock is right",
         "                     date -s now",
         "",
-        "1 checks",
+        "1 check",
         "     0.5 s  unit nginx: passed",
     ]
 
 
-def test_a_failure_says_why_where_and_the_last_words() -> None:
-    said = summary.lines(
+def test_summary_of_a_failed_run_shows_error_station_and_output() -> None:
+    found = text.lines(
         some(
             outcome="failed", exit_code=1, station="converge", error="nginx is installed failed.",
-            stations=[Station(name="converge", started=0, seconds=2.0, outcome="failed")],
+            stations=[Station(name="converge", started=0, seconds=2.0, outcome="failed"), Station(name="judge", started=0)],
             operations=[Operation(name="nginx is installed", changed=False, failed=True, seconds=2.0, output=["E: \x1b[31mno"])],
             findings=[Finding(check="unit nginx", passed=False, detail="it is inactive", tries=3, seconds=60)],
         )
     )  # fmt: skip
 
-    assert said[0].endswith("`boot`: failed in 12.3 s, exit status 1")
-    assert said[2] == "why       converge: nginx is installed failed."
-    assert "     2.0 s  converge: failed" in said
-    assert "    2.00 s  FAILED   nginx is installed" in said
-    assert "                     E: \\x1b[31mno" in said
-    assert "    60.0 s  unit nginx: FAILED: it is inactive" in said
+    assert found[0].endswith("`boot`: failed in 12.3 s, exit status 1")
+    assert found[2] == "why       converge: nginx is installed failed."
+    assert "     2.0 s  converge: failed" in found
+    assert "         …  judge: running" in found
+    assert "    2.00 s  FAILED   nginx is installed" in found
+    assert "                     E: \\x1b[31mno" in found
+    assert "    60.0 s  unit nginx: FAILED: it is inactive" in found
 
 
-def test_a_run_that_says_it_runs_and_does_not_was_killed(machine_root: Path) -> None:
-    render = some(outcome="running", station="fetch", boot_id=boot_id())
+@pytest.mark.usefixtures("machine_root")
+def test_unfinished_run_without_the_lock_was_killed() -> None:
+    report = some(outcome="running", station="fetch", boot_id=boot_id())
 
-    assert machine_root.exists()
-    assert summary.outcome(render) == "killed at fetch"
+    assert text.outcome(report) == "killed at fetch"
     with held("boot", Deadline.after(1), lambda _text: None):
-        assert summary.outcome(render) == "running, at fetch"
-        render.boot_id = "another"
-        assert summary.outcome(render) == "killed at fetch"
+        assert text.outcome(report) == "running, at fetch"
+        report.boot_id = "another"
+        assert text.outcome(report) == "killed at fetch"
 
 
-def test_a_slow_operation_says_what_it_waited_for() -> None:
-    assert summary.slow_lines(some(operations=[NGINX]), 120) == [
+def test_slow_operation_shows_what_it_waited_for() -> None:
+    assert text.slow_lines(some(operations=[NGINX]), 120) == [
         "    3.10 s  nginx is installed  sh packages 3.00 s, fact DebPackages 0.05 s; CPU 1.20 s"
     ]
-    assert summary.slow_lines(some(operations=[NGINX]), 80) == [
+    assert text.slow_lines(some(operations=[NGINX]), 80) == [
         "    3.10 s  nginx is installed",
         "                sh packages 3.00 s, fact DebPackages 0.05 s; CPU 1.20 s",
     ]
 
 
-def test_the_ten_slowest_come_with_the_slowest_first() -> None:
-    render = some(operations=[Operation(name=f"n{n}", changed=False, seconds=n % 7) for n in range(20)])
-    said = summary.slow_lines(render, 80)
+def test_slow_lists_ten_operations_the_slowest_first() -> None:
+    report = some(operations=[Operation(name=f"n{n}", changed=False, seconds=n % 7) for n in range(20)])
+    found = text.slow_lines(report, 80)
 
-    assert [line.split()[0] for line in said] == [f"{n}.00" for n in (6, 6, 5, 5, 5, 4, 4, 4, 3, 3)]
-
-
-def test_a_run_without_operations_says_so() -> None:
-    assert summary.slow_lines(some(), 80) == ["This run came to no operation."]
+    assert [line.split()[0] for line in found] == [f"{n}.00" for n in (6, 6, 5, 5, 5, 4, 4, 4, 3, 3)]
 
 
-def line(*bars: Bar) -> Timeline:
-    return Timeline(zero="PID 1", notes=["No kernel is shown."], bars=bars)
-
-
-WIDE = [
-    Bar(name="userspace", kind="phase", began=0, seconds=5),
-    Bar(name="x" * 300, kind="operation", began=9.999, seconds=0.001, level=2, changed=True),
-    Bar(name="judge", kind="station", began=10, seconds=None, level=1),
-    Bar(name="the gate is open", kind="gate", began=10, seconds=0),
-]
-
-
-@pytest.mark.parametrize("width", [20, 60, 80, 160])
-def test_no_line_of_a_timeline_is_longer_than_the_terminal_is_wide(width: int) -> None:
-    said = summary.timeline_lines(line(*WIDE), width)
-
-    assert max(map(len, said)) <= max(width, 60)
-
-
-def test_bars_are_drawn_where_they_belong() -> None:
-    bars = [Bar(name=name, kind="unit", began=at, seconds=5) for name, at in (("a", 0), ("b", 5))]
-    _, note, _, axis, first, second = summary.timeline_lines(line(*bars), 60)
-
-    assert note == "No kernel is shown."
-    assert (axis.split()[2:], axis[-4:]) == (["0", "5.0", "10.0"], "10.0")
-    assert first.endswith("▒" * 20)
-    assert first.split()[:3] == ["a", "0.00", "5.00"]
-    assert second.index("▒") == len(first)
-    assert len(second) == 60
-
-
-def test_marks_say_what_changed_and_what_failed() -> None:
-    bars = [
-        Bar(name="one", kind="operation", began=0, seconds=1, changed=True),
-        Bar(name="two\x07", kind="operation", began=1, seconds=1, failed=True),
-        Bar(name="three", kind="operation", began=1, seconds=1),
-    ]
-    said = summary.timeline_lines(line(*bars), 80)[4:]
-
-    assert [text[:8] for text in said] == ["+ one   ", "! two\\x0", "  three "]
+def test_slow_without_operations_says_so() -> None:
+    assert text.slow_lines(some(), 80) == ["This run reached no operation."]

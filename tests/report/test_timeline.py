@@ -1,4 +1,4 @@
-"""A boot on one axis: what systemd tells is placed where it happened, and a run of another boot stands alone."""
+"""A boot on one axis: systemd's units and phases at their times; a run of another boot stands alone."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from pyinfra_solo.clients import systemd
+from pyinfra_solo.clients.systemd import parse
 from pyinfra_solo.gate import boot_id
 from pyinfra_solo.report import timeline
 from pyinfra_solo.report.records import Operation, Report, Station
 from pyinfra_solo.report.timeline import Boot, Timeline, Unit, boot_of, with_boot
+from tests.report.test_records import some
 
 CONTAINER = """\
 UserspaceTimestampMonotonic=12577238069
@@ -71,7 +74,7 @@ InactiveEnterTimestampMonotonic=0
 """`systemctl show '*'` of the same container, a few of its units."""
 
 
-def ran(began: float | None, **said: Any) -> Report:
+def ran(began: float | None, **values: Any) -> Report:
     """A run of this boot, with two stations, an operation, and a gate that it opened."""
     whole: dict[str, Any] = {
         "outcome": "ready",
@@ -84,18 +87,19 @@ def ran(began: float | None, **said: Any) -> Report:
         "operations": [
             Operation(name="nginx runs", changed=True, seconds=1.5, began=(began or 0) + 1.2, cpu=2.0)
         ],
-        **said,
+        **values,
     }
-    return Report(
-        run="20261121T000000Z-abcdef", command="boot", started="2026-11-21T00:00:00+00:00",
-        boot_id=whole.pop("boot_id", boot_id()), engine="0.1.0", began=began, **whole,
-    )  # fmt: skip
+    return some(**{"boot_id": boot_id(), "began": began, **whole})
+
+
+def boot(manager: str, units: str) -> Boot:
+    found = boot_of(parse(manager)[0], parse(units))
+    assert found
+    return found
 
 
 def container() -> Boot:
-    boot = boot_of(CONTAINER, UNITS)
-    assert boot
-    return boot
+    return boot(CONTAINER, UNITS)
 
 
 def names(found: Timeline, kind: str) -> list[str]:
@@ -106,7 +110,7 @@ def began(found: Timeline, name: str) -> float:
     return next(bar.began for bar in found.bars if bar.name == name)
 
 
-def test_a_container_has_no_kernel_of_its_own_and_counts_from_pid_1() -> None:
+def test_container_has_no_kernel_and_counts_from_pid_1() -> None:
     found = with_boot(ran(12577.6), container())
 
     assert found.zero == "PID 1"
@@ -117,10 +121,8 @@ def test_a_container_has_no_kernel_of_its_own_and_counts_from_pid_1() -> None:
     assert began(found, "run: boot") == pytest.approx(0.361931)
 
 
-def test_a_machine_counts_from_its_kernel_and_shows_every_phase() -> None:
-    boot = boot_of(MACHINE, UNITS)
-    assert boot
-    found = with_boot(ran(8.0), boot)
+def test_machine_counts_from_its_kernel_and_shows_every_phase() -> None:
+    found = with_boot(ran(8.0), boot(MACHINE, UNITS))
 
     phases = [(bar.name, round(bar.began, 3), round(bar.seconds or 0, 3)) for bar in found.bars[:3]]
     assert phases == [("kernel", 0.0, 1.2), ("initrd", 1.2, 2.2), ("userspace", 3.4, 8.6)]
@@ -128,14 +130,14 @@ def test_a_machine_counts_from_its_kernel_and_shows_every_phase() -> None:
     assert found.notes == []
 
 
-def test_a_boot_that_goes_on_has_a_phase_without_an_end() -> None:
-    boot = boot_of(MACHINE.replace("12000000", "0"), "")
-    assert boot
-    assert boot.finish is None
-    assert with_boot(ran(8.0), boot).bars[2].seconds is None
+def test_unfinished_boot_has_a_phase_without_an_end() -> None:
+    unfinished = boot(MACHINE.replace("12000000", "0"), "")
+
+    assert unfinished.finish is None
+    assert with_boot(ran(8.0), unfinished).bars[2].seconds is None
 
 
-def test_a_unit_s_time_ends_when_it_is_active_or_as_a_oneshot_done() -> None:
+def test_unit_s_time_ends_when_it_is_active_or_has_ended() -> None:
     took = {unit.name: unit.seconds for unit in container().units}
 
     assert took["systemd-networkd-wait-online.service"] == pytest.approx(0.023)
@@ -144,7 +146,7 @@ def test_a_unit_s_time_ends_when_it_is_active_or_as_a_oneshot_done() -> None:
     assert "rescue.target" not in took
 
 
-def test_ours_what_ours_waited_for_and_the_longest_are_shown_in_their_order() -> None:
+def test_units_are_ours_those_they_waited_for_and_the_longest() -> None:
     found = with_boot(ran(12577.6), container())
 
     assert names(found, "unit") == [
@@ -155,14 +157,14 @@ def test_ours_what_ours_waited_for_and_the_longest_are_shown_in_their_order() ->
     ]
 
 
-def test_of_many_units_the_ten_longest_are_shown_and_none_from_after_the_run() -> None:
+def test_units_are_the_ten_longest_and_none_from_after_the_run() -> None:
     many = [Unit(name=f"{n}.service", began=n, seconds=float(n), after=[]) for n in range(1, 31)]
-    boot = Boot(kernel=0.0, initrd=None, userspace=0.5, finish=3.0, units=many)
+    long = Boot(kernel=0.0, initrd=None, userspace=0.5, finish=3.0, units=many)
 
-    assert names(with_boot(ran(16.0), boot), "unit") == [f"{n}.service" for n in range(11, 21)]
+    assert names(with_boot(ran(16.0), long), "unit") == [f"{n}.service" for n in range(11, 21)]
 
 
-def test_stations_hold_their_operations_and_the_gate_comes_last() -> None:
+def test_stations_hold_their_operations_and_the_gate_is_last() -> None:
     bars = with_boot(ran(12577.6), container()).bars[-5:]
 
     assert [(bar.kind, bar.level) for bar in bars] == [
@@ -176,31 +178,35 @@ def test_stations_hold_their_operations_and_the_gate_comes_last() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "values",
     [{"gate": "closed"}, {"stations": [Station(name="open gate", started=3.0, seconds=0.1, outcome="failed")]}],
     ids=["closed", "failed"],
 )  # fmt: skip
-def test_a_gate_that_did_not_open_is_not_shown_as_open(said: dict[str, Any]) -> None:
-    assert names(with_boot(ran(12577.6, **said), container()), "gate") == []
+def test_gate_that_did_not_open_has_no_bar(values: dict[str, Any]) -> None:
+    assert names(with_boot(ran(12577.6, **values), container()), "gate") == []
 
 
-def asked(monkeypatch: pytest.MonkeyPatch, boot: Boot | None) -> None:
-    monkeypatch.setattr(timeline, "this_boot", lambda: boot)
+def answer(monkeypatch: pytest.MonkeyPatch, manager: str, units: str = UNITS) -> None:
+    """Let systemd run here, and answer with `manager` and `units`."""
+    monkeypatch.setattr(systemd, "is_running", lambda: True)
+    monkeypatch.setattr(
+        systemd, "show", lambda names, _properties, _timeout: parse(units if names else manager)
+    )
 
 
 @pytest.mark.parametrize(
     ("report", "why"),
     [
         (ran(12577.6, boot_id="another"), "was in another one"),
-        (ran(None), "kept no times"),
+        (ran(None), "measured no times"),
         (ran(12577.6 + 3600), "was over before"),
     ],
     ids=["another boot", "an older engine", "by hand, an hour later"],
 )
-def test_a_run_that_is_not_of_this_boot_stands_alone(
+def test_run_that_is_not_of_this_boot_stands_alone(
     report: Report, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked(monkeypatch, container())
+    answer(monkeypatch, CONTAINER)
     found = timeline.timeline(report)
 
     assert found.zero == "the run's start"
@@ -210,25 +216,39 @@ def test_a_run_that_is_not_of_this_boot_stands_alone(
     assert names(found, "station") == ["converge", "open gate"]
 
 
-def test_a_run_without_systemd_counts_from_its_own_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked(monkeypatch, None)
+def test_run_without_systemd_counts_from_its_own_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd, "is_running", lambda: False)
     found = timeline.timeline(ran(100.0))
 
     assert "systemd does not run" in found.notes[0]
     assert began(found, "nginx runs") == pytest.approx(1.2)
 
 
-def test_the_unit_s_first_tries_belong_to_their_boot(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked(monkeypatch, container())
+def test_run_stands_alone_when_systemd_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise TimeoutError
+
+    answer(monkeypatch, "")
+    assert "does not answer" in timeline.timeline(ran(100.0)).notes[0]
+    monkeypatch.setattr(systemd, "show", fail)
+    assert "does not answer" in timeline.timeline(ran(100.0)).notes[0]
+
+
+def test_first_retry_of_the_unit_belongs_to_its_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch, CONTAINER)
 
     assert timeline.timeline(ran(12577.6 + 11)).zero == "PID 1"
 
 
-@pytest.mark.parametrize("manager", ["", "KernelTimestamp=n/a\n", "UserspaceTimestampMonotonic=0\n"])
-def test_what_is_no_boot_is_none(manager: str) -> None:
-    assert boot_of(manager, UNITS) is None
+@pytest.mark.parametrize(
+    "manager",
+    [{}, {"KernelTimestamp": "n/a"}, {"UserspaceTimestampMonotonic": "0"}],
+    ids=["nothing", "no kernel", "no userspace"],
+)
+def test_properties_without_a_userspace_are_no_boot(manager: dict[str, str]) -> None:
+    assert boot_of(manager, parse(UNITS)) is None
 
 
-def test_an_axis_is_never_without_length() -> None:
+def test_axis_always_has_a_length() -> None:
     assert Timeline(zero="PID 1", notes=[], bars=[]).end > 0
     assert timeline.with_boot(ran(12577.6, seconds=None), container()).end > 0

@@ -13,7 +13,7 @@ import pytest
 from pyinfra_solo import gate
 from pyinfra_solo.errors import DataError, DiskError, LockedError, RoleError, SoloError
 from pyinfra_solo.gate import close_gate, open_gate, read_gate
-from pyinfra_solo.report.records import last
+from pyinfra_solo.report.store import last
 from pyinfra_solo.run.start import start_run
 from pyinfra_solo.system.deadline import Deadline
 from pyinfra_solo.system.lock import held, owner

@@ -19,8 +19,7 @@ from pyinfra import host
 from pyinfra.operations import files, python, server
 
 from pyinfra_solo import checks
-from pyinfra_solo.ops_repo.values import Secret
-from pyinfra_solo.role import role
+from pyinfra_solo.role import Secret, role
 
 
 @dataclass(frozen=True, kw_only=True)

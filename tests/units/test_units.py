@@ -29,13 +29,11 @@ SCRIPTS = (
     "pyinfra-solo-fence.lsb",
 )
 WEB_SERVERS = {"nginx", "apache2", "httpd", "lighttpd", "caddy", "haproxy"}
-NO_RETRY = {"11", "12", "13", "21", "64"}
-"""The exit statuses after which trying again cannot help; errors.py says which."""
 
 
 @pytest.fixture(scope="session")
 def distribution() -> Path:
-    """A folder with Debian's own units of PACKAGES, downloaded once."""
+    """Download Debian's own units of PACKAGES, once, and give their folder."""
     folder = cache_folder() / "units"
     if not folder.exists():
         building = folder.with_name(f".units-{os.getpid()}")
@@ -51,7 +49,7 @@ def distribution() -> Path:
 
 @pytest.fixture
 def machine(distribution: Path, tmp_path: Path) -> Path:
-    """A root with those units and ours, all enabled, as on an image that was baked."""
+    """A root with those units and ours, all enabled, as in an image."""
     root = tmp_path / "root"
     ours = root / "etc/systemd/system"
     shutil.copytree(distribution / "lib/systemd", root / "lib/systemd", symlinks=True)
@@ -75,16 +73,16 @@ def machine(distribution: Path, tmp_path: Path) -> Path:
 
 
 def verified(root: Path) -> str:
-    """What systemd says of a boot of that root, as far as it is of us or of an order."""
-    said = subprocess.run(
+    """Let systemd verify a boot of that root, and return its lines on our units and on cycles."""
+    done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", f"--root={root}", "multi-user.target", "cloud-init.target"],
         capture_output=True, text=True, check=False, timeout=60,
-    ).stderr  # fmt: skip
-    return "\n".join(line for line in said.splitlines() if re.search(r"pyinfra-solo|cycl", line))
+    )  # fmt: skip
+    return "\n".join(line for line in done.stderr.splitlines() if re.search(r"pyinfra-solo|cycl", line))
 
 
 def unit(name: str) -> configparser.ConfigParser:
-    """A unit's sections; a key that stands twice has its lines joined."""
+    """Read a unit's sections; the values of a key that is there twice are joined."""
     joined: dict[tuple[str, str], str] = {}
     section = ""
     for line in (UNITS / name).read_text().splitlines():
@@ -102,24 +100,23 @@ def unit(name: str) -> configparser.ConfigParser:
     return parsed
 
 
-def test_systemd_finds_nothing_wrong_with_our_units_beside_the_distributions(machine: Path) -> None:
+def test_systemd_accepts_our_units_beside_the_distribution_s(machine: Path) -> None:
     assert verified(machine) == ""
 
 
-def test_after_cloud_final_would_be_a_circle_in_which_systemd_drops_a_job(machine: Path) -> None:
-    """So the test above can fail. Which job of the circle is dropped is systemd's to choose: it may be ours."""
+def test_boot_run_after_cloud_final_would_be_a_cycle(machine: Path) -> None:
+    """So the test above can fail. systemd chooses which job of the cycle it drops: it may be ours."""
     path = machine / "etc/systemd/system/pyinfra-solo.service"
     path.write_text(re.sub(r"^After=.*$", "After=cloud-final.service", path.read_text(), flags=re.MULTILINE))
-    said = verified(machine)
-    assert "Found ordering cycle on" in said
-    assert (
-        "Found dependency on pyinfra-solo.service/start" in said
-        or "cycle on pyinfra-solo.service/start" in said
-    )
-    assert "deleted to break ordering cycle" in said
+    found = verified(machine)
+
+    assert "Found ordering cycle on" in found
+    assert re.search("(Found dependency|cycle) on pyinfra-solo.service/start", found)
+    assert "deleted to break ordering cycle" in found
 
 
-def test_before_nginx_is_the_fence_and_never_the_converge_which_starts_nginx_itself() -> None:
+def test_fence_is_before_web_servers_and_the_boot_run_is_not() -> None:
+    """The converge itself starts nginx, and would wait for itself."""
     fence = unit("pyinfra-solo-fence.service")["Unit"]
     assert {f"{name}.service" for name in WEB_SERVERS} <= set(fence["Before"].split())
     assert "pyinfra-solo.service" in fence["Before"]
@@ -127,24 +124,17 @@ def test_before_nginx_is_the_fence_and_never_the_converge_which_starts_nginx_its
     assert "Before" not in unit("pyinfra-solo.service")["Unit"]
 
 
-def test_the_boot_run_comes_back_by_itself_for_ever_but_not_when_that_cannot_help() -> None:
+def test_boot_run_is_retried_for_ever_and_does_not_hold_up_the_boot() -> None:
+    """tests/test_errors.py holds the exit statuses after which it is not retried."""
     solo = unit("pyinfra-solo.service")
-    assert set(solo["Service"]["RestartPreventExitStatus"].split()) == NO_RETRY
     assert solo["Service"]["Restart"] == "on-failure"
     assert solo["Unit"]["StartLimitIntervalSec"] == "0"
     assert "SuccessExitStatus" not in solo["Service"], "exit status 0 means ready, nothing else does"
     assert solo["Service"]["Type"] == "exec", "a long oneshot would hold up cloud-final"
 
 
-def test_every_init_system_retries_after_the_same_endings() -> None:
-    retry = (UNITS / "pyinfra-solo-retry").read_text()
-    cases = re.search(r"case \$code in ([0-9 |]+)\) break", retry)
-    assert cases
-    assert set(cases[1].split(" | ")) == NO_RETRY | {"0"}
-
-
 @pytest.mark.parametrize("name", ["pyinfra-solo.service", "pyinfra-solo-fence.service"])
-def test_what_is_said_is_in_the_journal_and_on_the_console(name: str) -> None:
+def test_output_goes_to_the_journal_and_to_the_console(name: str) -> None:
     service = unit(name)["Service"]
     assert service["StandardOutput"] == "journal+console"
     assert service["SyslogIdentifier"] == "pyinfra-solo"
@@ -157,7 +147,7 @@ def test_scripts_are_posix_shell(name: str) -> None:
 
 
 def header(name: str) -> dict[str, set[str]]:
-    """The LSB header of a SysV script."""
+    """Read the LSB header of a SysV script."""
     text = (UNITS / name).read_text()
     inside = text.split("### BEGIN INIT INFO\n")[1].split("### END INIT INFO")[0]
     pairs = [line.removeprefix("# ").split(":", 1) for line in inside.splitlines()]
@@ -166,7 +156,7 @@ def header(name: str) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("name", ["pyinfra-solo", "pyinfra-solo-fence"])
 def test_sysv_headers_are_complete(name: str) -> None:
-    """What insserv(8) warns of when it is missing."""
+    """insserv(8) warns of each of these that is missing."""
     found = header(f"{name}.lsb")
     assert found["Provides"] == {name}
     assert {"Required-Start", "Required-Stop", "Default-Start", "Default-Stop", "Short-Description"} <= set(
@@ -175,13 +165,13 @@ def test_sysv_headers_are_complete(name: str) -> None:
     assert found["Default-Start"] == {"2", "3", "4", "5"}
 
 
-def test_under_sysv_too_the_fence_is_before_web_servers_and_before_the_boot_run() -> None:
+def test_sysv_fence_is_before_web_servers_and_the_boot_run() -> None:
     assert header("pyinfra-solo-fence.lsb")["X-Start-Before"] >= WEB_SERVERS | {"pyinfra-solo"}
     assert {"$network", "$remote_fs", "pyinfra-solo-fence"} <= header("pyinfra-solo.lsb")["Required-Start"]
 
 
-def test_under_upstart_the_fence_holds_up_rc_which_starts_a_sysv_nginx() -> None:
-    """Upstart is packaged for nothing that is maintained: the form is all that can be checked here."""
+def test_upstart_fence_holds_up_web_servers_and_rc() -> None:
+    """rc starts a SysV nginx. No maintained distribution has Upstart, so only the form is checked."""
     fence = (UNITS / "pyinfra-solo-fence.conf").read_text()
     start = re.search(r"^start on \((.*)\)$", fence, re.MULTILINE)
     assert start
@@ -196,7 +186,7 @@ def test_under_upstart_the_fence_holds_up_rc_which_starts_a_sysv_nginx() -> None
 
 
 def fence(root: Path) -> subprocess.CompletedProcess[str]:
-    """The fence, with every path of its own below `root`."""
+    """Run the fence with every path of its own below `root`."""
     text = (UNITS / "pyinfra-solo-fence").read_text()
     moved = re.sub(r"(?<![\w/])/(run|var|usr|etc)/", rf"{root}/\1/", text)
     return subprocess.run(["dash", "-c", moved], capture_output=True, text=True, check=False, timeout=10)
@@ -208,7 +198,7 @@ def put(path: Path, text: str = "") -> Path:
     return path
 
 
-def test_the_fence_closes_the_gate_and_removes_health_files_of_older_images(tmp_path: Path) -> None:
+def test_fence_closes_the_gate_and_removes_older_health_files(tmp_path: Path) -> None:
     gate = put(tmp_path / "run/pyinfra-solo/gate/ping.html", "ok").parent
     put(tmp_path / "run/pyinfra-solo/statement.json", "{}")
     old = [put(tmp_path / name) for name in ("var/www/html/ping.html", "srv/a b/up.txt")]
@@ -224,7 +214,7 @@ def test_the_fence_closes_the_gate_and_removes_health_files_of_older_images(tmp_
     assert fence(tmp_path).returncode == 0
 
 
-def test_the_fence_leaves_a_link_into_the_gate_and_removes_one_that_leads_elsewhere(tmp_path: Path) -> None:
+def test_fence_leaves_links_into_the_gate_and_removes_others(tmp_path: Path) -> None:
     gate = tmp_path / "run/pyinfra-solo/gate/ping.html"
     ours, theirs = tmp_path / "var/www/html/ping.html", tmp_path / "var/www/ping.html"
     put(tmp_path / "elsewhere", "ok")
@@ -237,8 +227,8 @@ def test_the_fence_leaves_a_link_into_the_gate_and_removes_one_that_leads_elsewh
     assert (tmp_path / "elsewhere").exists()
 
 
-def test_the_fence_removes_no_folder_and_says_so(tmp_path: Path) -> None:
-    """A document root that is named by mistake must not be lost; the machine stays out, loudly."""
+def test_fence_removes_no_folder_and_fails(tmp_path: Path) -> None:
+    """A document root that is named by mistake must not be lost; the machine stays out of service."""
     site = put(tmp_path / "srv/site/index.html")
     put(tmp_path / "etc/pyinfra-solo/stale", f"{site.parent}\n")
     done = fence(tmp_path)
@@ -247,8 +237,8 @@ def test_the_fence_removes_no_folder_and_says_so(tmp_path: Path) -> None:
     assert site.exists()
 
 
-def test_a_fence_that_cannot_remove_a_health_file_removes_the_others_and_fails_loudly(tmp_path: Path) -> None:
-    """Then no web server starts: each Requires= it. Nobody can remove a file of /proc, not even root."""
+def test_fence_removes_the_others_when_one_cannot_be_removed(tmp_path: Path) -> None:
+    """It fails then, and no web server starts: each Requires= it. Not even root removes a file of /proc."""
     other = put(tmp_path / "srv/up.txt")
     put(tmp_path / "run/pyinfra-solo/gate/ping.html", "ok")
     put(tmp_path / "etc/pyinfra-solo/stale", f"/proc/version\n{other}\n")
@@ -259,14 +249,14 @@ def test_a_fence_that_cannot_remove_a_health_file_removes_the_others_and_fails_l
     assert list((tmp_path / "run/pyinfra-solo/gate").iterdir()) == []
 
 
-def test_a_fence_that_failed_does_not_keep_the_boot_run_away() -> None:
+def test_failed_fence_does_not_stop_the_boot_run() -> None:
     solo = unit("pyinfra-solo.service")["Unit"]
     assert "pyinfra-solo-fence.service" in solo["Wants"].split()
     assert "pyinfra-solo-fence.service" in solo["After"].split()
     assert not {"Requires", "BindsTo", "Requisite"} & set(solo)
 
 
-def test_the_user_data_is_what_cloud_inits_schema_accepts(distribution: Path) -> None:
+def test_user_data_is_valid_by_cloud_init_s_schema(distribution: Path) -> None:
     text = (REPOSITORY / "bootstrap/user-data.yaml").read_text()
     assert text.startswith("#cloud-config\n")
     schemas = distribution / "usr/lib/python3/dist-packages/cloudinit/config/schemas"
@@ -279,7 +269,7 @@ def test_the_user_data_is_what_cloud_inits_schema_accepts(distribution: Path) ->
         subprocess.run(["dash", "-n"], input=script, text=True, check=True)
 
 
-def test_the_settings_in_the_user_data_are_settings(tmp_path: Path) -> None:
+def test_user_data_holds_valid_settings(tmp_path: Path) -> None:
     data = yaml.safe_load((REPOSITORY / "bootstrap/user-data.yaml").read_text())
     written = {file["path"]: file for file in data["write_files"]}
     file = written["/etc/pyinfra-solo/config.toml"]

@@ -33,7 +33,8 @@ def report(run: str | None, slow: bool, timeline: bool, html: Path | None, as_js
     """Show what the last run did and what took its time, or what RUN did."""
     from pyinfra_solo.report import html as page
     from pyinfra_solo.report import text
-    from pyinfra_solo.report.records import encode, read
+    from pyinfra_solo.report.records import encode
+    from pyinfra_solo.report.store import read
 
     if sum((slow, timeline, bool(html), as_json)) > 1:
         raise UsageError("--slow, --timeline, --html and --json exclude each other. Give one.")

@@ -34,8 +34,7 @@ def init(directory: Path) -> int:
 
     deploy.py, roles, inventories, bootstrap with the engine, tests, README.
     """
-    from pyinfra_solo.cli.init import init as write
+    from pyinfra_solo.cli import init as new_repo
 
-    for path in write(directory):
-        click.echo(path)
+    click.echo("\n".join(new_repo.summary(directory, new_repo.init(directory))))
     return 0

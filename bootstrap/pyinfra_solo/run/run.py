@@ -15,11 +15,11 @@ from pyinfra_solo.report.records import (
     NotIdempotent,
     Operation,
     Report,
-    ReportFile,
     Station,
     new_run_id,
     now,
 )
+from pyinfra_solo.report.store import ReportFile
 from pyinfra_solo.system.deadline import Deadline, Wait
 
 

@@ -1,47 +1,45 @@
-"""Install the boot units for the init system that runs this machine."""
+"""Install the boot units for the init system of a machine or of an image."""
 
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 from pyinfra_solo import paths
+from pyinfra_solo.clients import systemd
 from pyinfra_solo.errors import SoloError, UsageError
 from pyinfra_solo.system import durable
 
+_UNITS = ("pyinfra-solo-fence", "pyinfra-solo")
 _WEB_SERVERS = ("nginx", "apache2", "httpd", "lighttpd", "caddy", "haproxy")
-_DROP_IN = """\
-# A web server that starts before the fence could serve the health file of an older image.
-[Unit]
-Requires=pyinfra-solo-fence.service
-After=pyinfra-solo-fence.service
-"""
 
 
 @dataclass(frozen=True)
 class Installed:
-    """init: systemd, upstart or sysv. changed: the files written anew."""
+    """The result. init: systemd, upstart or sysv. changed: the files that were written."""
 
     init: str
     changed: Sequence[Path]
     started: bool
 
     def lines(self) -> list[str]:
+        """Return the result as lines of text."""
         found = [f"wrote {path}" for path in self.changed] or ["nothing to change"]
         return [f"init system: {self.init}", *found, *(["started pyinfra-solo"] if self.started else [])]
 
 
 def install(init: str | None = None, now: bool = False, root: Path = Path("/")) -> Installed:
-    """init: instead of the one found. now: start the boot run. root: an image that is not running.
+    """Write the units that differ, and enable them. Idempotent.
 
-    Idempotent. Raises UsageError when no init system is known, when the engine is not baked, without
-    root and for a masked unit; SoloError when one of the init system's commands fails.
+    init: systemd, upstart or sysv, instead of detecting it. now: start the boot run. root: `/`, or
+    the folder of an image that is not running.
+    Raises UsageError when no init system is known, when the engine is not installed, without
+    permission, and for a masked unit; SoloError when one of the init system's commands fails.
     """
     kind = init or detect(root)
     command = paths.BAKED.relative_to(paths.ROOT) / "bin/pyinfra-solo"
     if not (root / command).exists():
-        raise UsageError(f"The units start /{command}, which is not here. Run bootstrap/install.sh.")
+        raise UsageError(f"The units start /{command}, which is not there. Run bootstrap/install.sh.")
     try:
         changed = [
             _write(root / path, text, mode)
@@ -50,7 +48,7 @@ def install(init: str | None = None, now: bool = False, root: Path = Path("/")) 
         ]
     except PermissionError as error:
         raise UsageError(f"{error.filename} cannot be written. Run as root.") from error
-    running = root == Path("/") and _runs(kind)
+    running = root == Path("/") and (kind != "systemd" or systemd.is_running())
     _enable(kind, root, running)
     if now:
         _start(kind, running)
@@ -58,42 +56,35 @@ def install(init: str | None = None, now: bool = False, root: Path = Path("/")) 
 
 
 def detect(root: Path = Path("/")) -> str:
-    """The init system that runs, else the one that is installed. Raises UsageError."""
-    if (root / "run/systemd/system").is_dir():
+    """Detect the init system that runs, else the one that is installed. Raises UsageError."""
+    if systemd.is_running(root):
         return "systemd"
-    # Upstart's own command; asking /sbin/init itself would, with an old SysV one, change the runlevel.
+    # Not `/sbin/init --version`: an old SysV init would take it for a runlevel.
     if "upstart" in _output(["chroot", str(root), "/sbin/initctl", "version"]):
         return "upstart"
     if _link_name(root / "sbin/init") == "systemd":
         return "systemd"
     if (root / "etc/init.d").is_dir() and (root / "sbin/init").exists():
         return "sysv"
-    raise UsageError("No init system is known here. Name one: --init systemd, upstart or sysv.")
+    raise UsageError("The init system is not known. Name it: --init systemd, upstart or sysv.")
 
 
 def _wanted(kind: str) -> dict[str, tuple[str, int]]:
-    if kind == "systemd":
-        units = {
-            f"etc/systemd/system/{name}": (_unit(name), 0o644)
-            for name in ("pyinfra-solo-fence.service", "pyinfra-solo.service")
-        }
-        drop_ins = {
-            f"etc/systemd/system/{name}.service.d/50-pyinfra-solo.conf": (_DROP_IN, 0o644)
-            for name in _WEB_SERVERS
-        }
-        return units | drop_ins
+    """Map each path below the root to its text and mode."""
     if kind == "upstart":
-        return {
-            f"etc/init/{name}.conf": (_unit(f"{name}.conf"), 0o644)
-            for name in ("pyinfra-solo-fence", "pyinfra-solo")
-        }
-    return {
-        f"etc/init.d/{name}": (_unit(f"{name}.lsb"), 0o755) for name in ("pyinfra-solo-fence", "pyinfra-solo")
+        return {f"etc/init/{name}.conf": (_unit(f"{name}.conf"), 0o644) for name in _UNITS}
+    if kind == "sysv":
+        return {f"etc/init.d/{name}": (_unit(f"{name}.lsb"), 0o755) for name in _UNITS}
+    units = {f"etc/systemd/system/{name}.service": f"{name}.service" for name in _UNITS}
+    drop_ins = {
+        f"etc/systemd/system/{server}.service.d/50-pyinfra-solo.conf": "web-server.conf"
+        for server in _WEB_SERVERS
     }
+    return {path: (_unit(name), 0o644) for path, name in (units | drop_ins).items()}
 
 
 def _unit(name: str) -> str:
-    return (files("pyinfra_solo") / "units" / name).read_text()
+    return Path(__file__).with_name(name).read_text()
 
 
 def _differs(path: Path, text: str, mode: int) -> bool:
@@ -105,14 +96,10 @@ def _differs(path: Path, text: str, mode: int) -> bool:
 
 def _write(path: Path, text: str, mode: int) -> Path:
     if path.is_symlink() and path.readlink() == Path("/dev/null"):
-        raise UsageError(f"{path.name} is masked. `systemctl unmask {path.name}`, and run this again.")
+        raise UsageError(f"{path.name} is masked. Run `systemctl unmask {path.name}`, then this command.")
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     durable.write(path, text, mode)
     return path
-
-
-def _runs(kind: str) -> bool:
-    return kind != "systemd" or Path("/run/systemd/system").is_dir()
 
 
 def _enable(kind: str, root: Path, running: bool) -> None:
@@ -124,14 +111,14 @@ def _enable(kind: str, root: Path, running: bool) -> None:
     elif kind == "sysv":
         inside = [] if root == Path("/") else ["chroot", str(root)]
         debian = (root / "usr/sbin/update-rc.d").exists()
-        for name in ("pyinfra-solo-fence", "pyinfra-solo"):
+        for name in _UNITS:
             _run([*inside, *(("update-rc.d", name, "defaults") if debian else ("chkconfig", "--add", name))])
 
 
 def _start(kind: str, running: bool) -> None:
     if not running:
         raise UsageError(
-            "--now needs the init system to be running; this looks like an image being built. Leave it out."
+            "--now needs a running init system, and there is none, as in an image being built. Leave it out."
         )
     if kind == "systemd":
         _run(["systemctl", "start", "--no-block", "pyinfra-solo.service"])
@@ -147,13 +134,18 @@ def _run(words: list[str]) -> None:
             words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
         )
     except FileNotFoundError as error:
-        raise UsageError(f"There is no {words[0]} here: is the init system another? See --init.") from error
+        raise UsageError(
+            f"There is no {words[0]}. Name the init system of this machine: see --init."
+        ) from error
     if done.returncode:
         raise SoloError(f"`{' '.join(words)}` ended with {done.returncode}: {done.stderr.strip()[-300:]}")
 
 
 def _link_name(path: Path) -> str:
-    """The last name that a link leads to. Absolute links lead out of an image, so none is followed."""
+    """Return the name that the path, or the link there, ends with.
+
+    No link is followed: an absolute one leads out of an image.
+    """
     return path.readlink().name if path.is_symlink() else path.name
 
 
