@@ -51,7 +51,7 @@ def begin(data: Any) -> DeployContext:
         settings, run = stack.enter_context(
             runs.start_run(None, "pyinfra @local deploy.py", keep_report=False, bounded=False)
         )
-        take_over(context.ctx_host.get(), native=settings.converge.native, seconds=settings.limits.operation)
+        take_over(context.ctx_host.get(), native=settings.converge.native, timeout=settings.limits.operation)
         work = _Work()
         stack.callback(work.close_if_half_done)
         return _part(settings, run, dict(context.inventory.get_override_data()), data, work)

@@ -15,7 +15,7 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.server import Command
 
-from pyinfra_solo.executor import shell as spawn
+from pyinfra_solo.executor import shell
 from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.executor.host import local_state
 from pyinfra_solo.executor.shell import run_script
@@ -45,7 +45,7 @@ def pid_of(tmp_path: Path) -> Iterator[Callable[[], int]]:
 
 
 def out(script: str, **options: Any) -> list[str]:
-    code, output = run_script(script, seconds=options.pop("seconds", 20), **options)
+    code, output = run_script(script, timeout=options.pop("timeout", 20), **options)
     assert code == 0
     return output.stdout_lines
 
@@ -64,11 +64,11 @@ def test_lines_end_at_newlines_and_nowhere_else() -> None:
 
 def test_a_script_with_a_nul_is_refused() -> None:
     with pytest.raises(ValueError, match="null"):
-        run_script("echo a\0b", seconds=20)
+        run_script("echo a\0b", timeout=20)
 
 
 def test_output_and_errors_are_told_apart() -> None:
-    code, output = run_script("echo well; echo ill >&2; exit 3", seconds=20)
+    code, output = run_script("echo well; echo ill >&2; exit 3", timeout=20)
     assert (code, output.stdout_lines, output.stderr_lines) == (3, ["well"], ["ill"])
 
 
@@ -77,9 +77,9 @@ def test_more_output_than_a_pipe_holds_blocks_nobody() -> None:
 
 
 def test_output_without_end_is_cut_and_the_command_still_ends() -> None:
-    code, output = run_script("head -c 20000000 /dev/zero | tr '\\0' x", seconds=20)
+    code, output = run_script("head -c 20000000 /dev/zero | tr '\\0' x", timeout=20)
     assert code == 0
-    assert [len(line) for line in output.stdout_lines] == [spawn._MOST_OUTPUT]
+    assert [len(line) for line in output.stdout_lines] == [shell._MAX_OUTPUT]
     assert output.stderr_lines == ["(more than 8 MiB of output were cut)"]
 
 
@@ -99,7 +99,7 @@ def test_a_daemon_that_keeps_stdout_open_holds_up_nobody(pid_of: Callable[[], in
 def test_a_time_out_ends_the_whole_process_group(pid_of: Callable[[], int], tmp_path: Path) -> None:
     script = f"sh -c 'echo $$ > {tmp_path}/pid; exec sleep 60'; true"
     with pytest.raises(TimeoutError, match=r"longer than 0\.5 s"):
-        run_script(script, seconds=0.5)
+        run_script(script, timeout=0.5)
     assert not lives(pid_of())
 
 
@@ -107,7 +107,7 @@ def test_a_time_out_ends_what_ignores_the_polite_signal(pid_of: Callable[[], int
     """A child that ignores SIGTERM outlives its parent, which does not."""
     script = f"(trap '' TERM; echo $(exec sh -c 'echo $PPID') > {tmp_path}/pid; while :; do sleep 0.1; done) & wait"
     with pytest.raises(TimeoutError):
-        run_script(script, seconds=1)
+        run_script(script, timeout=1)
     # Its SIGKILL is sent by then; the kernel may take a moment.
     wait_for("its end", lambda: not lives(pid_of()), timeout=10)
 

@@ -11,7 +11,7 @@ import sys
 import msgspec
 
 from pyinfra_solo.errors import ConvergeError, SoloError
-from pyinfra_solo.executor import lazy_pyinfra as lean
+from pyinfra_solo.executor import lazy_pyinfra
 from pyinfra_solo.executor.events import EventWriter
 
 PROTOCOL = 1
@@ -46,8 +46,10 @@ def main() -> int:
     """What a role prints goes to stderr; stdout carries events alone."""
     tell = EventWriter(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
-    lean.import_pyinfra()
-    lean.settle()
+    lazy_pyinfra.import_pyinfra()
+    from pyinfra_solo.executor import pyinfra_speed
+
+    pyinfra_speed.start()
     from pyinfra_solo.executor.session import work
 
     try:

@@ -16,7 +16,7 @@ from pyinfra_solo.errors import ConvergeError, SoloError
 from pyinfra_solo.executor.connector import LocalConnector, program
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.failures import pyinfra_log, translate
-from pyinfra_solo.native import programs as child
+from pyinfra_solo.native import programs
 from pyinfra_solo.role import in_words
 from pyinfra_solo.system.alarm import alarm
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # it is the program's main module, which must not be loaded t
 _TAIL = 40
 _WAITS = 5
 _WHOLE = "pyinfra.operations.files"
-"""Its operations do nothing between an upload and the chown and chmod of it, so that one may wait for these."""
+"""Only this module's operations may defer the rename: they run chown and chmod directly after the upload."""
 
 
 class Executor:
@@ -36,9 +36,15 @@ class Executor:
         self._mode, self._state, self._host, self._tell = request.mode, state, host, tell
         self._waits: list[tuple[str, float]] = []
         self._connector = cast("LocalConnector", host.connector)
-        self._connector.seconds = request.operation_seconds
-        self._connector.begins, self._connector.waited = tell.hurry, lambda *wait: self._waits.append(wait)
-        child.begins, child.waited = self._connector.begins, self._connector.waited
+        self._connector.timeout = request.operation_seconds
+        self._connector.before_child, self._connector.after_child = (
+            tell.hurry,
+            lambda *wait: self._waits.append(wait),
+        )
+        programs.before_child, programs.after_child = (
+            self._connector.before_child,
+            self._connector.after_child,
+        )
         state.is_executing = True
         state.current_stage = StateStage.Execute
         self._touched = False
@@ -50,7 +56,7 @@ class Executor:
         for number, one in enumerate(order, 1):
             self._one(one, number)
         if self._touched:
-            self._connector.puts.on_disk()
+            self._connector.pending.sync()
             self._tell.event("second look")
             began = time.monotonic()
             found = again(self._state, self._host, order)
@@ -111,10 +117,10 @@ class Executor:
             return True
         self._touched = True
         self._tell.hurry()
-        seconds = data.global_arguments.get("_timeout") or self._connector.seconds
+        seconds = data.global_arguments.get("_timeout") or self._connector.timeout
         if isinstance(first, FunctionCommand):
             data.global_arguments["_timeout"] = int(seconds) or 1  # pyinfra's message has it
-        self._connector.puts.waits = _module_of(generator) == _WHOLE
+        self._connector.pending.defer_rename = _module_of(generator) == _WHOLE
         start_run: list[Iterator[Any]] = [chain([first], commands)]
         data.command_generator = lambda: self._whole(start_run.pop() if start_run else generator(), seconds)
         try:
@@ -130,13 +136,13 @@ class Executor:
         """
         for command in commands:
             if isinstance(command, FunctionCommand):
-                self._connector.puts.on_disk()
+                self._connector.pending.sync()
                 late = TimeoutError(f"took longer than {seconds:g} s and was ended")
                 with alarm(seconds + 0.2, late):
                     yield command
             else:
                 yield command
-        self._connector.puts.appear()
+        self._connector.pending.rename_into_place()
 
 
 def _module_of(generator: Callable[..., Any]) -> str:

@@ -18,7 +18,7 @@ from pyinfra_solo.executor.execute import Executor
 from pyinfra_solo.executor.failures import capture_log, translate
 from pyinfra_solo.executor.host import LocalHost, local_state
 from pyinfra_solo.gate import close_gate, read_gate
-from pyinfra_solo.native import registry as known
+from pyinfra_solo.native.registry import off_reason
 from pyinfra_solo.ops_repo.bind import DeployContext, bind
 from pyinfra_solo.ops_repo.values import secrets
 
@@ -53,14 +53,12 @@ def work(request: "Request", tell: EventWriter) -> None:
     state = local_state(
         root, {}, BlankHost if request.mode == "blank" else LocalHost, native=not request.stock
     )
+    if not request.stock and (reason := off_reason()):
+        tell.event("native off", reason=reason)
     deploy.play(DeployContext(bound, changing=_closing(request, tell)))
-    try:
-        with _context(state) as host:
-            _declare_operations(root / "deploy.py", state)
-            Executor(request, state, host, tell).all()
-    finally:
-        if known.changed:
-            tell.event("slow", facts=known.changed)
+    with _context(state) as host:
+        _declare_operations(root / "deploy.py", state)
+        Executor(request, state, host, tell).all()
     tell.event("done")
 
 

@@ -210,8 +210,8 @@ class EventReader:
                 self._second_look(
                     msgspec.convert(event["operations"], list[NotIdempotent]), float(event["seconds"])
                 )
-            case "slow":
-                self._run.say(f"takes the slow road, as pyinfra has changed: {', '.join(event['facts'])}")
+            case "native off":
+                self._run.say(event["reason"])
             case "failed":
                 self._failed = event
             case "done":
