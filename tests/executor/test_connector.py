@@ -1,6 +1,7 @@
 """This machine as pyinfra's host: every command ends, and what it prints is kept."""
 
 import os
+import shlex
 import signal
 import stat
 import time
@@ -20,7 +21,7 @@ from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.executor.host import local_state
 from pyinfra_solo.executor.shell import run_script
 from tests.lab.host import wait_for
-from tests.support.machine import lives
+from tests.support.machine import REPOSITORY, lives
 
 
 @pytest.fixture
@@ -120,8 +121,29 @@ def test_a_script_is_in_no_argv(tmp_path: Path) -> None:
     """
     out(script)
     argvs = (tmp_path / "argvs").read_text()
-    assert "/dev/fd/" in argvs
+    assert f"/proc/{os.getpid()}/fd/" in argvs
     assert "hunter2" not in argvs
+
+
+@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/bash"])
+def test_a_child_of_another_account_can_change_nothing(shell: str) -> None:
+    """Neither the script that root's shell still reads, nor output that is written already.
+
+    The script is longer than a shell reads at once.
+    """
+    intruder = (REPOSITORY / "tests/support/programs/intruder.py").read_text()
+    script = f"""echo before; echo before >&2
+setpriv --reuid 65534 --regid 65534 --clear-groups /usr/bin/python3 -c {shlex.quote(intruder)} $$ $PPID
+PADDING
+echo after $(id -u)""".replace("PADDING", ": padding\n" * 20_000)
+    code, output = run_script(script, shell=shell, timeout=20, stdin=b"one\ntwo\n")
+    assert (code, output.stderr_lines) == (0, ["before"])
+    assert output.stdout_lines == ["before", "done: []", "after 0"]
+
+
+def test_stdin_of_another_account_can_be_read() -> None:
+    """Though it was written by root."""
+    assert out("setpriv --reuid 65534 cat /dev/stdin", stdin="one\n") == ["one"]
 
 
 def test_a_script_longer_than_an_argument_may_be_is_run() -> None:

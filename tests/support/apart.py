@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.support.machine import ENGINE, REPOSITORY
+REPOSITORY = Path(__file__).parents[2]
+"""Not from `tests.support.machine`: that imports pyinfra."""
 
 _LAZILY = """
 from pyinfra_solo.executor import lazy_pyinfra
@@ -34,7 +35,7 @@ def run_apart(
     done = subprocess.run(
         [*(["unshare", "--mount"] if own_mounts else []), sys.executable, "-c", _LAZILY * lazily + _CALL,
          function.__module__, function.__name__, *words],
-        env={**os.environ, "PYTHONPATH": f"{ENGINE}:{REPOSITORY}"}, cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}/bootstrap:{REPOSITORY}"}, cwd=REPOSITORY,
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
