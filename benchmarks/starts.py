@@ -1,4 +1,4 @@
-"""What it costs to start each of our processes: imports alone, and whose they are.
+"""Measure the start of each of our processes: imports alone, and which packages take the time.
 
 python -m benchmarks.starts
 """
@@ -21,20 +21,20 @@ ENGINE = Path(__file__).parents[1] / "bootstrap"
 PROCESSES = {
     "python alone": "pass",
     "boot": "import pyinfra_solo.cli.main, pyinfra_solo.boot, pyinfra_solo.run.start",
-    "play, the converge": "from pyinfra_solo.executor import lazy_pyinfra as lean; lean.import_pyinfra(); lean.settle(); import pyinfra_solo.executor.__main__; import pyinfra_solo.executor.session",
+    "converge's process": "from pyinfra_solo.executor import lazy_pyinfra; lazy_pyinfra.import_pyinfra(); from pyinfra_solo.executor import pyinfra_speed; pyinfra_speed.start(); import pyinfra_solo.executor.__main__, pyinfra_solo.executor.session",
     "judge": "import pyinfra_solo.stations.judge",
     "status": "import pyinfra_solo.cli.main, pyinfra_solo.report.status",
 }
 TIMES = 15
 HEAVIEST = 6
 LINE = re.compile(r"import time: +(\d+) \| +\d+ \| +([\w.]+)")
-"""What `python -X importtime` writes: self time in microseconds, cumulative, module."""
+"""A line of `python -X importtime`: self time in microseconds, cumulative, module."""
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ENGINE), "PYTHONSAFEPATH": "1"}
 
 
 def start(program: str) -> tuple[float, float]:
-    """Seconds of wall clock, and of CPU, from fork to the end of `python -c program`."""
+    """Return seconds of wall clock, and of CPU, from fork to the end of `python -c program`."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, check=True)
     wall, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -42,11 +42,11 @@ def start(program: str) -> tuple[float, float]:
 
 
 def shares(program: str) -> dict[str, float]:
-    """Import seconds of each top-level package, its own modules only; the standard library together."""
+    """Return import seconds by top-level package, its own modules only; the standard library is one."""
     argv = [sys.executable, "-X", "importtime", "-c", program]
-    said = subprocess.run(argv, env=ENVIRONMENT, check=True, capture_output=True, text=True).stderr
+    output = subprocess.run(argv, env=ENVIRONMENT, check=True, capture_output=True, text=True).stderr
     found: collections.Counter[str] = collections.Counter()
-    for microseconds, module in LINE.findall(said):
+    for microseconds, module in LINE.findall(output):
         top = module.partition(".")[0]
         owner = "standard library" if top.lstrip("_") in STANDARD or top in STANDARD else top
         found[owner] += int(microseconds)
@@ -57,7 +57,7 @@ STANDARD = sys.stdlib_module_names
 
 
 def heaviest(program: str) -> str:
-    """The packages that take longest, by their median over a few runs."""
+    """Return the packages that take longest, by their median over a few runs."""
     runs = [shares(program) for _ in range(5)]
     names = {name for run in runs for name in run}
     medians = {name: statistics.median(run.get(name, 0.0) for run in runs) for name in names}
@@ -66,7 +66,7 @@ def heaviest(program: str) -> str:
 
 
 def main() -> int:
-    """Prints a table for docs/performance.md."""
+    """Print a table for docs/performance.md."""
     out = ["| process | start, s | CPU, s | imports, s |", "| --- | --- | --- | --- |"]
     for name, program in PROCESSES.items():
         start(program)  # writes the bytecode

@@ -163,7 +163,7 @@ class IdempotenceChecked(Event, frozen=True):
 
 
 class NativeOff(Event, frozen=True):
-    """Native facts and commands are off. reason: one clause, such as `this pyinfra is not 3.10.0`."""
+    """Native facts and commands are off as a whole. reason: a line for the log."""
 
     reason: str
 

@@ -40,7 +40,7 @@ def begin(data: Any) -> DeployContext:
         settings, run = stack.enter_context(
             start_run(None, "pyinfra @local deploy.py", keep_report=False, bounded=False)
         )
-        take_over(context.ctx_host.get(), native=settings.converge.native, seconds=settings.limits.operation)
+        take_over(context.ctx_host.get(), native=settings.converge.native, timeout=settings.limits.operation)
         policy = GatePolicy(at_boot=False, drain=settings.limits.drain)
         # pyinfra tells nobody when an operation fails: the end of the process, under the lock, decides.
         stack.callback(

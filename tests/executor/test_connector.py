@@ -1,6 +1,7 @@
 """This machine as pyinfra's host: every command ends, and what it prints is kept."""
 
 import os
+import shlex
 import signal
 import stat
 import time
@@ -15,10 +16,11 @@ from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.server import Command
 
-from pyinfra_solo.executor import shell as spawn
+from pyinfra_solo.executor import shell
 from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.executor.host import local_state
 from pyinfra_solo.executor.shell import run_script
+from tests.support.machine import REPOSITORY
 from tests.support.programs import is_alive, wait_for
 
 
@@ -44,7 +46,7 @@ def pid_of(tmp_path: Path) -> Iterator[Callable[[], int]]:
 
 
 def out(script: str, **options: Any) -> list[str]:
-    code, output = run_script(script, seconds=options.pop("seconds", 20), **options)
+    code, output = run_script(script, timeout=options.pop("timeout", 20), **options)
     assert code == 0
     return output.stdout_lines
 
@@ -63,11 +65,11 @@ def test_lines_end_at_newlines_and_nowhere_else() -> None:
 
 def test_a_script_with_a_nul_is_refused() -> None:
     with pytest.raises(ValueError, match="null"):
-        run_script("echo a\0b", seconds=20)
+        run_script("echo a\0b", timeout=20)
 
 
 def test_output_and_errors_are_told_apart() -> None:
-    code, output = run_script("echo well; echo ill >&2; exit 3", seconds=20)
+    code, output = run_script("echo well; echo ill >&2; exit 3", timeout=20)
     assert (code, output.stdout_lines, output.stderr_lines) == (3, ["well"], ["ill"])
 
 
@@ -76,9 +78,9 @@ def test_more_output_than_a_pipe_holds_blocks_nobody() -> None:
 
 
 def test_output_without_end_is_cut_and_the_command_still_ends() -> None:
-    code, output = run_script("head -c 20000000 /dev/zero | tr '\\0' x", seconds=20)
+    code, output = run_script("head -c 20000000 /dev/zero | tr '\\0' x", timeout=20)
     assert code == 0
-    assert [len(line) for line in output.stdout_lines] == [spawn._MOST_OUTPUT]
+    assert [len(line) for line in output.stdout_lines] == [shell._MAX_OUTPUT]
     assert output.stderr_lines == ["(more than 8 MiB of output were cut)"]
 
 
@@ -98,7 +100,7 @@ def test_a_daemon_that_keeps_stdout_open_holds_up_nobody(pid_of: Callable[[], in
 def test_a_time_out_ends_the_whole_process_group(pid_of: Callable[[], int], tmp_path: Path) -> None:
     script = f"sh -c 'echo $$ > {tmp_path}/pid; exec sleep 60'; true"
     with pytest.raises(TimeoutError, match=r"longer than 0\.5 s"):
-        run_script(script, seconds=0.5)
+        run_script(script, timeout=0.5)
     assert not is_alive(pid_of())
 
 
@@ -106,7 +108,7 @@ def test_a_time_out_ends_what_ignores_the_polite_signal(pid_of: Callable[[], int
     """A child that ignores SIGTERM outlives its parent, which does not."""
     script = f"(trap '' TERM; echo $(exec sh -c 'echo $PPID') > {tmp_path}/pid; while :; do sleep 0.1; done) & wait"
     with pytest.raises(TimeoutError):
-        run_script(script, seconds=1)
+        run_script(script, timeout=1)
     # Its SIGKILL is sent by then; the kernel may take a moment.
     wait_for("its end", lambda: not is_alive(pid_of()), timeout=10)
 
@@ -119,8 +121,29 @@ def test_a_script_is_in_no_argv(tmp_path: Path) -> None:
     """
     out(script)
     argvs = (tmp_path / "argvs").read_text()
-    assert "/dev/fd/" in argvs
+    assert f"/proc/{os.getpid()}/fd/" in argvs
     assert "hunter2" not in argvs
+
+
+@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/bash"])
+def test_a_child_of_another_account_can_change_nothing(shell: str) -> None:
+    """Neither the script that root's shell still reads, nor output that is written already.
+
+    The script is longer than a shell reads at once.
+    """
+    intruder = (REPOSITORY / "tests/support/scripts/intruder.py").read_text()
+    script = f"""echo before; echo before >&2
+setpriv --reuid 65534 --regid 65534 --clear-groups /usr/bin/python3 -c {shlex.quote(intruder)} $$ $PPID
+PADDING
+echo after $(id -u)""".replace("PADDING", ": padding\n" * 20_000)
+    code, output = run_script(script, shell=shell, timeout=20, stdin=b"one\ntwo\n")
+    assert (code, output.stderr_lines) == (0, ["before"])
+    assert output.stdout_lines == ["before", "done: []", "after 0"]
+
+
+def test_stdin_of_another_account_can_be_read() -> None:
+    """Though it was written by root."""
+    assert out("setpriv --reuid 65534 cat /dev/stdin", stdin="one\n") == ["one"]
 
 
 def test_a_script_longer_than_an_argument_may_be_is_run() -> None:

@@ -102,9 +102,9 @@ def test_the_switch_holds_also_where_our_connector_is_there_already(tmp_path: Pa
     host.connector = SoloConnector(state, host)
     shells: list[str] = []
     for native in (False, True):
-        take_over(host, native=native, seconds=60)
+        take_over(host, native=native, timeout=60)
         assert isinstance(host.connector, SoloConnector)
-        host.connector.waited = lambda what, _seconds: shells.append(what)
+        host.connector.after_child = lambda name, _seconds: shells.append(name)
         with ctx_state.use(state), ctx_host.use(host):
             assert host.get_fact(File, path="/etc/passwd")
         assert len(shells) == 1, "by a shell when it is off, and only then"

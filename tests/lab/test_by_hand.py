@@ -131,7 +131,7 @@ def test_a_second_run_waits_and_names_the_run_that_holds_the_lock(fleet: Fleet, 
     thread, results = in_background(hand1, "run")
     at_the_slow_thing(hand1)
     running = status(hand1)["running"]
-    assert running["doing"] == "converge"
+    assert running["station"] == "converge"
     code, _, stderr = solo(hand1, "run")
     thread.join()
     assert (results[0].code, code) == (0, 0), stderr

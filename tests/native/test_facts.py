@@ -1,14 +1,11 @@
-"""What a fact says of files, answered in the process, is what pyinfra's own way says, through a shell."""
-
-# Names that a Path would not keep as they are.
-# ruff: noqa: PTH101, PTH102, PTH123, PTH211
+"""A fact that is answered in the process equals pyinfra's own, through a shell."""
 
 from __future__ import annotations
 
 import os
-import socket
-import stat
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from pyinfra.facts import files
+from pyinfra.facts import deb, files, server, systemd
 
 from pyinfra_solo.native import UNKNOWN
-from pyinfra_solo.native import registry as known
-from tests.support.both_ways import ACL_FOR_NOBODY, FEW, Asked, with_flag
-from tests.support.pyinfra_api import stock_state, within
+from pyinfra_solo.native.pending_files import PendingFiles
+from pyinfra_solo.native.registry import answer_to
+from tests.support import both_ways as ways
+from tests.support.apart import mount_over, run_apart
+from tests.support.both_ways import Comparison, our_state, without
+from tests.support.pyinfra_api import pyinfra_state, within
 
 if TYPE_CHECKING:
     from pyinfra.api import Host
@@ -30,89 +30,29 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
     """pyinfra's own."""
-    with within(stock_state()) as stock:
-        yield stock
+    with within(pyinfra_state()) as theirs:
+        yield theirs
 
 
 @pytest.fixture
-def asked(host: Host) -> Asked:
-    return Asked(host)
-
-
-_ODD = [
-    " ",
-    "'",
-    '"',
-    "\\",
-    "\n",
-    "\t",
-    "-",
-    "é",
-    "\u2028",
-    "\udce9",
-    "$",
-    "`",
-    "*",
-    "~",
-    "%s",
-    "{0}",
-    "&",
-    ";",
-    " -> ",
-]
-_LIKE_STAT = " group=b mode=-rwxrwxrwx atime=1 mtime=2 ctime=3 size=4 'x'"
-_PARTS = st.one_of(st.sampled_from("abc.X0"), st.sampled_from([*_ODD, _LIKE_STAT]))
-_PLAIN = st.text("abcXYZ019 ._-+@=,:#", min_size=1, max_size=12)
-NAMES = (
-    st.one_of(_PLAIN, st.lists(_PARTS, min_size=1, max_size=6).map("".join))
-    .filter(lambda name: name.strip(".") != "")
-    .filter(lambda name: len(os.fsencode(name)) < 200)
-)
-KINDS = st.sampled_from(["file", "folder", "link", "fifo", "socket", "absent"])
-TIMES = st.integers(-(2**31), 2**33).flatmap(
-    lambda second: st.integers(0, 999_999_999).map(lambda rest: second * 10**9 + rest)
-)
-OWNERS = st.sampled_from([0, 0, 1, 8, 65534, 54321, 2**31])
-ENDS = st.sampled_from(["", "", "", "", "/", "/x", "/.", "/../."])
-
-
-def put_there(
-    path: str, kind: str, target: str, mode: int, owner: int, group: int, times: tuple[int, int]
-) -> None:
-    if kind == "file":
-        with open(path, "wb") as opened:
-            opened.truncate(mode * mode * 10_000)  # up to 160 GB of nothing
-    elif kind == "folder":
-        os.mkdir(path)
-    elif kind == "link":
-        os.symlink(target, path)
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "socket":
-        os.mknod(path, stat.S_IFSOCK | 0o600)
-    if kind != "absent":
-        os.chown(path, owner, group, follow_symlinks=False)
-        if kind != "link":
-            os.chmod(path, mode)
-        os.utime(path, ns=times, follow_symlinks=False)
+def facts(host: Host) -> Comparison:
+    return Comparison(host)
 
 
 @pytest.mark.parametrize(
-    ("fact", "own"),
-    [(files.File, "file"), (files.Directory, "folder"), (files.Link, "link"), (files.Socket, "socket")],
+    ("fact", "own"), [(files.File, "file"), (files.Directory, "folder"), (files.Link, "link")]
 )
-def test_what_is_there_is_told_as_stat_tells_it(
-    fact: type[Any], own: str, asked: Asked, tmp_path: Path
+def test_any_file_has_the_status_that_stat_prints(
+    fact: type[Any], own: str, facts: Comparison, tmp_path: Path
 ) -> None:
     """Names and targets of all bytes; every kind, mode, owner and time that the file system keeps."""
     number = count()
 
-    @settings(FEW, max_examples=90)
-    @given(NAMES, st.one_of(st.just(own), KINDS), st.one_of(NAMES, st.sampled_from([".", "..", "/", "/nowhere", "/etc/passwd"])),
-           st.integers(0, 0o7777), OWNERS, OWNERS, st.tuples(TIMES, TIMES), ENDS)  # fmt: skip
+    @settings(ways.FEW, max_examples=90)
+    @given(ways.NAMES, st.one_of(st.just(own), ways.KINDS), ways.TARGETS, st.integers(0, 0o7777), ways.OWNERS, ways.OWNERS, ways.TWO_TIMES, ways.ENDS)  # fmt: skip
     @example("a", "file", "a", 0o7777, 0, 0, (-1, -1_500_000_000), "")
-    @example("a" + _LIKE_STAT, "file", "a", 0o644, 0, 0, (0, 0), "")
-    @example("a", "link", "a" + _LIKE_STAT, 0, 0, 0, (0, 0), "")
+    @example("a" + ways.STAT_OUTPUT, "file", "a", 0o644, 0, 0, (0, 0), "")
+    @example("a", "link", "a" + ways.STAT_OUTPUT, 0, 0, 0, (0, 0), "")
     @example("loop", "link", "loop", 0, 0, 0, (0, 0), "")
     @example("loop", "link", "loop", 0, 0, 0, (0, 0), "/x")
     def holds(
@@ -121,146 +61,305 @@ def test_what_is_there_is_told_as_stat_tells_it(
         folder = tmp_path / str(next(number))
         folder.mkdir()
         path = f"{folder}/{name}"
-        put_there(path, kind, target, mode, owner, group, times)
-        asked.same(fact, path=path + end, but=("atime",) if kind == "link" else ())
+        ways.create(path, kind, target, mode, owner, group, times)
+        facts.same(fact, path=path + end, but=("atime",) if kind == "link" else ())
 
     holds()
-    assert asked.share() > 0.3, asked.count
-    assert asked.count[f"{fact.__name__}: something"] > 3, asked.count
-    assert asked.count[f"{fact.__name__}: None"] > 3, asked.count
-    assert asked.count[f"{fact.__name__}: False"] > 3, asked.count
+    assert facts.share() > 0.3, facts.count
+    assert facts.count[f"{fact.__name__}: something"] > 3, facts.count
+    assert facts.count[f"{fact.__name__}: None"] > 3, facts.count
+    assert facts.count[f"{fact.__name__}: False"] > 3, facts.count
 
 
-def test_attributes_and_flags_change_nothing(asked: Asked, tmp_path: Path) -> None:
+def test_acl_and_immutable_flag_change_no_status(facts: Comparison, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("text")
-    os.setxattr(file, "system.posix_acl_access", ACL_FOR_NOBODY)
-    freed = with_flag("i", file)
+    os.setxattr(file, "system.posix_acl_access", ways.ACL_FOR_NOBODY)
+    free = ways.with_flag("i", file)
     try:
-        told = asked.same(files.File, path=str(file))
-        asked.same(files.Sha1File, path=str(file))
+        assert facts.same(files.File, path=str(file))["mode"] == 770
+        facts.same(files.Sha1File, path=str(file))
     finally:
-        freed()
-    assert told["mode"] == 770
+        free()
 
 
 @pytest.mark.parametrize(
     "path", ["", "relative", "~/x", "//etc/passwd", "/etc/../etc/passwd", "/etc/passwd/", "/", "/etc/mtab", "/dev/null",
              "/proc/self", "/etc/../proc/self/exe", "//dev/fd", "/" + "x" * 300, "/etc/" + "x/" * 3000]
 )  # fmt: skip
-@pytest.mark.parametrize("fact", [files.File, files.Link, files.Sha1File, files.FileContents])
-def test_a_path_that_is_not_plain_means_the_same(fact: type[Any], path: str, asked: Asked) -> None:
-    asked.same(fact, path=path, but=("atime",))
+@pytest.mark.parametrize("fact", [files.File, files.Link, files.Sha1File])
+def test_a_path_that_is_not_plain_means_the_same(fact: type[Any], path: str, facts: Comparison) -> None:
+    facts.same(fact, path=path, but=("atime",))
 
 
-DIGESTS = [files.Md5File, files.Sha1File, files.Sha256File, files.Sha384File]
-BYTES: st.SearchStrategy[bytes] = st.lists(
-    st.sampled_from([b"a", b"line\n", b"\n", b"\r", b"\r\n", b"\x0b", b"\x0c", b"\x1c", b"\x85", "\u2028".encode(), "é".encode(), b"\xff", b"\0", b"x" * 70_000]),
-    max_size=6,
-).map(b"".join)  # fmt: skip
-
-
-def test_contents_and_digests_are_those_of_the_file(asked: Asked, tmp_path: Path) -> None:
-    """Of bytes that are not UTF-8 there is no answer here: pyinfra's own reader stops in the middle."""
+def test_digests_are_those_of_sha1sum(facts: Comparison, tmp_path: Path) -> None:
     number = count()
 
-    @settings(FEW, max_examples=60)
-    @given(
-        NAMES,
-        st.sampled_from(["file", "file", "file", "link", "folder", "absent"]),
-        BYTES,
-        ENDS,
-        st.sampled_from(DIGESTS),
-    )
-    @example("a b", "file", b"", "", files.Sha1File)
-    @example("a b", "file", b"\n", "", files.Md5File)
-    @example("a", "file", b"a\rb\x0bc\n", "", files.Md5File)
-    def holds(name: str, kind: str, data: bytes, end: str, digest: type[Any]) -> None:
+    @settings(ways.FEW, max_examples=60)
+    @given(ways.NAMES, st.sampled_from(["file", "file", "file", "link", "folder", "absent"]), ways.BYTES, ways.ENDS)  # fmt: skip
+    @example("a b", "file", b"", "")
+    @example("a", "file", b"a\rb\x0bc\n", "")
+    def holds(name: str, kind: str, data: bytes, end: str) -> None:
         folder = tmp_path / str(next(number))
         folder.mkdir()
-        path = f"{folder}/{name}"
+        (folder / "real").write_bytes(data)
         if kind == "file":
-            (folder / name).write_bytes(data)
+            (folder / "real").rename(folder / name)
         elif kind == "link":
-            (folder / "real").write_bytes(data)
-            os.symlink("real", path)
+            (folder / name).symlink_to("real")
         elif kind == "folder":
             (folder / name).mkdir()
-        asked.same(digest, path=path + end)
-        asked.same(files.FileContents, path=path + end)
+        facts.same(files.Sha1File, path=f"{folder}/{name}{end}")
 
     holds()
-    assert asked.share() > 0.3, asked.count
-    assert asked.count["FileContents: something"] > 3, asked.count
+    assert facts.share() > 0.3, facts.count
+    assert facts.count["Sha1File: something"] > 3, facts.count
 
 
-def test_a_line_that_is_pyinfras_own_sign_is_taken_for_it(asked: Asked, tmp_path: Path) -> None:
-    """Here as there."""
-    file = tmp_path / "file"
-    file.write_text(f"__pyinfra_missing_{file}\nmore\n")
-    assert asked.same(files.FileContents, path=str(file)) is None
-    file.write_text(f"__pyinfra_exists_{file}\n__pyinfra\n")
-    assert asked.same(files.FindInFile, path=str(file), pattern="__pyinfra.*") == []
-
-
-def test_a_large_file_is_left_to_a_child_that_a_time_out_can_end(tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    with file.open("wb") as opened:
-        opened.truncate(2**40)
-    answer = known.answer_to(files.Sha1File)
-    assert answer
-    assert answer(path=str(file)) is UNKNOWN
-
-
-_ATOMS = st.sampled_from(
-    [*"ab c.*^$\\[]{}()+?|/-#'\"=~&<>_0", r"\.", r"\*", r"\/", r"\[", r"\]", r"\^", r"\$", r"\{", r"\(", r"\|", r"\+", r"\w", r"\<", "[ab]", ".*", "é", "\n"]
-)  # fmt: skip
-PATTERNS = st.builds(
-    lambda head, atoms, tail: head + "".join(atoms) + tail,
-    st.sampled_from(["", "^", "^.*"]),
-    st.lists(_ATOMS, max_size=5),
-    st.sampled_from(["", "$", ".*$"]),
-)
-TEXTS = st.lists(st.text("ab c.*^$\\[]{}()+?|/-#'\"=~&<>_0w", max_size=6), max_size=6).map("\n".join)
-
-
-def test_what_is_found_in_a_file_is_what_grep_finds(asked: Asked, tmp_path: Path) -> None:
+def test_found_lines_are_those_of_grep(facts: Comparison, tmp_path: Path) -> None:
     file = tmp_path / "file"
 
-    @settings(FEW, max_examples=350)
-    @given(PATTERNS, TEXTS, st.sampled_from(["", "\n", "\n", "\r\n", "\0", "é\n"]))
+    @settings(ways.FEW, max_examples=350)
+    @given(ways.PATTERNS, ways.TEXTS, st.sampled_from(["", "\n", "\n", "\r\n", "\0", "é\n"]))
     @example("", "\n\n", "")
     @example("^$", "a\n\nb", "\n")
     @example(r"^a\$", "a$b", "\n")
     @example(r"a\\$", "a\\", "\n")
     @example("^*a", "*a", "\n")
     @example("$", "", "")
+    @example("a", "a\rb\x0bc\n", "\n")
     def holds(pattern: str, text: str, end: str) -> None:
         file.write_text(text + end, newline="")
-        asked.same(files.FindInFile, path=str(file), pattern=pattern)
+        facts.same(files.FindInFile, path=str(file), pattern=pattern)
 
     holds()
-    assert asked.share() > 0.2, asked.count
-    assert asked.count["FindInFile: something"] > 10, asked.count
-    assert asked.count["FindInFile: []"] > 10, asked.count
+    assert facts.share() > 0.2, facts.count
+    assert facts.count["FindInFile: something"] > 10, facts.count
+    assert facts.count["FindInFile: []"] > 10, facts.count
 
 
-def test_what_is_found_where_no_file_is(asked: Asked, tmp_path: Path) -> None:
+def test_lines_of_an_absent_file_are_those_of_grep(facts: Comparison, tmp_path: Path) -> None:
     (tmp_path / "nowhere").symlink_to("absent")
     for name in ("absent", "nowhere", "", "absent/x"):
-        asked.same(files.FindInFile, path=f"{tmp_path}/{name}", pattern="a")
-    assert asked.count["answered"] > 0
+        facts.same(files.FindInFile, path=f"{tmp_path}/{name}", pattern="a")
+    assert facts.count["answered"] > 0
 
 
-def test_a_pattern_on_a_long_line_is_left_to_grep(tmp_path: Path) -> None:
-    """Python's search may take the square of a line's length."""
-    (tmp_path / "file").write_text("a" * 100_000)
-    answer = known.answer_to(files.FindInFile)
+def test_a_line_that_is_pyinfras_own_marker_is_taken_for_it(facts: Comparison, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text(f"__pyinfra_exists_{file}\n__pyinfra\n")
+    assert facts.same(files.FindInFile, path=str(file), pattern="__pyinfra.*") == []
+
+
+@pytest.mark.parametrize("name", ["Groups", "Os", "Users"])
+def test_facts_of_this_machine_are_those_of_its_tools(name: str, facts: Comparison) -> None:
+    assert facts.same(getattr(server, name)) is not UNKNOWN
+
+
+@pytest.mark.parametrize("name", ["TMPDIR", "TMP", "TEMP"])
+@pytest.mark.parametrize("folder", ["{here}", "{here}/absent", "", "{here}/a\\tb", "-n"])
+def test_the_temporary_folder_is_the_shells(
+    folder: str, name: str, facts: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a\\tb").mkdir()
+    for other in ("TMPDIR", "TMP", "TEMP"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, folder.format(here=tmp_path))
+    expected = {"{here}": str(tmp_path), "{here}/a\\tb": UNKNOWN}.get(folder, "")
+    assert facts.same(server.TmpDir) == expected
+
+
+def test_packages_are_those_of_dpkg(facts: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(facts.same(deb.DebPackages)) > 20
+    monkeypatch.setenv("COLUMNS", "20")
+    assert facts.same(deb.DebPackages) is UNKNOWN, "dpkg then cuts names"
+
+
+@pytest.mark.skipif(not Path("/run/systemd/system").is_dir(), reason="systemd does not run here")
+@pytest.mark.parametrize("units", [None, "dbus.service", ["dbus.service", "absent.service", "-.mount"], []])
+@pytest.mark.parametrize("fact", [systemd.SystemdStatus, systemd.SystemdEnabled])
+def test_units_are_those_of_systemctl(fact: type[Any], units: Any, facts: Comparison) -> None:
+    facts.same(fact, services=units)
+
+
+def in_namespace(check: Callable[[Any, Path], list[Any]], folder: Path) -> Any:
+    """What `check` returns, given a comparison with pyinfra, in a mount namespace of its own."""
+    return run_apart(compare_apart, check.__name__, folder, own_mounts=True)
+
+
+def compare_apart(check: str, folder: str) -> Any:
+    with within(pyinfra_state()) as theirs:
+        return globals()[check](Comparison(theirs), Path(folder))
+
+
+def length(value: Any) -> Any:
+    return None if value is UNKNOWN else len(value)
+
+
+def replace(folder: Path, path: str, data: bytes) -> None:
+    """Put a file over a real one, in this process's mount namespace."""
+    beside = folder / path.strip("/").replace("/", "_")
+    beside.write_bytes(data)
+    subprocess.run(["umount", path], stderr=subprocess.DEVNULL, check=False)
+    if not Path(path).exists():
+        parent, copy = Path(path).parent, Path(f"{beside}.parent")
+        subprocess.run(["cp", "-a", parent, copy], check=True)
+        (copy / Path(path).name).touch()
+        mount_over(str(parent), copy)
+    mount_over(path, beside)
+
+
+ACCOUNTS = {
+    "root:x:0:0:root:/root:/bin/bash\n\none:x:54321:8:One,é|,,:/home/one dir:\n": 2,
+    "root:x:0:0:a\\tb\\c:/root:/bin/sh\n": None,
+    "root:x:0:0:root:/root:/bin/sh\nRoot:x:1:1::/:/bin/sh\n": None,
+    "root:x:0:0:root:/root:/bin/sh\nroot:x:0:0::/:/bin/sh\n": None,
+    "root:x:0:0:root:/root:/bin/sh\nlike-root:x:0:0::/:/bin/sh\n": None,
+    "root:x:0:0:root:/root:/bin/sh\nno-group:x:7:54399::/:/bin/sh\n": None,
+    "root:x:0:0:a\x0bb\rc:/root:/bin/sh\na$:x:1:1::/:\n": None,
+    "root:x:0:0:root:/root:/bin/sh\nlogged-in:x:3:8:\u2028:/:\nmany_groups:x:9:8::/:/bin/sh": 3,
+}
+"""/etc/passwd -> the number of accounts in the native answer; None: falls back to the shell command."""
+
+
+def accounts_of_all_kinds(facts: Comparison, folder: Path) -> list[Any]:
+    os.environ["TZ"] = "Europe/Berlin"
+    over = partial(replace, folder)
+    over(
+        "/etc/group", b"root:x:0:\nmail:x:8:root,one\ntwo:x:77:many_groups,logged-in\nmore:x:78:many_groups\n"
+    )
+    over("/etc/shadow", b"root:*:1::\nlogged-in:$6$a$b:1::\nold:!:1:::\n")
+    login = (1_700_000_000).to_bytes(4, "little") + b"pts/0".ljust(32, b"\0") + b"192.0.2.1".ljust(256, b"\0")
+    over("/var/log/lastlog", bytes(292 * 3) + login)  # lastlog.h
+    found: list[Any] = []
+    for text in ACCOUNTS:
+        over("/etc/passwd", text.encode())
+        found.append(length(facts.same(server.Users)))
+    logins = facts.same(server.Users)
+    found.append([name for name, user in logins.items() if user["login_time"]])
+    found.append(length(facts.same(server.Groups)))
+    over("/etc/shadow", b"root:*:1::\nroot:!:1::\n")
+    found.append(length(facts.same(server.Users)))
+    over("/etc/passwd", b"root:x:0:0:\xe9:/root:/bin/sh\n")
+    found.append(length(facts.same(server.Users)))
+    over("/etc/group", b"a:x:1:\rb:x:2:\n\nc\n")
+    found.append(length(facts.same(server.Groups)))
+    return found
+
+
+def test_accounts_of_all_kinds_are_those_of_the_shell(tmp_path: Path) -> None:
+    """Comments with escapes of echo(1), groups without a name, two of one name or number, one who has logged in."""
+    found = in_namespace(accounts_of_all_kinds, tmp_path)
+    assert found == [*ACCOUNTS.values(), ["logged-in"], 4, None, None, 1]
+
+
+def owners_that_change(facts: Comparison, folder: Path) -> list[Any]:
+    (folder / "etc").mkdir()
+    subprocess.run(["cp", "-a", "/etc/passwd", "/etc/group", folder / "etc"], check=True)
+    mount_over("/etc", folder / "etc")
+    file = folder / "file"
+    file.touch()
+    os.chown(file, 54321, 54321)
+    found: list[Any] = []
+    for name, key in (("passwd", "user"), ("group", "group")):
+        found.append(facts.same(files.File, path=str(file))[key])
+        whole = Path("/etc", name).read_bytes()
+        PendingFiles().put(f"/etc/{name}", whole + b"put:x:54321:54321::/:/bin/sh\n")
+        found.append(facts.same(files.File, path=str(file))[key])
+        Path("/etc", name).write_bytes(whole + b"own:x:54321:54321::/:/bin/sh\n")
+        found.append(facts.same(files.File, path=str(file))[key])
+    return found
+
+
+def test_an_owner_has_the_name_of_now(tmp_path: Path) -> None:
+    """Also when an uploaded file, or a role's own function, gave it one, and no child of ours."""
+    assert in_namespace(owners_that_change, tmp_path) == ["UNKNOWN", "put", "own"] * 2
+
+
+def stanza(name: str, status: str, version: str, more: str = "", architecture: str = "amd64") -> str:
+    head = f"Package: {name}\nStatus: {status}\nPriority: optional\nMaintainer: m\nArchitecture: {architecture}\n"
+    return f"{head}{more}Version: {version}\nDescription: d\n Status: install ok installed\n .\n more\n\n"
+
+
+def packages_of_all_states(facts: Comparison, folder: Path) -> list[Any]:
+    usual = "".join([
+        stanza("a", "install ok installed", "1:2.3~rc1-4+b1"), stanza("b", "hold ok installed", "1"),
+        stanza("c", "deinstall ok config-files", "2"), stanza("d", "install reinstreq installed", "1"),
+        stanza("e", "install ok half-installed", "1"), stanza("f", "install ok unpacked", "1"),
+        stanza("g", "install ok installed", "1", "Multi-Arch: same\n"),
+        stanza("g", "install ok installed", "2", "Multi-Arch: same\n", "i386"),
+        stanza("h", "install ok triggers-pending", "1", "Triggers-Pending: x\n"),
+        stanza("i", "deinstall ok installed", "1"),
+    ])  # fmt: skip
+    odd = stanza("k", "install ok installed", "1", "Multi-Arch: same\n", "musl-linux-amd64")
+    found: list[Any] = []
+    for text in (usual, usual + odd, ""):
+        replace(folder, "/var/lib/dpkg/status", text.encode())
+        found.append(length(facts.same(deb.DebPackages)))
+    return found
+
+
+def test_packages_of_all_states_are_those_of_dpkg(tmp_path: Path) -> None:
+    """Held, half installed, of several architectures; and one of which dpkg -l prints more than is understood."""
+    assert in_namespace(packages_of_all_states, tmp_path) == [3, None, 0]
+
+
+def test_large_files_and_long_lines_are_left_to_a_child(tmp_path: Path) -> None:
+    """A time-out can end it. Python's search may take the square of a line's length."""
+    with (tmp_path / "large").open("wb") as opened:
+        opened.truncate(2**40)
+    (tmp_path / "long").write_text("a" * 100_000)
+    digest, find = answer_to(files.Sha1File), answer_to(files.FindInFile)
+    assert digest
+    assert find
+    assert digest(path=str(tmp_path / "large")) is UNKNOWN
+    assert find(path=str(tmp_path / "long"), pattern=".*.*b") is UNKNOWN
+
+
+def test_an_iterator_of_units_is_left_to_pyinfra_unread() -> None:
+    names = iter(["a.service"])
+    answer = answer_to(systemd.SystemdStatus)
     assert answer
-    assert answer(path=str(tmp_path / "file"), pattern=".*.*b") is UNKNOWN
+    assert answer(services=names) is UNKNOWN
+    assert next(names) == "a.service"
 
 
-def test_a_socket_that_listens_is_a_socket(asked: Asked, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(tmp_path / "s"))
-        assert asked.same(files.Socket, path=str(tmp_path / "s"))
+@pytest.mark.parametrize(
+    ("fact", "wrong"),
+    [(files.File, {}), (files.File, {"path": "/", "more": 1}), (files.File, {"path": None}), (files.File, {"path": b"/"}), (files.File, {"kind": "file", "path": "/"}),
+     (files.FindInFile, {"path": "/etc/passwd", "pattern": None}), (server.Os, {"more": 1}),
+     (systemd.SystemdStatus, {"more": None}), (deb.DebPackages, {"more": 1})],
+)  # fmt: skip
+def test_wrong_arguments_are_left_to_pyinfra(fact: type[Any], wrong: Mapping[str, Any]) -> None:
+    answer = answer_to(fact)
+    assert answer
+    assert answer(**wrong) is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("fact", "wrong"), [(files.File, {"paths": "/"}), (files.File, {}), (server.Home, {"user": "a b"})]
+)
+def test_wrong_arguments_fail_as_in_pyinfra(fact: type[Any], wrong: dict[str, Any], host: Host) -> None:
+    with pytest.raises(Exception, match=r".") as theirs:
+        host.get_fact(fact, **wrong)
+    with within(our_state(native=True)) as mine, pytest.raises(theirs.type) as ours:
+        mine.get_fact(fact, **wrong)
+    assert str(ours.value) == str(theirs.value)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_get_fact_of_our_host_equals_pyinfras(native: bool, host: Host, tmp_path: Path) -> None:
+    """With arguments by position, of another folder and of another account."""
+    (tmp_path / "file").write_text("text\n")
+    path = str(tmp_path / "file")
+    questions: list[tuple[type[Any], tuple[Any, ...], dict[str, Any]]] = [
+        (files.File, (), {"path": path}),
+        (files.File, (path,), {}),
+        (files.Sha1File, (), {"path": "file", "_chdir": str(tmp_path)}),
+        (files.FileContents, (), {"path": path, "_su_user": "nobody", "_su_shell": "/bin/sh"}),
+        (server.Home, (), {"user": "nobody"}),
+    ]
+    with within(our_state(native=native)) as ours:
+        for fact, args, kwargs in questions:
+            theirs = without(host.get_fact(fact, *args, **kwargs), ("atime",))
+            assert without(ours.get_fact(fact, *args, **kwargs), ("atime",)) == theirs

@@ -1,4 +1,4 @@
-"""A file that is put comes whole, with its owner and mode, or not at all; and cp(1)'s way where no other is open."""
+"""An uploaded file appears whole, with its owner and mode, or not at all; in place only where no rename is possible."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,47 +16,46 @@ import pytest
 
 from pyinfra_solo.native import commands
 from pyinfra_solo.native.pending_files import PendingFiles
+from tests.support.apart import mount_over, run_apart
 from tests.support.machine import ENGINE, REPOSITORY
 
 
-def test_a_link_s_owner_is_changed_and_not_that_of_the_file_that_waits(tmp_path: Path) -> None:
+def test_chown_of_a_link_leaves_its_pending_target(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     (tmp_path / "link").symlink_to("file")
-    puts = PendingFiles()
-    puts.waits = True
-    puts.put(str(tmp_path / "link"), b"new")
-    assert commands.done(f"chown -h daemon {tmp_path}/link", puts)
-    puts.appear()
+    pending = PendingFiles()
+    pending.defer_rename = True
+    pending.put(str(tmp_path / "link"), b"new")
+    assert commands.run(f"chown -h daemon {tmp_path}/link", pending)
+    pending.rename_into_place()
     assert (tmp_path / "link").lstat().st_uid == 1
     assert (tmp_path / "file").stat().st_uid == 0
 
 
-_KILLED = """
-import sys, time
-from pyinfra_solo.native import commands
-from pyinfra_solo.native.pending_files import PendingFiles
-puts = PendingFiles()
-puts.waits = True
-puts.put(sys.argv[1], b"new")
-assert commands.done(f"chown daemon:mail {sys.argv[1]}", puts)
-print("waits", flush=True)
-time.sleep(60)
-"""
+def wait_with_a_pending_file(path: str) -> None:
+    pending = PendingFiles()
+    pending.defer_rename = True
+    pending.put(path, b"new")
+    assert commands.run(f"chown daemon:mail {path}", pending)
+    sys.stdout.write("pending\n")
+    sys.stdout.flush()
+    time.sleep(60)
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_run_that_is_killed_while_a_file_waits_leaves_what_was_there(there: bool, tmp_path: Path) -> None:
-    """And what it leaves beside it goes with the next file that is put there."""
+def test_a_killed_run_leaves_the_old_file(there: bool, tmp_path: Path) -> None:
+    """Its temporary file is removed when the next file is put into that folder."""
     path = tmp_path / "file"
     if there:
         path.write_text("old")
+    code = f"from {__name__} import *; wait_with_a_pending_file({str(path)!r})"
     child = subprocess.Popen(
-        [sys.executable, "-c", _KILLED, path], env={**os.environ, "PYTHONPATH": str(ENGINE)}, cwd=REPOSITORY,
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": f"{ENGINE}:{REPOSITORY}"},
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert child.stdout
     with child.stdout:
-        assert child.stdout.readline() == "waits\n"
+        assert child.stdout.readline() == "pending\n"
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert path.exists() is there
@@ -64,13 +64,13 @@ def test_a_run_that_is_killed_while_a_file_waits_leaves_what_was_there(there: bo
     assert {one.name for one in tmp_path.iterdir()} == {"other", *(["file"] if there else [])}
 
 
-def test_a_pipe_that_nobody_reads_is_an_error(tmp_path: Path) -> None:
+def test_a_pipe_without_a_reader_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="No such device"):
         PendingFiles().put(str(tmp_path / "pipe"), b"new")
 
 
-def test_a_pipe_that_somebody_reads_is_given_all_of_it(tmp_path: Path) -> None:
+def test_a_pipe_with_a_reader_gets_all_of_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "read").open("wb") as into:
         reading = subprocess.Popen(["cat", tmp_path / "pipe"], stdout=into)
@@ -86,14 +86,14 @@ def test_a_pipe_that_somebody_reads_is_given_all_of_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("end", ["", "/", "/."])
-def test_a_file_is_not_put_into_a_folder_under_a_name_that_nobody_gave(end: str, tmp_path: Path) -> None:
+def test_a_folder_is_no_target(end: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Is a directory"):
         PendingFiles().put(f"{tmp_path}{end}", b"new")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_is_put_into_a_place_of_the_kernel() -> None:
-    """Nothing can be beside it."""
+def test_a_file_of_the_kernel_is_written_in_place() -> None:
+    """No temporary file can be created beside it."""
     path = Path("/proc/self/comm")
     before = path.read_bytes()
     try:
@@ -103,38 +103,28 @@ def test_a_file_is_put_into_a_place_of_the_kernel() -> None:
         path.write_bytes(before)
 
 
-_MOUNTED = """
-import os, subprocess, sys
-from pathlib import Path
-from pyinfra_solo.native import commands
-from pyinfra_solo.native.pending_files import PendingFiles
-folder = Path(sys.argv[1])
-subprocess.run(["mount", "--bind", folder / "over", folder / "file"], check=True)
-puts = PendingFiles()
-puts.waits = True
-puts.put(str(folder / "file"), b"new")
-assert commands.done(f"chown daemon:mail {folder}/file", puts)
-assert commands.done(f"chmod 640 {folder}/file", puts)
-puts.appear()
-subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", folder / "ro"], check=True)
-subprocess.run(["mount", "-o", "remount,rw", folder / "ro"], check=True)
-(folder / "ro/file").touch()
-subprocess.run(["mount", "--bind", folder / "other", folder / "ro/file"], check=True)
-subprocess.run(["mount", "-o", "remount,ro", folder / "ro"], check=True)
-puts.put(str(folder / "ro/file"), b"new")
-puts.appear()
-"""
+def put_on_mount_points(path: str) -> None:
+    folder, pending = Path(path), PendingFiles()
+    mount_over(f"{folder}/file", folder / "over")
+    pending.defer_rename = True
+    pending.put(f"{folder}/file", b"new")
+    assert commands.run(f"chown daemon:mail {folder}/file", pending)
+    assert commands.run(f"chmod 640 {folder}/file", pending)
+    pending.rename_into_place()
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder / "ro"], check=True)
+    (folder / "ro/file").touch()
+    mount_over(f"{folder}/ro/file", folder / "other")
+    subprocess.run(["mount", "-o", "remount,ro", folder / "ro"], check=True)
+    pending.put(f"{folder}/ro/file", b"new")
+    pending.rename_into_place()
 
 
-def test_a_file_that_something_is_mounted_on_is_written_into(tmp_path: Path) -> None:
-    """Such as a container's /etc/hosts, also where the folder around it may not be written."""
+def test_a_mount_point_is_written_in_place(tmp_path: Path) -> None:
+    """Such as a container's /etc/hosts, also in a folder on a read-only file system."""
     for name in ("file", "over", "other"):
         (tmp_path / name).write_text("old")
     (tmp_path / "ro").mkdir()
-    subprocess.run(
-        ["unshare", "--mount", sys.executable, "-c", _MOUNTED, tmp_path],
-        env={**os.environ, "PYTHONPATH": str(ENGINE)}, check=True, timeout=60,
-    )  # fmt: skip
+    run_apart(put_on_mount_points, tmp_path, own_mounts=True)
     assert (tmp_path / "file").read_text() == "old"
     about = (tmp_path / "over").stat()
     assert (tmp_path / "over").read_text() == (tmp_path / "other").read_text() == "new"
@@ -142,24 +132,24 @@ def test_a_file_that_something_is_mounted_on_is_written_into(tmp_path: Path) -> 
     assert not list(tmp_path.glob(".pyinfra-solo-*"))
 
 
-def test_a_long_name_of_letters_of_several_bytes_can_be_put(tmp_path: Path) -> None:
+def test_a_name_of_254_bytes_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("é" * 127)
     PendingFiles().put(str(path), b"new")
     assert path.read_bytes() == b"new"
 
 
-def test_a_file_that_gave_way_to_something_else_is_not_waited_for(tmp_path: Path) -> None:
-    """What was put is to be on disk before a program runs; by then it may be a pipe, or below what is no folder."""
-    puts = PendingFiles()
+def test_sync_ignores_a_file_that_is_something_else_by_now(tmp_path: Path) -> None:
+    """Such as a pipe, or a path below a file."""
+    pending = PendingFiles()
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        puts.put(str(tmp_path / name / "file"), b"new")
+        pending.put(str(tmp_path / name / "file"), b"new")
     (tmp_path / "a/file").unlink()
     os.mkfifo(tmp_path / "a/file")
     (tmp_path / "b/file").unlink()
     (tmp_path / "b").rmdir()
     (tmp_path / "b").write_text("no folder")
-    puts.on_disk()
+    pending.sync()
 
 
 @pytest.fixture
@@ -170,48 +160,42 @@ def for_all() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_one_who_is_not_root_puts_what_cp_would_put(for_all: Path) -> None:
-    """A file that may be written in a folder that may not, and one of another owner; not one that may be read only."""
-    code = f"""
-import os
-from pyinfra_solo.native.pending_files import PendingFiles
-os.setgid(65534); os.setuid(65534)
-os.chdir({str(for_all)!r})
-for name in ("locked/file", "open/other", "open/mine"):
-    PendingFiles().put(name, b"new")
-try:
-    PendingFiles().put("open/readable", b"new")
-except PermissionError:
-    print("refused")
-"""
+def put_as_nobody(folder: str) -> str:
+    os.setgid(65534)
+    os.setuid(65534)
+    os.chdir(folder)
+    for name in ("locked/file", "open/other", "open/mine"):
+        PendingFiles().put(name, b"new")
+    try:
+        PendingFiles().put("open/readable", b"new")
+    except PermissionError:
+        return "refused"
+    return "written"
+
+
+def test_another_account_writes_what_cp_would_write(for_all: Path) -> None:
+    """A writable file in a folder that is not, and one of another owner; not a file that is read-only."""
     for name, mode, owner in (
-        ("locked/file", 0o666, 0),
-        ("open/other", 0o666, 0),
-        ("open/mine", 0o600, 65534),
-        ("open/readable", 0o644, 0),
-    ):
+        ("locked/file", 0o666, 0), ("open/other", 0o666, 0), ("open/mine", 0o600, 65534), ("open/readable", 0o644, 0)
+    ):  # fmt: skip
         (for_all / name).parent.mkdir(exist_ok=True)
         (for_all / name).write_text("old")
         (for_all / name).chmod(mode)
         os.chown(for_all / name, owner, owner)
     (for_all / "open").chmod(0o777)
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ENGINE)!r}); import pyinfra_solo.native.pending_files\n{code}"],
-        stdout=subprocess.PIPE, text=True, check=True, timeout=60, env={**os.environ, "PYTHONPATH": ""}, cwd=for_all,
-    )  # fmt: skip
-    assert done.stdout == "refused\n"
+    assert run_apart(put_as_nobody, for_all) == "refused"
     texts = {path.name: path.read_text() for path in for_all.rglob("*") if path.is_file()}
     assert texts == {"file": "new", "other": "new", "mine": "new", "readable": "old"}
 
 
-def test_two_that_put_into_one_folder_do_not_meet(tmp_path: Path) -> None:
+def test_two_runs_in_one_folder_use_different_temporary_files(tmp_path: Path) -> None:
     """`pyinfra @solo` takes no lock."""
     one, other = PendingFiles(), PendingFiles()
-    one.waits = other.waits = True
+    one.defer_rename = other.defer_rename = True
     one.put(str(tmp_path / "public"), b"public")
     other.put(str(tmp_path / "secret"), b"secret")
-    one.appear()
-    other.appear()
+    one.rename_into_place()
+    other.rename_into_place()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
         "public": b"public",
         "secret": b"secret",

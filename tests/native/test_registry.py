@@ -1,109 +1,119 @@
-"""Facts are answered in the process as long as pyinfra means by them what it meant; all others by a shell."""
+"""Native facts and commands are used with a verified pyinfra only, and for its own facts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import pyinfra
 import pytest
-from pyinfra.facts import deb, files, server, systemd
+from pyinfra.facts import files, server
 
-from pyinfra_solo.native import UNKNOWN
-from pyinfra_solo.native import registry as known
-from pyinfra_solo.native.expected import EXPECTED
-from tests.support import native_expected
-from tests.support.both_ways import our_state, without
-from tests.support.pyinfra_api import stock_state, within
+from pyinfra_solo.executor.solo_connector import take_over
+from pyinfra_solo.native import registry
+from tests.support.both_ways import connector_of, our_state
+from tests.support.line import converged, new_run
+from tests.support.ops_repo import ops, write
+from tests.support.pyinfra_api import pyinfra_state, within
 
-if TYPE_CHECKING:
-    from pyinfra.api import Host
-
-
-@pytest.fixture(scope="module")
-def host() -> Iterator[Host]:
-    """pyinfra's own."""
-    with within(stock_state()) as stock:
-        yield stock
+REASON = "native facts off: this pyinfra is not 3.10.0 as verified; using shell commands"
+RECORD = registry._record()
 
 
-@pytest.mark.parametrize(
-    ("fact", "wrong"),
-    [(files.File, {}), (files.File, {"path": "/", "more": 1}), (files.File, {"path": None}), (files.File, {"path": b"/"}), (files.File, {"kind": "file", "path": "/"}),
-     (server.Which, {"command": None}), (files.FindInFile, {"path": "/etc/passwd", "pattern": None}), (server.Kernel, {"more": 1}),
-     (systemd.SystemdStatus, {"more": None}), (deb.DebPackages, {"more": 1})],
-)  # fmt: skip
-def test_a_question_that_is_wrong_is_left_to_pyinfra(fact: type[Any], wrong: Mapping[str, Any]) -> None:
-    """It fails there as it always did."""
-    answer = known.answer_to(fact)
-    assert answer
-    assert answer(**wrong) is UNKNOWN
+@pytest.fixture(autouse=True)
+def asked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(registry, "_answers", {})
+    registry.off_reason.cache_clear()
+    yield
+    registry.off_reason.cache_clear()
 
 
-def test_a_fact_whose_command_has_changed_takes_the_ordinary_road(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So does one that makes something else of the same output."""
-
-    class File(files.File):
-        def command(self, path: str) -> str:
-            return f"stat {path}"
-
-    class Link(files.Link):
-        def process(self, output: list[str]) -> Any:
-            return super().process(output) or {}
-
-    class Directory(files.Directory):
-        def check_preconditions(self, *_arguments: Any) -> str | None:
-            return "never"
-
-    monkeypatch.setattr(known, "changed", [])
-    for fact in (File, Link, Directory):
-        fact.__module__ = "pyinfra.facts.files"
-        monkeypatch.setattr(files, fact.__name__, fact)
-        assert known.answer_to(fact) is None
-        assert known.changed[-1] == f"pyinfra.facts.files.{fact.__name__}"
+def test_this_pyinfra_is_verified() -> None:
+    """When this fails, pyinfra has changed. Compare the MODULES of both releases; correct the native answers,
+    and MODULES if a fact now means something by another one; run tests/native with the entry added to
+    VERIFIED (the digest is in the failure); then drop the entries of releases that pyproject.toml excludes."""
+    entry = {pyinfra.__version__: registry.digest(RECORD.read_text())}
+    assert entry.items() <= registry.VERIFIED.items()
+    assert registry.off_reason() is None
 
 
-def test_a_fact_of_a_role_s_own_takes_the_ordinary_road() -> None:
-    class File(files.File):
-        """Another one."""
-
-    assert known.answer_to(File) is None
-    assert known.answer_to(files.Block) is None
-
-
-def test_what_is_expected_of_pyinfra_is_what_this_pyinfra_means() -> None:
-    """When this fails, pyinfra has changed: compare the facts' commands and `process`, correct the answers,
-    and write what is expected anew by `python -m tests.support.native_expected`."""
-    assert native_expected.meanings() == EXPECTED
-    assert known.changed == []
+def test_record_has_the_digests_of_the_installed_modules() -> None:
+    """Else an edited module would count as verified."""
+    lines = RECORD.read_text().splitlines()
+    for name in registry.MODULES:
+        digest = hashlib.sha256((Path(pyinfra.__path__[0]) / name).read_bytes()).digest()
+        start = f"pyinfra/{name},sha256={base64.urlsafe_b64encode(digest).decode().rstrip('=')},"
+        assert [line for line in lines if line.startswith(start)], name
 
 
-def test_a_host_of_ours_says_what_pyinfras_own_says(host: Host, tmp_path: Path) -> None:
-    """Through get_fact: arguments of an operation, and a fact that is asked as another user, included."""
-    (tmp_path / "file").write_text("text\n")
-    questions: list[tuple[type[Any], dict[str, Any]]] = [
-        (files.File, {"path": str(tmp_path / "file")}),
-        (files.FileContents, {"path": str(tmp_path / "file")}),
-        (files.Sha1File, {"path": "file", "_chdir": str(tmp_path)}),
-        (files.FileContents, {"path": str(tmp_path / "file"), "_su_user": "nobody", "_su_shell": "/bin/sh"}),
-        (server.Home, {"user": "nobody"}),
-    ]
-    for native in (True, False):
-        with within(our_state(native=native)) as ours:
-            for fact, asked in questions:
-                assert without(ours.get_fact(fact, **asked), ("atime",)) == without(
-                    host.get_fact(fact, **asked), ("atime",)
-                )
+def other_version(patch: pytest.MonkeyPatch, _record: Path) -> None:
+    patch.setattr(pyinfra, "__version__", "3.10.1")
 
 
-@pytest.mark.parametrize(
-    ("fact", "wrong"), [(files.File, {"paths": "/"}), (files.File, {}), (server.Home, {"user": "a b"})]
-)
-def test_a_question_that_fails_fails_as_it_does_in_pyinfra(
-    fact: type[Any], wrong: dict[str, Any], host: Host
+def other_module(_patch: pytest.MonkeyPatch, record: Path) -> None:
+    record.write_text(
+        RECORD.read_text().replace("pyinfra/facts/deb.py,sha256=-", "pyinfra/facts/deb.py,sha256=_")
+    )
+
+
+def no_module(_patch: pytest.MonkeyPatch, record: Path) -> None:
+    record.write_text(RECORD.read_text().replace("pyinfra/api/facts.py", "pyinfra/api/moved.py"))
+
+
+def not_a_wheel(_patch: pytest.MonkeyPatch, record: Path) -> None:
+    record.unlink()
+
+
+@pytest.mark.parametrize("change", [other_version, other_module, no_module, not_a_wheel])
+def test_another_pyinfra_turns_native_off_as_a_whole(
+    change: Callable[[pytest.MonkeyPatch, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Exception, match=r".") as theirs:
-        host.get_fact(fact, **wrong)
-    with within(our_state(native=True)) as mine, pytest.raises(theirs.type) as ours:
-        mine.get_fact(fact, **wrong)
-    assert str(ours.value) == str(theirs.value)
+    """Facts, our own operations' facts and commands."""
+    record = tmp_path / "RECORD"
+    record.write_text(RECORD.read_text())
+    monkeypatch.setattr(registry, "_record", lambda: record)
+    change(monkeypatch, record)
+    assert registry.off_reason() == REASON
+    state, children = our_state(native=True), list[str]()
+    connector_of(state).after_child = lambda name, _seconds: children.append(name)
+    with within(state) as host:
+        assert host.get_fact(files.File, path="/etc/passwd")
+        assert host.run_shell_command(f"touch {tmp_path}/touched")[0]
+    assert children == ["fact File", "touch"]
+    assert (tmp_path / "touched").exists()
+
+
+def test_native_off_is_said_by_the_run(tmp_path: Path, machine_root: Path) -> None:
+    """The role's module changes the version, before the first fact is asked."""
+    root = write(tmp_path / "ops", ops('server.shell(commands=["true"])', machine_root))
+    module = root / "roles/site/__init__.py"
+    module.write_text(f'import pyinfra\n\npyinfra.__version__ = "3.10.1"\n{module.read_text()}')
+    heard = io.StringIO()
+    assert converged(root, run=new_run(output=heard)).changed == 1
+    assert REASON in heard.getvalue()
+
+
+@pytest.mark.parametrize(("native", "messages"), [(True, [REASON]), (False, [])])
+def test_native_off_is_logged_under_pyinfras_own_command(
+    native: bool, messages: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pyinfra, "__version__", "3.10.1")
+    with within(pyinfra_state()) as host:
+        take_over(host, native=native, timeout=60)
+    assert caplog.messages == messages
+
+
+def test_facts_of_a_roles_own_are_left_to_pyinfra() -> None:
+    class File(files.File):
+        """Another one, of the same name."""
+
+    own = File
+    assert registry.answer_to(own) is None
+    own.__module__ = "pyinfra.facts.files"
+    registry._answers.clear()
+    assert registry.answer_to(own) is None
+    assert registry.answer_to(files.Block) is None
+    assert registry.answer_to(server.Kernel) is None

@@ -118,5 +118,5 @@ def test_json_has_gate_owner_and_report(open_: bool) -> None:
         found = json.loads(json.dumps(status.status().to_json()))
 
     assert found["ready"] is found["gate"]["open"] is open_
-    assert found["running"]["doing"] == "run"
+    assert found["running"]["station"] == "run"
     assert found["last_run"]["run"] == report.run

@@ -1,4 +1,4 @@
-"""Operations played on this machine by pyinfra itself: its API, its own local connector."""
+"""Run operations on this machine by pyinfra itself: its API, its own local connector."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from pyinfra.api.operations import run_host_op
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
+from pyinfra_solo.executor.connector import LocalConnector
 from tests.support.machine import REPOSITORY
 
 
 @dataclass(frozen=True)
 class Played:
-    """made: names of the operations that changed something. failed: of the one that failed, or ''.
+    """made: names of the operations that changed something. failed: of the one that failed, with its exception, or ''.
     text: what all of them printed."""
 
     made: tuple[str, ...]
@@ -27,7 +28,8 @@ class Played:
     text: str
 
 
-def stock_state() -> State:
+def pyinfra_state() -> State:
+    """pyinfra's own inventory and connector."""
     state = State(Inventory((["@local"], {})), Config(), check_for_changes=False)
     state.cwd = str(REPOSITORY)
     connect_all(state)
@@ -50,24 +52,41 @@ def within(state: State) -> Iterator[Host]:
 
 
 def play(declare: Callable[[], Any], cwd: Path = REPOSITORY) -> Played:
-    """Prepare what `declare` declares, then run it until one fails, as every driver does."""
-    state = stock_state()
+    """Run what `declare` declares by pyinfra; an operation's exception is raised."""
+    state = pyinfra_state()
     state.cwd = str(cwd)
+    played = play_in(state, declare, catch=())
+    disconnect_all(state)
+    return played
+
+
+def play_in(
+    state: State, declare: Callable[[], Any], catch: tuple[type[Exception], ...] = (Exception,)
+) -> Played:
+    """Declare, then run until an operation fails, as every driver does. An exception in `catch` is a failure."""
+    made, failed, text = [], "", list[str]()
     with within(state) as host:
         state.set_stage(StateStage.Prepare)
         declare()
         state.set_stage(StateStage.Execute)
         state.is_executing = True
-        made, failed, text = [], "", []
+        ours = host.connector if isinstance(host.connector, LocalConnector) else None
+        if ours:
+            ours.pending.defer_rename = True
         for one in host.op_hash_order:
-            well = run_host_op(state, host, one)
             meta = state.ops[host][one].operation_meta
             name = ", ".join(state.get_op_meta(one).names)
+            try:
+                success = run_host_op(state, host, one)
+                if ours:
+                    ours.pending.rename_into_place()
+            except catch as error:
+                failed = f"{name}: {type(error).__name__}"
+                break
             text += [*meta.stdout_lines, *meta.stderr_lines]
-            if not well:
+            if not success:
                 failed = name
                 break
             if meta.did_change():
                 made.append(name)
-    disconnect_all(state)
     return Played(tuple(made), failed, "\n".join(text))

@@ -21,9 +21,9 @@ def main() -> int:
         request = protocol.decode_request(sys.stdin.buffer.read(), Request)
         events.write(protocol.Started(protocol=protocol.VERSION))
         lazy_pyinfra.import_pyinfra()
-        lazy_pyinfra.settle()
-        from pyinfra_solo.executor import session
+        from pyinfra_solo.executor import pyinfra_speed, session
 
+        pyinfra_speed.start()
         os.chdir(request.root)
         session.run(request, events)
     except SoloError as error:

@@ -1,8 +1,7 @@
-"""This machine as pyinfra's connector: every command ends, and what it prints is kept.
+"""Run pyinfra's commands on this machine: each one ends in time, and its output is kept.
 
-pyinfra's own connector has no bound in time, loses what a command prints in another encoding than UTF-8, and waits for as long as a
-daemon that a command left behind holds its output (each seen in pyinfra 3.10.0). Plain commands that
-are understood are done in the process (`native`).
+pyinfra's own connector has no time-out, loses output that is not UTF-8, and waits for a daemon that
+holds a command's output open (each seen in pyinfra 3.10.0). Plain commands run in this process (`native`).
 """
 
 import re
@@ -22,83 +21,100 @@ from pyinfra_solo.executor.shell import CUT, TimedOutError, run_script
 from pyinfra_solo.native import UNKNOWN, commands
 from pyinfra_solo.native.files import forget_names
 from pyinfra_solo.native.pending_files import PendingFiles
-from pyinfra_solo.native.registry import answer_to
+from pyinfra_solo.native.registry import answer_to, off_reason
 
 NAME = "@local"
-_ELSEWHERE = ("_sudo", "_su_user", "_doas", "_dzdo", "_use_sudo_login", "_use_su_login", "_preserve_sudo_env")
+_OTHER_ACCOUNT = (
+    "_sudo",
+    "_su_user",
+    "_doas",
+    "_dzdo",
+    "_use_sudo_login",
+    "_use_su_login",
+    "_preserve_sudo_env",
+)
 
 
 class LocalConnector(BaseConnector):
-    """Runs commands here. `seconds` bounds each command that sets no `_timeout` of its own."""
+    """Runs commands here."""
 
     handles_execution = True
 
     def __init__(self, state: State, host: Host) -> None:
         super().__init__(state, host)
-        self.puts = PendingFiles()
-        self.seconds = 600.0
+        self.pending = PendingFiles()
+        self.timeout = 600.0
+        """Seconds, for each command that sets no `_timeout` of its own."""
         self.native = True
-        """False: every fact and every command takes the ordinary road, as with any other host."""
-        self.asking = False
-        """A fact is asked by a shell: of half an output it would make a wrong value."""
-        self.begins: Callable[[], None] = lambda: None
-        """Told that a child is about to be run."""
-        self.waited: Callable[[str, float], None] = lambda _what, _seconds: None
-        """Told what a child was run for, and for how many seconds."""
+        """False: every fact and every command runs by a shell."""
+        self.runs_fact = False
+        """True while a fact's command runs. Truncated output is then a failure: parsing it would give a wrong value."""
+        self.before_child: Callable[[], None] = lambda: None
+        """Called before a child process is started."""
+        self.after_child: Callable[[str, float], None] = lambda _name, _seconds: None
+        """Called with the child's program, or with the fact it was run for, and its seconds."""
 
     @staticmethod
     def make_names_data(name: str) -> Iterator[tuple[str, dict[Any, Any], list[str]]]:  # noqa: ARG004
         yield NAME, {}, [NAME]
 
-    def answer(self, fact: type, args: Sequence[Any], asked: Mapping[str, Any]) -> Any:
-        """The fact's value, or UNKNOWN: see `native`."""
-        self.puts.appear()
-        if args and not asked and fact.__module__ == "pyinfra.facts.files":
-            asked, args = {"path": args[0]}, args[1:]
+    def answer(self, fact: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Return the fact's value, or UNKNOWN when it has no native answer here."""
+        self.pending.rename_into_place()
+        if args and not kwargs and fact.__module__ == "pyinfra.facts.files":
+            kwargs, args = {"path": args[0]}, args[1:]
         if not self.native or args or self.state.print_fact_input or not (answer := answer_to(fact)):
             return UNKNOWN
         arguments = self.host.current_op_global_arguments
-        if arguments is None:  # outside of an operation it hangs on deploys, data and config
-            arguments, _ = pop_global_arguments(self.state, self.host, dict(asked))
-        if not usual(arguments) or any(key.startswith("_") for key in asked):
+        if arguments is None:  # outside of an operation: from deploys, data and config
+            arguments, _ = pop_global_arguments(self.state, self.host, dict(kwargs))
+        if not runs_as_this_process(arguments) or any(key.startswith("_") for key in kwargs):
             return UNKNOWN
-        return answer(**asked)
+        return answer(**kwargs)
 
     def run_shell_command(
         self, command: StringCommand, print_output: bool = False, print_input: bool = False, **arguments: Any
     ) -> tuple[bool, CommandOutput]:
-        """A command that takes too long has failed, and how it ended is its last line of output: of a
-        TimeoutError pyinfra tells only `_timeout`, which is None for our own limit (3.10.0)."""
+        """Run a command; see pyinfra.connectors.base.BaseConnector.
+
+        A time-out is a failure whose last line of output says so: for a TimeoutError pyinfra prints only
+        `_timeout`, which is None for our own limit (3.10.0).
+        """
         if print_input:
-            self._show(f">>> {command}")
-        if self.native and usual(arguments) and commands.done(_raw(command), self.puts):
+            self._print(f">>> {command}")
+        if self._run_natively(command, arguments):
             return True, CommandOutput([])
-        self.begins()
-        self.puts.on_disk()
+        self.before_child()
+        self.pending.sync()
         began = time.monotonic()
         try:
-            well, output = self._run(command, arguments)
+            success, output = self._run(command, arguments)
         finally:
-            self.waited(program(command), time.monotonic() - began)
+            self.after_child(program(command), time.monotonic() - began)
             forget_names()
         if print_output:
             for line in output:
-                self._show(line.line)
-        return well, output
+                self._print(line.line)
+        return success, output
 
-    def _show(self, line: str) -> None:
-        """Under pyinfra's own command, when it is asked to."""
+    def _run_natively(self, command: StringCommand, arguments: Mapping[str, Any]) -> bool:
+        if not self.native or off_reason() or not runs_as_this_process(arguments):
+            return False
+        return commands.run(_raw(command), self.pending)
+
+    def _print(self, line: str) -> None:
+        """Print for pyinfra's own command, under -v."""
         import click
 
         click.echo(f"{self.host.print_prefix}{line}", err=True)
 
     def _run(self, command: StringCommand, arguments: dict[str, Any]) -> tuple[bool, CommandOutput]:
-        seconds = arguments.pop("_timeout", None) or self.seconds
+        timeout = arguments.pop("_timeout", None) or self.timeout
         stdin = arguments.pop("_stdin", None)
-        well = arguments.pop("_success_exit_codes", None) or [0]
+        success_codes = arguments.pop("_success_exit_codes", None) or [0]
         arguments.pop("_get_pty", None)
         environment, folder, shell = None, None, "/bin/sh"
-        if any(arguments.get(key) for key in _ELSEWHERE):
+        if any(arguments.get(key) for key in _OTHER_ACCOUNT):
             script = make_unix_command_for_host(self.state, self.host, command, **arguments).get_raw_value()
         else:
             script = _raw(command)
@@ -106,13 +122,13 @@ class LocalConnector(BaseConnector):
             shell = arguments.get("_shell_executable") or shell
         try:
             code, output = run_script(
-                script, shell=shell, seconds=seconds, stdin=stdin, environment=environment, folder=folder
+                script, shell=shell, timeout=timeout, stdin=stdin, environment=environment, folder=folder
             )
-        except TimedOutError as ended:
-            return False, ended.output
-        if self.asking and CUT in output.stderr_lines:
+        except TimedOutError as error:
+            return False, error.output
+        if self.runs_fact and CUT in output.stderr_lines:
             return False, output
-        return code in well, output
+        return code in success_codes, output
 
     def put_file(
         self,
@@ -123,20 +139,20 @@ class LocalConnector(BaseConnector):
         print_input: bool = False,  # noqa: ARG002
         **arguments: Any,
     ) -> bool:
-        """By rename (see `native.put`)."""
+        """Write a file by rename (`native.pending_files`). Raises OSError."""
         with get_file_io(filename_or_io) as opened:
             data = opened.read()
         data = data.encode() if isinstance(data, str) else data
-        if any(arguments.get(key) for key in _ELSEWHERE):
+        if any(arguments.get(key) for key in _OTHER_ACCOUNT):
             return self._put_as_another(data, remote_filename, arguments)
-        self.puts.put(remote_filename, data)
+        self.pending.put(remote_filename, data)
         return True
 
     def _put_as_another(self, data: bytes, target: str, arguments: Mapping[str, Any]) -> bool:
-        """Through a pipe: what is put may be a secret, and nobody else may read it on the way."""
+        """Write it through stdin: a temporary file with a secret would be readable on the way."""
         command = StringCommand("umask 077; cat >", QuoteString(target))
-        well, output = self.run_shell_command(command, **{**arguments, "_stdin": data})
-        if not well:
+        success, output = self.run_shell_command(command, **{**arguments, "_stdin": data})
+        if not success:
             raise OSError(output.stderr)
         return True
 
@@ -149,34 +165,34 @@ class LocalConnector(BaseConnector):
         print_input: bool = False,  # noqa: ARG002
         **_arguments: Any,
     ) -> bool:
-        self.puts.appear()
+        """Read a file; see pyinfra.connectors.base.BaseConnector. Raises OSError."""
+        self.pending.rename_into_place()
         with get_file_io(filename_or_io, "wb") as opened:
             opened.write(Path(remote_filename).read_bytes())
         return True
 
 
-def usual(arguments: Mapping[str, Any]) -> bool:
-    """Whether a command is to be run as this process is: the same user, folder and environment, by the
-    usual shell, nothing read, success being 0."""
+def runs_as_this_process(arguments: Mapping[str, Any]) -> bool:
+    """Tell whether these global arguments leave account, folder, environment, shell, stdin and success as usual."""
     return (
-        not any(map(arguments.get, _UNUSUAL))
+        not any(map(arguments.get, _CHANGES_PROCESS))
         and arguments.get("_shell_executable") in _SHELLS
         and arguments.get("_success_exit_codes") in _SUCCESS
     )
 
 
-_UNUSUAL = (*_ELSEWHERE, "_env", "_chdir", "_stdin")
+_CHANGES_PROCESS = (*_OTHER_ACCOUNT, "_env", "_chdir", "_stdin")
 _SHELLS = (None, "sh", "/bin/sh")
 _SUCCESS = (None, [0])
 
 
 def _raw(command: StringCommand | str) -> str:
-    """A fact's command may be a plain string."""
+    """Return the command's text. A fact's command may be a plain string."""
     return command if isinstance(command, str) else command.get_raw_value()
 
 
 def program(command: StringCommand | str) -> str:
-    """The program's name alone, of our own shell programs (`operations.script`) theirs: arguments may hold secrets."""
+    """Return the name of the command's program, or of our own script, alone: arguments may hold secrets."""
     bits = list(command.bits) if isinstance(command, StringCommand) else []
     if "-c" in bits[1:-2]:
         shell, _, text, name = bits[(at := bits.index("-c")) - 1 : at + 3]

@@ -1,4 +1,4 @@
-"""What a command of an operation would do, in words: a diff of a file, or the command line."""
+"""Preview an operation's command for a plan: a diff of a file, or the command line."""
 
 from difflib import unified_diff
 from pathlib import Path
@@ -11,7 +11,7 @@ from pyinfra_solo.operations import validated as verified
 
 
 def preview(command: Any, *, blank: bool) -> list[str]:
-    """The lines of a plan for one command. blank: against a machine with nothing on it."""
+    """Return a plan's lines for one command. blank: compare with a machine that has no files."""
     if isinstance(command, FileUploadCommand):
         return _diff(command, blank=blank)
     if isinstance(command, StringCommand):
@@ -23,8 +23,7 @@ def preview(command: Any, *, blank: bool) -> list[str]:
 
 
 def _brief(command: StringCommand) -> StringCommand:
-    """The command without its environment and without the text of our own programs: their names and
-    words say what they do."""
+    """Return the command without its environment and the text of our own scripts."""
     bits = list(command.bits)
     if bits[:1] == ["env"] and "sh" in bits:
         bits = bits[bits.index("sh") :]

@@ -43,9 +43,9 @@ class Executor:
         self._mode, self._state, self._host, self._events = request.mode, state, host, events
         self._waits: list[protocol.Wait] = []
         self._connector = cast("LocalConnector", host.connector)
-        self._connector.seconds = request.operation_timeout
-        self._connector.begins, self._connector.waited = events.flush, self._waited
-        programs.begins, programs.waited = events.flush, self._waited
+        self._connector.timeout = request.operation_timeout
+        self._connector.before_child = programs.before_child = events.flush
+        self._connector.after_child = programs.after_child = self._waited
         state.is_executing = True
         state.current_stage = StateStage.Execute
         self._changed_something = False
@@ -57,7 +57,7 @@ class Executor:
         for number, one in enumerate(order, 1):
             self._run(one, number)
         if self._changed_something:
-            self._connector.puts.on_disk()
+            self._connector.pending.sync()
             self._events.write(protocol.IdempotenceCheckStarted())
             began = time.monotonic()
             found = check_idempotence(self._state, self._host, order)
@@ -127,10 +127,10 @@ class Executor:
             return True
         self._changed_something = True
         self._events.flush()
-        seconds = data.global_arguments.get("_timeout") or self._connector.seconds
+        seconds = data.global_arguments.get("_timeout") or self._connector.timeout
         if isinstance(first, FunctionCommand):
             data.global_arguments["_timeout"] = int(seconds) or 1  # pyinfra's message shows it
-        self._connector.puts.waits = _module_of(generator) == _DEFERS_RENAME
+        self._connector.pending.defer_rename = _module_of(generator) == _DEFERS_RENAME
         started: list[Iterator[Any]] = [chain([first], commands)]
         data.command_generator = lambda: self._bounded(started.pop() if started else generator(), seconds)
         try:
@@ -145,13 +145,13 @@ class Executor:
         """
         for command in commands:
             if isinstance(command, FunctionCommand):
-                self._connector.puts.on_disk()
+                self._connector.pending.sync()
                 late = TimeoutError(f"took longer than {seconds:g} s and was ended")
                 with alarm(seconds + 0.2, late):
                     yield command
             else:
                 yield command
-        self._connector.puts.appear()
+        self._connector.pending.rename_into_place()
 
 
 def _translated(error: Exception, name: str) -> SoloError:

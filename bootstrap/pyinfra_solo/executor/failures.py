@@ -1,4 +1,4 @@
-"""What foreign code's exceptions and pyinfra's own warnings mean to whoever has to mend it."""
+"""Translate exceptions of pyinfra, Jinja2 and role code into SoloErrors; keep pyinfra's last log lines."""
 
 import logging
 import re
@@ -11,7 +11,7 @@ from pyinfra_solo.system.text import in_words, one_line
 
 
 def translate(error: Exception, where: str) -> SoloError:
-    """A foreign exception, by its cause: what only a commit can mend in a template is data."""
+    """Return the SoloError for a foreign exception: DataError when a template caused it, or ConvergeError."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TemplateError) or "Error in template" in str(cause):
@@ -22,7 +22,7 @@ def translate(error: Exception, where: str) -> SoloError:
 
 
 class PyinfraLog(logging.Handler):
-    """pyinfra's own last warnings and errors: for a time-out they are the only reason there is."""
+    """Keeps pyinfra's last ten warnings and errors: for a time-out they are the only reason."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -37,6 +37,7 @@ pyinfra_log = PyinfraLog()
 
 
 def capture_log() -> None:
+    """Send pyinfra's log to `pyinfra_log`, and nowhere else."""
     log = logging.getLogger("pyinfra")
     log.addHandler(pyinfra_log)
     log.propagate = False

@@ -1,28 +1,25 @@
-"""pyinfra, imported without what a converge of this machine does not use.
+"""Import pyinfra without the libraries that a converge of this machine does not use.
 
 pyinfra's API imports gevent, paramiko, typeguard, packaging and importlib.metadata for a few names each,
-which costs more than pyinfra itself (pyinfra issue 1605). While it is imported, modules of those names stand
+which costs more than pyinfra itself (pyinfra issue 1605). While pyinfra is imported, stub modules stand
 in for them: an exception is the real class, from the one small module that has it; a function imports
-the real one when it is called. Afterwards they are gone from sys.modules, and whoever imports paramiko
-then (the connector @ssh, a role) has the real one.
+the real one when it is called. Afterwards the stubs are removed from sys.modules, and whoever imports
+paramiko then (the connector @ssh, a role) gets the real one.
 
-Standard library only, and imported before anything of pyinfra. If pyinfra asks for another name, it is
-imported plainly.
+Standard library only, and imported before anything of pyinfra. If pyinfra asks a stub for an unknown
+name, it is imported plainly.
 """
 
-import gc
-import inspect
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import FunctionType, ModuleType, UnionType
-from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
+from types import ModuleType
+from typing import Any
 
 _NEEDED = ("pyinfra.api", "pyinfra.api.operations", "pyinfra.facts.server")
 
@@ -34,38 +31,12 @@ def _later(module: str, name: str) -> Callable[..., Any]:
     return call
 
 
-def _check_type(value: Any, expected: Any, *args: Any, **kwargs: Any) -> Any:
-    """As typeguard.check_type, which is asked only about what is not plain to see."""
-    if _is_plainly(value, expected):
-        return value
-    return import_module("typeguard").check_type(value, expected, *args, **kwargs)
-
-
-def _is_plainly(value: Any, expected: Any) -> bool:
-    """Whether `value` is of a type such as pyinfra's global arguments have, without a doubt."""
-    expected = getattr(expected, "__supertype__", expected)
-    origin, inner = get_origin(expected), get_args(expected)
-    if origin in (Union, UnionType):
-        return any(_is_plainly(value, one) for one in inner)
-    if origin in (list, Iterable):
-        return type(value) is list and all(_is_plainly(one, inner[0]) for one in value)
-    if origin is Mapping:
-        return type(value) is dict and all(
-            _is_plainly(key, inner[0]) and _is_plainly(one, inner[1]) for key, one in value.items()
-        )
-    if origin is Callable and inner[0] == []:
-        function = getattr(value, "__func__", value)
-        code = getattr(function, "__code__", None)
-        return code is not None and code.co_argcount == (function is not value) and not code.co_kwonlyargcount
-    return type(value) is expected
-
-
 def _from(module: str, name: str) -> Callable[[], Any]:
     return lambda: getattr(import_module(module), name)
 
 
 def _version(name: str) -> str:
-    """As importlib.metadata.version, by the name of the folder that pip and uv write (PEP 376)."""
+    """Return a package's version by the name of its .dist-info folder (PEP 376)."""
     for folder in sys.path:
         for found in Path(folder or ".").glob(f"{name}-*.dist-info"):
             return found.name.removesuffix(".dist-info").partition("-")[2]
@@ -73,7 +44,7 @@ def _version(name: str) -> str:
 
 
 class _Pool:
-    """A pool of greenlets, which is made when it is used."""
+    """A pool of greenlets, made at its first use."""
 
     def __init__(self, *arguments: Any) -> None:
         self._arguments = arguments
@@ -87,7 +58,7 @@ class _Pool:
 
 
 class _Later:
-    """A module that is imported when something of it is used."""
+    """A module that is imported at its first use."""
 
     def __init__(self, module: str) -> None:
         self._module = module
@@ -96,12 +67,13 @@ class _Later:
         return getattr(import_module(self._module), name)
 
 
-class _NotHere:
-    """What is imported for an annotation only."""
+class _AnnotationOnly:
+    """Stands for a class that pyinfra uses in annotations only."""
 
 
 _METADATA = "importlib.metadata"
-_STAND_INS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
+_SPEED = "pyinfra_solo.executor.pyinfra_speed"
+_STUBS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "gevent": {},
     "gevent.event": {"Event": lambda: _later("gevent.event", "Event")},
     # One thread, no greenlets but those of python.call, which are given the context explicitly.
@@ -111,10 +83,13 @@ _STAND_INS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
         "PIPE": lambda: subprocess.PIPE,
         "Popen": lambda: _later("gevent.subprocess", "Popen"),
     },
-    "paramiko": {"SSHException": _from("paramiko.ssh_exception", "SSHException"), "PKey": lambda: _NotHere},
+    "paramiko": {
+        "SSHException": _from("paramiko.ssh_exception", "SSHException"),
+        "PKey": lambda: _AnnotationOnly,
+    },
     "typeguard": {
         "TypeCheckError": _from("typeguard._exceptions", "TypeCheckError"),
-        "check_type": lambda: _check_type,
+        "check_type": lambda: _later(_SPEED, "check_type"),
     },
     "packaging.markers": {"Marker": lambda: _later("packaging.markers", "Marker")},
     "packaging.requirements": {"Requirement": lambda: _later("packaging.requirements", "Requirement")},
@@ -132,11 +107,11 @@ _STAND_INS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
 }
 
 
-class _StandIn(ModuleType):
-    """A module that has the names of `_STAND_INS`, and all others when it no longer stands for the real one."""
+class _Stub(ModuleType):
+    """Has the names of `_STUBS`; once removed from sys.modules, all names of the real module."""
 
     def __getattr__(self, name: str) -> Any:
-        make = _STAND_INS[self.__name__].get(name)
+        make = _STUBS[self.__name__].get(name)
         if make is None and sys.modules.get(self.__name__) is self:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         value = make() if make else getattr(import_module(self.__name__), name)
@@ -145,12 +120,12 @@ class _StandIn(ModuleType):
 
 
 def import_pyinfra() -> bool:
-    """Import pyinfra's API. True: without what it does not use; False: it was there, or plainly."""
+    """Import pyinfra's API. Returns False when it was imported already, or without stubs."""
     if "pyinfra" in sys.modules:
         return False
     before = set(sys.modules)
-    standing = {name: _stand_in(name) for name in _STAND_INS if name not in sys.modules}
-    sys.modules.update(standing)
+    stubs = {name: _stub(name) for name in _STUBS if name not in sys.modules}
+    sys.modules.update(stubs)
     try:
         for name in _NEEDED:
             import_module(name)
@@ -160,49 +135,14 @@ def import_pyinfra() -> bool:
                 del sys.modules[name]
         return False
     finally:
-        for name, module in standing.items():
+        for name, module in stubs.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
     return True
 
 
-def settle() -> None:
-    """What is computed anew for each operation and never changes is computed once.
-
-    pyinfra asks `typing.get_type_hints` about the same class each time, which evaluates its 32
-    annotations from their text; here the text gives way to its value, as it would stand there without
-    `from __future__ import annotations` (PEP 563), and a type made of others to a NewType of it, which
-    means the same to whoever checks it and is not taken apart each time. And what is imported by now stays: the garbage
-    collector need not look through it again and again.
-    """
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    with suppress(Exception):  # another pyinfra has other arguments: then it is only slower
-        _settle_arguments()
-
-
-def _settle_arguments() -> None:
-    from pyinfra.api.arguments import AllArguments
-
-    hints = get_type_hints(AllArguments)
-    AllArguments.__annotations__.update(
-        {name: hint if isinstance(hint, type) else NewType(name, hint) for name, hint in hints.items()}
-    )
-
-
-def cache_signatures() -> None:
-    """pyinfra asks `inspect.signature` of an operation's function for each call; where the answer is kept is
-    inspect's own protocol (PEP 362, `__signature__`)."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("pyinfra.operations.")]
-    for module in modules:
-        for value in vars(module).values():
-            function = getattr(value, "_inner", None)
-            if isinstance(function, FunctionType) and not hasattr(function, "__signature__"):
-                function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
-
-
-def _stand_in(name: str) -> ModuleType:
-    module = _StandIn(name)
+def _stub(name: str) -> ModuleType:
+    module = _Stub(name)
     if "." not in name and (spec := PathFinder.find_spec(name)):
         module.__path__ = spec.submodule_search_locations or []
         module.__spec__ = spec

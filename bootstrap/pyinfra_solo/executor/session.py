@@ -18,7 +18,7 @@ from pyinfra_solo.executor.execute import Executor
 from pyinfra_solo.executor.failures import capture_log, translate
 from pyinfra_solo.executor.host import LocalHost, local_state
 from pyinfra_solo.gate import GatePolicy
-from pyinfra_solo.native import registry as known
+from pyinfra_solo.native.registry import off_reason
 from pyinfra_solo.ops_repo.bind import DeployContext, bind
 from pyinfra_solo.ops_repo.values import secrets
 from pyinfra_solo.protocol import Request
@@ -53,17 +53,11 @@ def run(request: Request, events: EventWriter) -> None:
     host_class = BlankHost if request.mode == "blank" else LocalHost
     state = local_state(root, {}, host_class, native=request.options.native)
     deploy.use(DeployContext(bound, before_change=_before_change(request, events)))
-    try:
-        with _context(state) as host:
-            _declare_operations(root / "deploy.py", state)
-            Executor(request, state, host, events).run_all()
-    finally:
-        if known.changed:
-            events.write(
-                protocol.NativeOff(
-                    reason=f"this pyinfra is not the one that was verified ({', '.join(known.changed)})"
-                )
-            )
+    if request.options.native and (reason := off_reason()):
+        events.write(protocol.NativeOff(reason=reason))
+    with _context(state) as host:
+        _declare_operations(root / "deploy.py", state)
+        Executor(request, state, host, events).run_all()
     events.write(protocol.Done())
 
 

@@ -1,9 +1,10 @@
-"""Our connector under pyinfra's own command: `pyinfra @solo deploy.py`, and @local where by_hand takes over.
+"""Our connector under pyinfra's own command: `pyinfra @solo deploy.py`, and @local in `pyinfra_command`.
 
-There the host is pyinfra's own and the process is patched by gevent; the facts of this one host are
-answered as those of `host.LocalHost` are, and a file is in its place when its command ends.
+There the host is pyinfra's own and gevent has patched the process. The host's facts are answered as
+LocalHost's are, and each file is renamed into place at once.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from pyinfra.api import Host, State
 
 from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.native import UNKNOWN
+from pyinfra_solo.native.registry import off_reason
 
 NAME = "@solo"
 
@@ -20,11 +22,11 @@ class SoloConnector(LocalConnector):
 
     def __init__(self, state: State, host: Host) -> None:
         super().__init__(state, host)
-        stock = host.get_fact
+        by_shell = host.get_fact
 
         def get_fact(name_or_cls: Any, *args: Any, **kwargs: Any) -> Any:
             value = self.answer(name_or_cls, args, kwargs)
-            return stock(name_or_cls, *args, **kwargs) if value is UNKNOWN else value
+            return by_shell(name_or_cls, *args, **kwargs) if value is UNKNOWN else value
 
         host.get_fact = get_fact  # type: ignore[method-assign]
 
@@ -33,9 +35,10 @@ class SoloConnector(LocalConnector):
         yield NAME, {}, [NAME]
 
 
-def take_over(host: Host, *, native: bool, seconds: float) -> None:
-    """From here on `host`, which is this machine, is asked and changed through our connector. seconds: for
-    a command that has no `_timeout`."""
+def take_over(host: Host, *, native: bool, timeout: float) -> None:
+    """Use our connector for `host`, which is this machine. timeout: of a command without `_timeout`, seconds."""
     if not isinstance(host.connector, SoloConnector):
         host.connector = SoloConnector(host.state, host)
-    host.connector.native, host.connector.seconds = native, seconds
+    host.connector.native, host.connector.timeout = native, timeout
+    if native and (reason := off_reason()):
+        logging.getLogger("pyinfra").warning(reason)

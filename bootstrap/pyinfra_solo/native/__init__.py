@@ -1,9 +1,10 @@
-"""pyinfra's looks at this machine and its plain commands, done in the process instead of by a shell.
+"""Answer pyinfra's facts and run its plain commands in this process, without a shell.
 
-The rule of everything here: the value, the effect and the failure are the stock way's, or the answer
-is UNKNOWN, and the ordinary road through a shell is taken. Slow, never wrong.
+Contract: return exactly what pyinfra's fact would return, or UNKNOWN. UNKNOWN falls back to pyinfra's
+shell command.
 
-`files`, `server`, `deb` and `systemd` answer the facts of pyinfra's modules of those names.
+`files`, `server`, `deb` and `systemd` have the facts of pyinfra's modules of those names, as far as
+pyinfra's operations in the shipped roles ask them.
 """
 
 from enum import Enum
@@ -13,8 +14,8 @@ from typing import Final
 class Unknown(Enum):
     """The type of UNKNOWN."""
 
-    UNKNOWN = "not answered here"
+    UNKNOWN = "no native answer"
 
 
 UNKNOWN: Final = Unknown.UNKNOWN
-"""Take the ordinary road."""
+"""No native answer: fall back to pyinfra's shell command."""

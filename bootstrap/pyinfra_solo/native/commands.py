@@ -1,11 +1,11 @@
-"""Plain commands of pyinfra's operations, done by system calls.
+"""Run plain commands of pyinfra's operations by system calls.
 
-A command line is taken only when it is understood to the last character. Whatever is out of the usual,
-and every failure, takes the ordinary road: each of these commands can be given again, and the real
-tool says what is wrong in its own words.
+A command line is run here only when every character of it is understood. Any other line, and every
+failure, falls back to a shell: each of these commands can be run twice, and the real tool then fails
+with its own message.
 """
 
-# A Path costs as much again as the system call, for each of thousands of files.
+# No pathlib: a Path costs as much as the system call itself, for each of thousands of files.
 
 import contextlib
 import grp
@@ -16,35 +16,34 @@ import shlex
 import stat
 from collections.abc import Callable, Sequence
 
-from pyinfra_solo.native.files import contents, usual
+from pyinfra_solo.native.files import contents, is_plain
 from pyinfra_solo.native.pending_files import PendingFiles
 
 _LINE = re.compile(r"[a-z]+(?: (?:[A-Za-z0-9_@%+=:,./-]|'[ -&(-~]*+')++)++", re.ASCII)
-"""Words without a meaning to the shell, and words between single quotes. Nothing is tried twice."""
+"""Words without a meaning to the shell, and words between single quotes. Possessive: no backtracking."""
 _MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
 _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 
 
-def done(line: str, puts: PendingFiles) -> bool:
-    """Whether `line` was understood and done. False: nothing, or not all of it, was done; give it to a shell."""
+def run(line: str, pending: PendingFiles) -> bool:
+    """Run the command `line` and return True; False: run it by a shell, it was not run or not to its end."""
     if not _LINE.fullmatch(line):
         return False
     name, *words = shlex.split(line) if "'" in line else line.split(" ")
-    do = _COMMANDS.get(name)
-    if do is None:
+    command = _COMMANDS.get(name)
+    if command is None:
         return False
-    if name not in _OF_WHAT_WAITS:
-        puts.appear()
+    if name not in _ON_PENDING_FILES:
+        pending.rename_into_place()
     try:
-        return do(puts, *words)
+        return command(pending, *words)
     except (OSError, KeyError, TypeError):  # TypeError: another number of words; KeyError: no such account
         return False
 
 
-def _mkdir(_puts: PendingFiles, option: str, path: str) -> bool:
-    """As mkdir -p: parents too, with the mode that the umask leaves. Parents whose owner could not write
-    into them get another (mkdir(1)), and are left to it."""
-    if option != "-p" or not usual(path):
+def _mkdir(_pending: PendingFiles, option: str, path: str) -> bool:
+    """Run mkdir -p. A umask that forbids the owner to write into new parents is left to mkdir(1)."""
+    if option != "-p" or not is_plain(path):
         return False
     try:
         os.mkdir(path)
@@ -58,75 +57,75 @@ def _mkdir(_puts: PendingFiles, option: str, path: str) -> bool:
 
 
 def _umask() -> int:
-    """proc(5), /proc/PID/status: umask(2) can be read by changing it only."""
+    """Return the umask from proc(5): umask(2) cannot read it without a change."""
     with open("/proc/self/status") as status:
         return int(status.read().partition("Umask:\t")[2].partition("\n")[0], 8)
 
 
-def _chmod(puts: PendingFiles, mode: str, path: str) -> bool:
-    if not _MODE.fullmatch(mode) or not usual(path):
+def _chmod(pending: PendingFiles, mode: str, path: str) -> bool:
+    if not _MODE.fullmatch(mode) or not is_plain(path):
         return False
-    path = puts.instead_of(path)
-    about = os.stat(path)
-    # GNU chmod keeps these two bits of a folder unless it is told all of them (chmod(1)).
-    if stat.S_ISDIR(about.st_mode) and about.st_mode & (stat.S_ISUID | stat.S_ISGID):
+    path = pending.staged_path(path)
+    old = os.stat(path).st_mode
+    # GNU chmod keeps these two bits of a folder unless the mode has five digits (chmod(1)).
+    if stat.S_ISDIR(old) and old & (stat.S_ISUID | stat.S_ISGID):
         return False
     os.chmod(path, int(mode, 8))
     return True
 
 
-def _chown(puts: PendingFiles, *words: str) -> bool:
+def _chown(pending: PendingFiles, *words: str) -> bool:
     follow, owner, path = _owner_and_path(words)
     user, colon, group = owner.partition(":")
-    if not usual(path) or not _ACCOUNT.fullmatch(user) or (colon and not _ACCOUNT.fullmatch(group)):
+    if not is_plain(path) or not _ACCOUNT.fullmatch(user) or (colon and not _ACCOUNT.fullmatch(group)):
         return False
     gid = grp.getgrnam(group).gr_gid if colon else -1
-    _give(puts, path, pwd.getpwnam(user).pw_uid, gid, follow)
+    _set_owner(pending, path, pwd.getpwnam(user).pw_uid, gid, follow)
     return True
 
 
-def _chgrp(puts: PendingFiles, *words: str) -> bool:
+def _chgrp(pending: PendingFiles, *words: str) -> bool:
     follow, group, path = _owner_and_path(words)
-    if not usual(path) or not _ACCOUNT.fullmatch(group):
+    if not is_plain(path) or not _ACCOUNT.fullmatch(group):
         return False
-    _give(puts, path, -1, grp.getgrnam(group).gr_gid, follow)
+    _set_owner(pending, path, -1, grp.getgrnam(group).gr_gid, follow)
     return True
 
 
-def _give(puts: PendingFiles, path: str, uid: int, gid: int, follow: bool) -> None:
+def _set_owner(pending: PendingFiles, path: str, uid: int, gid: int, follow: bool) -> None:
     if follow or not os.path.islink(path):
-        path = puts.instead_of(path)
+        path = pending.staged_path(path)
     os.chown(path, uid, gid, follow_symlinks=follow)
 
 
 def _owner_and_path(words: Sequence[str]) -> tuple[bool, str, str]:
-    """[-h] OWNER PATH. Raises TypeError for anything else."""
+    """Parse [-h] OWNER PATH. Raises TypeError for anything else."""
     follow = words[0] != "-h"
     if len(words) != (2 if follow else 3):
         raise TypeError(words)
     return follow, words[-2], words[-1]
 
 
-def _ln(_puts: PendingFiles, option: str, target: str, path: str) -> bool:
-    if option != "-s" or target.startswith("-") or not target or not usual(path) or path.endswith("/"):
+def _ln(_pending: PendingFiles, option: str, target: str, path: str) -> bool:
+    if option != "-s" or target.startswith("-") or not target or not is_plain(path) or path.endswith("/"):
         return False
-    if os.path.lexists(path):  # into a folder, or over nothing
+    if os.path.lexists(path):  # ln(1) then creates the link in that folder, or fails
         return False
     os.symlink(target, path)
     return True
 
 
-def _rm(_puts: PendingFiles, option: str, path: str) -> bool:
-    if option != "-f" or not usual(path) or path.endswith("/"):
+def _rm(_pending: PendingFiles, option: str, path: str) -> bool:
+    if option != "-f" or not is_plain(path) or path.endswith("/"):
         return False
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         os.unlink(path)
     return True
 
 
-def _mv(_puts: PendingFiles, old: str, new: str) -> bool:
-    """Within a file system, onto nothing or onto a file: what rename(2) does."""
-    if not usual(old) or not usual(new) or old.endswith("/") or new.endswith("/"):
+def _mv(_pending: PendingFiles, old: str, new: str) -> bool:
+    """Run mv as rename(2) does it: within a file system, to a new name or over a file."""
+    if not is_plain(old) or not is_plain(new) or old.endswith("/") or new.endswith("/"):
         return False
     if os.path.isdir(new) or (os.path.lexists(new) and (os.path.isdir(old) or os.path.samefile(old, new))):
         return False
@@ -134,14 +133,14 @@ def _mv(_puts: PendingFiles, old: str, new: str) -> bool:
     return True
 
 
-def _cp(puts: PendingFiles, *words: str) -> bool:
-    """A regular file, to a new name or over a regular file."""
+def _cp(pending: PendingFiles, *words: str) -> bool:
+    """Copy a regular file, to a new name or over a regular file."""
     if len(words) == 3 and words[0] == "-r":
         words = words[1:]
     if len(words) != 2:
         return False
     old, new = words
-    if not usual(old) or not usual(new) or new.endswith("/"):
+    if not is_plain(old) or not is_plain(new) or new.endswith("/"):
         return False
     mode = os.lstat(old).st_mode
     if not stat.S_ISREG(mode) or os.path.isdir(new) or (os.path.lexists(new) and not _is_file(new)):
@@ -151,8 +150,8 @@ def _cp(puts: PendingFiles, *words: str) -> bool:
     data = contents(old)
     if data is None:
         return False
-    puts.put(new, data, mode & 0o777)
-    puts.appear()
+    pending.put(new, data, mode & 0o777)
+    pending.rename_into_place()
     return True
 
 
@@ -160,8 +159,8 @@ def _is_file(path: str) -> bool:
     return stat.S_ISREG(os.lstat(path).st_mode)
 
 
-def _touch(_puts: PendingFiles, path: str) -> bool:
-    if not usual(path):
+def _touch(_pending: PendingFiles, path: str) -> bool:
+    if not is_plain(path):
         return False
     if os.path.isdir(path):
         os.utime(path)
@@ -185,4 +184,5 @@ _COMMANDS: dict[str, Callable[..., bool]] = {
     "cp": _cp,
     "touch": _touch,
 }
-_OF_WHAT_WAITS = ("chmod", "chown", "chgrp")
+_ON_PENDING_FILES = ("chmod", "chown", "chgrp")
+"""Commands that change a pending file before its rename."""

@@ -1,4 +1,4 @@
-"""Facts of pyinfra.facts.deb, from dpkg's own database."""
+"""Answer facts of pyinfra.facts.deb from dpkg's own database."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra_solo.native import UNKNOWN
-from pyinfra_solo.native.server import found
+from pyinfra_solo.native.server import find_program
 
 _STATUS = re.compile(
     rb"^Package: (\S+)\n(?:.+\n)*?Status: (?:install|hold) ok installed\n"
@@ -18,10 +18,10 @@ _INSTALLED = re.compile(rb"^Status: (?:install|hold) ok installed$", re.MULTILIN
 
 
 def _packages() -> Any:
-    """What `dpkg -l` says of packages that are installed, from dpkg's own database (dpkg(1), FILES)."""
-    if not found("dpkg") or any(Path("/var/lib/dpkg/updates").iterdir()):
+    """Return the installed packages and their versions, as `dpkg -l` lists them (dpkg(1), FILES)."""
+    if not find_program("dpkg") or any(Path("/var/lib/dpkg/updates").iterdir()):
         return UNKNOWN
-    # How wide `dpkg -l` writes, and of which database (dpkg-query(1), ENVIRONMENT).
+    # These change the width of `dpkg -l`, and its database (dpkg-query(1), ENVIRONMENT).
     if any(name == "COLUMNS" or name.startswith("DPKG_") for name in os.environ):
         return UNKNOWN
     packages: dict[str, set[str]] = {}
@@ -35,5 +35,5 @@ def _packages() -> Any:
     return packages
 
 
-VALUES: dict[str, Callable[..., Any]] = {"DebPackages": _packages}
-"""Fact -> what gives its value, with the arguments of the fact's own `command`."""
+FACT_VALUE: dict[str, Callable[..., Any]] = {"DebPackages": _packages}
+"""Fact -> function that returns its value. It takes the arguments of the fact's `command`."""

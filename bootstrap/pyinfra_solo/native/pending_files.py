@@ -1,13 +1,15 @@
-"""Files that come by rename: whole, with their owner and mode, or not at all.
+"""Write files by rename: a file appears whole, with its owner and mode, or not at all.
 
-pyinfra puts a file in one command, and its owner and mode in the next ones. So what is put waits
-beside its target until something else is done; meanwhile chown and chmod of the target are done to
-what waits. A new file is on disk, at the latest, before a program is run (`on_disk`): a power cut
-between two native steps can leave a new name whose contents are not there yet, and by then nobody
-has been told of it. What replaces a file is on disk before it does.
+pyinfra uploads a file in one command, and sets its owner and mode in the next ones. So the upload goes
+to a temporary file beside the target; chown and chmod of the target change the temporary file; then
+it is renamed over the target.
+
+An old file is replaced only by a file that is on disk already. A new file is synced at the latest
+before a program runs (`sync`): until then a power cut can leave its name without its contents, but
+no program has seen it.
 """
 
-# A Path costs as much again as the system call, for each of thousands of files.
+# No pathlib: a Path costs as much as the system call itself, for each of thousands of files.
 
 import contextlib
 import errno
@@ -20,73 +22,75 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    beside: str
+class _Pending:
+    temporary: str
     target: str
     replaces: bool
 
 
 class PendingFiles:
-    """The files that one connector puts, one at a time."""
+    """The files that one connector writes, one at a time."""
 
     def __init__(self) -> None:
-        self.waits = False
-        """Whether a file may wait for its owner and mode. Whoever says so calls `appear` at the end of the operation."""
-        self._waiting: _Waiting | None = None
-        self._not_on_disk: list[str] = []
+        self.defer_rename = False
+        """True: a file stays pending for chown and chmod. Call `rename_into_place` when the operation ends."""
+        self._pending: _Pending | None = None
+        self._unsynced: list[str] = []
 
     def put(self, path: str, data: bytes, mode: int = 0o600) -> None:
-        """`path` (or what it links to) holds `data`. An old file's mode, owner and extended attributes stay (flags of chattr(1) do not); a new one
-        has what the umask leaves of `mode`. Raises OSError, as cp(1) would have failed."""
-        self.appear()
+        """Write `data` to the file `path`, or to the file that it links to.
+
+        An old file's mode, owner and extended attributes stay, flags of chattr(1) do not. A new file gets
+        `mode` less the umask. Raises OSError where cp(1) would fail.
+        """
+        self.rename_into_place()
         target = os.path.realpath(path)
         old = _old(path)
         if old and not _goes_by_rename(target, old):
             _write_into(target, data)
             return
         try:
-            beside = _beside(target, data, old, mode)
+            temporary = _write_temporary(target, data, old, mode)
         except OSError as error:
-            if error.errno not in _NO_PLACE_BESIDE:
+            if error.errno not in _NO_TEMPORARY:
                 raise
             _write_into(target, data, None if old else mode)
             return
-        self._waiting = _Waiting(beside, target, replaces=old is not None)
-        if not self.waits:
-            self.appear()
+        self._pending = _Pending(temporary, target, replaces=old is not None)
+        if not self.defer_rename:
+            self.rename_into_place()
 
-    def instead_of(self, path: str) -> str:
-        """Where the file is that `path` will be: what chown and chmod are to be done to."""
-        if self._waiting and os.path.realpath(path) == self._waiting.target:
-            return self._waiting.beside
+    def staged_path(self, path: str) -> str:
+        """Return the path that chown and chmod of `path` must change: the pending file's, or `path` itself."""
+        if self._pending and os.path.realpath(path) == self._pending.target:
+            return self._pending.temporary
         return path
 
-    def appear(self) -> None:
-        """What waits takes its place. Raises OSError; then the old file is still there."""
-        waiting, self._waiting = self._waiting, None
-        if not waiting:
+    def rename_into_place(self) -> None:
+        """Rename the pending file over its target. Raises OSError; then the old file is still there."""
+        pending, self._pending = self._pending, None
+        if not pending:
             return
         try:
-            if waiting.replaces:
-                _sync(waiting.beside)
+            if pending.replaces:
+                _sync(pending.temporary)
             else:
-                self._not_on_disk.append(waiting.target)
+                self._unsynced.append(pending.target)
             try:
-                os.rename(waiting.beside, waiting.target)
+                os.rename(pending.temporary, pending.target)
             except OSError as error:
-                # Something is mounted on it, such as on a container's /etc/hosts; or its folder keeps what it
-                # has (chattr(1), +a).
+                # A mount point, such as a container's /etc/hosts; or an append-only folder (chattr(1), +a).
                 if error.errno not in (errno.EBUSY, errno.EPERM):
                     raise
-                _move_into(waiting.beside, waiting.target)
+                _move_into(pending.temporary, pending.target)
         except BaseException:
-            Path(waiting.beside).unlink(missing_ok=True)
+            Path(pending.temporary).unlink(missing_ok=True)
             raise
 
-    def on_disk(self) -> None:
-        """All that was put is in its place, and will be there after a power cut. Raises OSError."""
-        self.appear()
-        names, self._not_on_disk = self._not_on_disk, []
+    def sync(self) -> None:
+        """Rename the pending file, and make all written files survive a power cut. Raises OSError."""
+        self.rename_into_place()
+        names, self._unsynced = self._unsynced, []
         if len(names) > _MANY:
             os.sync()  # sync(2) waits for it on Linux
             return
@@ -99,11 +103,11 @@ class PendingFiles:
 
 
 _MANY = 16
-"""Files, from which on one sync of all costs less than one of each."""
+"""Files: from here on one sync(2) costs less than an fsync(2) of each."""
 
 
 def _old(path: str) -> os.stat_result | None:
-    """What is at `path`; None when nothing is. Raises OSError for what cp(1) would not create or not open."""
+    """Return the status of `path`, or None for no file. Raises OSError where cp(1) could not write it."""
     try:
         old = os.stat(path)
     except FileNotFoundError:
@@ -114,7 +118,7 @@ def _old(path: str) -> os.stat_result | None:
         try:
             os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
         except OSError as error:
-            if error.errno != errno.ETXTBSY:  # a program that runs; it keeps the old file
+            if error.errno != errno.ETXTBSY:  # a running program keeps the old file
                 raise
     return old
 
@@ -123,8 +127,8 @@ def _goes_by_rename(target: str, old: os.stat_result) -> bool:
     return stat.S_ISREG(old.st_mode) and old.st_nlink == 1 and not target.startswith(("/proc/", "/sys/"))
 
 
-_NO_PLACE_BESIDE = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""A folder that may not be written, an owner that this process cannot give: the file itself may do."""
+_NO_TEMPORARY = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""The folder is not writable, or this process cannot give the old owner: try the file itself."""
 
 
 _NEW = re.compile(r"\.pyinfra-solo-(\d+)-[0-9a-f]{8}\.new", re.ASCII)
@@ -132,20 +136,23 @@ _NEW = re.compile(r"\.pyinfra-solo-(\d+)-[0-9a-f]{8}\.new", re.ASCII)
 
 @cache
 def _sweep(folder: str) -> None:
-    """What killed runs left here, which nobody else would ever take away."""
+    """Remove the temporary files of killed runs."""
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if (left := _NEW.fullmatch(name)) and not os.path.exists(f"/proc/{left[1]}"):
                 os.unlink(f"{folder}/{name}")
 
 
-def _beside(target: str, data: bytes, old: os.stat_result | None, mode: int) -> str:
-    """A name that nobody can foresee: the folder may be another's, and another run may write there."""
+def _write_temporary(target: str, data: bytes, old: os.stat_result | None, mode: int) -> str:
+    """Write a temporary file for `target` and return its path. Raises OSError.
+
+    Its name is random: another account, or another run, may write into the folder too.
+    """
     folder = target.rpartition("/")[0]
     _sweep(folder or "/")
-    beside = f"{folder}/.pyinfra-solo-{os.getpid()}-{os.urandom(4).hex()}.new"
+    temporary = f"{folder}/.pyinfra-solo-{os.getpid()}-{os.urandom(4).hex()}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = os.open(beside, flags, 0o600 if old else mode)
+    descriptor = os.open(temporary, flags, 0o600 if old else mode)
     try:
         with open(descriptor, "wb", buffering=0) as opened:
             view = memoryview(data)
@@ -153,52 +160,56 @@ def _beside(target: str, data: bytes, old: os.stat_result | None, mode: int) -> 
                 view = view[opened.write(view) :]
             if old:
                 os.fchown(descriptor, old.st_uid, old.st_gid)
-                _same_attributes(target, descriptor)
+                _copy_attributes(target, descriptor)
                 os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
     except BaseException:
-        Path(beside).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
-    return beside
+    return temporary
 
 
-_OF_THE_CONTENTS = {"security.capability", "security.ima", "security.evm"}
-"""A write takes the first away (capabilities(7)); the others are digests and signatures."""
+_BOUND_TO_CONTENTS = {"security.capability", "security.ima", "security.evm"}
+"""Not copied: a write removes the first (capabilities(7)); the others are digests and signatures."""
 
 
-def _same_attributes(old: str, new: int) -> None:
-    """ACLs and labels are extended attributes (acl(5), xattr(7)), and a folder may give ACLs to what is new
-    in it. Raises OSError."""
+def _copy_attributes(old: str, new: int) -> None:
+    """Give the new file the old one's ACLs and labels, and no others (acl(5), xattr(7)). Raises OSError.
+
+    A folder's default ACL applies to files that are created in it.
+    """
     try:
-        wanted = set(os.listxattr(old)) - _OF_THE_CONTENTS
+        wanted = set(os.listxattr(old)) - _BOUND_TO_CONTENTS
     except OSError as error:
         if error.errno != errno.ENOTSUP:
             raise
         return
-    for name in set(os.listxattr(new)) - wanted - _OF_THE_CONTENTS:
+    for name in set(os.listxattr(new)) - wanted - _BOUND_TO_CONTENTS:
         os.removexattr(new, name)
     for name in wanted:
         os.setxattr(new, name, os.getxattr(old, name))
 
 
-def _move_into(beside: str, target: str) -> None:
-    about = os.stat(beside)
-    _write_into(target, Path(beside).read_bytes(), None if os.path.exists(target) else 0o600)
-    os.chown(target, about.st_uid, about.st_gid)
-    os.chmod(target, stat.S_IMODE(about.st_mode))
+def _move_into(temporary: str, target: str) -> None:
+    status = os.stat(temporary)
+    _write_into(target, Path(temporary).read_bytes(), None if os.path.exists(target) else 0o600)
+    os.chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
     with contextlib.suppress(PermissionError):
-        os.unlink(beside)
+        os.unlink(temporary)
 
 
 def _write_into(target: str, data: bytes, new: int | None = None) -> None:
-    """In place, as cp(1) does: for a file of several names, and for what is no file. new: the mode of a file
-    that is not there. A pipe that nobody reads is an error, and is not waited for."""
+    """Write in place, as cp(1) does: a file with several names, a device, a pipe. Raises OSError.
+
+    new: the mode of a file to create. A pipe without a reader is an error, not a wait.
+    """
     flags = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
     descriptor = os.open(target, flags) if new is None else os.open(target, flags | os.O_CREAT, new)
     os.set_blocking(descriptor, True)
     with open(descriptor, "wb") as opened:
         opened.write(data)
         opened.flush()
-        with contextlib.suppress(OSError):  # a pipe or a device has nothing to sync
+        with contextlib.suppress(OSError):  # fsync(2) fails on a pipe or a device
             os.fsync(descriptor)
 
 

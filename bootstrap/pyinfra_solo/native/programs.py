@@ -1,27 +1,27 @@
-"""A program that a native answer asks, without a shell around it."""
+"""Run a program that a native fact reads from, without a shell around it."""
 
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 
-SECONDS = 60.0
-"""What is asked answers at once, or when systemd is busy reloading."""
+TIMEOUT = 60.0
+"""Seconds. systemctl(1) answers at once, unless systemd reloads its units."""
 
-begins: Callable[[], None] | None = None
-"""Told that a child is about to be run."""
-waited: Callable[[str, float], None] | None = None
-"""Told what a child was run for, and for how many seconds."""
+before_child: Callable[[], None] | None = None
+"""Called before a child process is started."""
+after_child: Callable[[str, float], None] | None = None
+"""Called with the child's program and its seconds."""
 
 
-def said(words: Sequence[str]) -> bytes:
-    """Its stdout. Raises CalledProcessError, TimeoutExpired and OSError."""
-    if begins:
-        begins()
+def stdout_of(words: Sequence[str]) -> bytes:
+    """Run a program and return its stdout. Raises CalledProcessError, TimeoutExpired and OSError."""
+    if before_child:
+        before_child()
     began = time.monotonic()
     try:
         return subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=SECONDS, check=True
+            words, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIMEOUT, check=True
         ).stdout
     finally:
-        if waited:
-            waited(words[0].rpartition("/")[2], time.monotonic() - began)
+        if after_child:
+            after_child(words[0].rpartition("/")[2], time.monotonic() - began)

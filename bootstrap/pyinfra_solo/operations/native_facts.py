@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pyinfra_solo.native import UNKNOWN
-from pyinfra_solo.native import programs as child
-from pyinfra_solo.native.server import found
+from pyinfra_solo.native import UNKNOWN, programs
+from pyinfra_solo.native.server import find_program
 
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
 _POLICY = Path("/usr/sbin/policy-rc.d")
@@ -144,7 +143,9 @@ def service_state(words: Sequence[str]) -> Any:
 def _shown(unit: str) -> dict[str, str]:
     """systemctl(1), show. Raises OSError, CalledProcessError and the like."""
     properties = "UnitFileState,ActiveState,ConditionResult,ConditionTimestampMonotonic"
-    shown = child.said([found("systemctl") or "systemctl", "show", f"--property={properties}", "--", unit])
+    shown = programs.stdout_of(
+        [find_program("systemctl") or "systemctl", "show", f"--property={properties}", "--", unit]
+    )
     return dict(line.split("=", 1) for line in shown.decode().splitlines())
 
 

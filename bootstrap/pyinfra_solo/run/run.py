@@ -140,7 +140,7 @@ class Run:
             case protocol.GateClosed():
                 self.say("gate closed before the first change")
             case protocol.NativeOff(reason=reason):
-                self.say(f"native facts off: {reason}; using shell commands")
+                self.say(reason)
             case protocol.IdempotenceChecked(operations=found, seconds=seconds):
                 self.record(not_idempotent=msgspec.convert(found, list[NotIdempotent], from_attributes=True))
                 changing = "; ".join(one.name for one in found)
