@@ -133,7 +133,7 @@ class _Connection(HTTPConnection):
 
 
 class _Socket(socket.socket):
-    """A socket whose time-out is for all of an answer: Python's own begins again with each read."""
+    """A socket whose time-out is for all of an answer: Python's own restarts with each read."""
 
     until = 0.0
 
