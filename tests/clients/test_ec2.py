@@ -1,4 +1,4 @@
-"""The one door to the AWS API: the tags of an instance, from moto's server, and from one that refuses."""
+"""The EC2 API: the tags of an instance, from moto's server, and from one that refuses."""
 
 from __future__ import annotations
 
@@ -101,9 +101,7 @@ def test_a_tag_comes_back_as_it_was_set(cloud: Cloud, text: str) -> None:
     assert aws.instance_tags(cloud.id, REGION) == {"Role": text}
 
 
-def test_tags_that_the_metadata_service_does_not_have_come_from_the_api(
-    cloud: Cloud, metadata: Metadata
-) -> None:
+def test_tags_that_are_not_in_the_metadata_come_from_the_api(cloud: Cloud, metadata: Metadata) -> None:
     metadata.instance.id, metadata.instance.tags = cloud.id, None
     cloud.tag(Role="worker")
     run = new_run()
@@ -113,9 +111,7 @@ def test_tags_that_the_metadata_service_does_not_have_come_from_the_api(
     assert (found.tags, found.tags_from) == ({"Role": "worker"}, "the EC2 API")
 
 
-def test_an_api_that_fails_for_a_while_is_asked_again(
-    account: pytest.MonkeyPatch, metadata: Metadata
-) -> None:
+def test_an_api_that_fails_for_a_while_is_retried(account: pytest.MonkeyPatch, metadata: Metadata) -> None:
     metadata.instance.tags = None
     tags = b"<DescribeTagsResponse><tagSet><item><key>Role</key><value>web</value></item></tagSet></DescribeTagsResponse>"
     fault = error("503 Service Unavailable", "Unavailable")
@@ -134,7 +130,7 @@ def test_an_api_that_fails_for_a_while_is_asked_again(
 
 
 @pytest.mark.parametrize("code", ["UnauthorizedOperation", "AccessDenied"])
-def test_an_api_that_refuses_is_not_asked_again(
+def test_an_api_that_refuses_is_not_retried(
     account: pytest.MonkeyPatch, metadata: Metadata, code: str
 ) -> None:
     metadata.instance.tags = None
@@ -149,7 +145,7 @@ def test_an_api_that_refuses_is_not_asked_again(
 
 
 @pytest.mark.parametrize("code", ["AuthFailure", "RequestExpired", "RequestLimitExceeded"])
-def test_what_may_pass_is_an_outage(account: pytest.MonkeyPatch, code: str) -> None:
+def test_a_fault_that_may_pass_is_an_outage(account: pytest.MonkeyPatch, code: str) -> None:
     """Keys that are not known everywhere yet, a clock that is not set yet, a whole group that boots."""
     with canned_server(error("400 Bad Request", code)) as api:
         account.setenv("AWS_ENDPOINT_URL", api.url)
@@ -158,7 +154,7 @@ def test_what_may_pass_is_an_outage(account: pytest.MonkeyPatch, code: str) -> N
 
 
 @pytest.mark.parametrize("said", [answer("200 OK", b"<html>"), answer("200 OK", b"\xff\xfe")])
-def test_an_answer_that_is_none_is_an_outage(account: pytest.MonkeyPatch, said: bytes) -> None:
+def test_an_answer_that_is_no_xml_is_an_outage(account: pytest.MonkeyPatch, said: bytes) -> None:
     with canned_server(said) as api:
         account.setenv("AWS_ENDPOINT_URL", api.url)
         with pytest.raises(ApiUnavailableError):
@@ -171,7 +167,7 @@ def test_an_api_that_is_not_there_is_an_outage(account: pytest.MonkeyPatch) -> N
         aws.instance_tags("i-0a1", REGION)
 
 
-def test_a_machine_without_credentials_may_get_them_yet(account: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_credentials_is_an_outage(account: pytest.MonkeyPatch) -> None:
     """An instance profile that was just attached is there a few seconds later."""
     account.delenv("AWS_ACCESS_KEY_ID")
     account.delenv("AWS_SECRET_ACCESS_KEY")
@@ -179,13 +175,13 @@ def test_a_machine_without_credentials_may_get_them_yet(account: pytest.MonkeyPa
         aws.instance_tags("i-0a1", REGION)
 
 
-def test_a_region_that_is_none_is_an_outage(account: pytest.MonkeyPatch) -> None:
+def test_an_invalid_region_is_an_outage(account: pytest.MonkeyPatch) -> None:
     del account
     with pytest.raises(ApiUnavailableError, match="region"):
         aws.instance_tags("i-0a1", "../eu")
 
 
-def test_who_does_not_ask_the_api_does_not_load_boto3() -> None:
+def test_boto3_is_not_loaded_without_a_call() -> None:
     """It costs 0.2 s and 20 MB: a machine whose metadata service has the tags never needs it."""
     script = "import sys, pyinfra_solo.stations.identify, pyinfra_solo.report.status, pyinfra_solo.cli.main; print('boto3' in sys.modules)"
     done = subprocess.run(

@@ -1,6 +1,12 @@
-"""The one door to the metadata service: version 2 only, bounded, and never through a proxy."""
+"""The metadata service is asked by version 2 only, in bounded time, and never through a proxy."""
 
 from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -19,7 +25,7 @@ def client(metadata: Metadata) -> imds.Metadata:
     return imds.Metadata()
 
 
-def test_what_is_there_is_told_and_what_is_not_is_none(client: imds.Metadata, metadata: Metadata) -> None:
+def test_a_path_has_its_text_and_an_absent_one_is_none(client: imds.Metadata, metadata: Metadata) -> None:
     with client:
         assert client.get(ID) == metadata.instance.id
         assert client.get("meta-data/spot/instance-action") is None
@@ -34,7 +40,7 @@ def test_one_token_serves_all_requests(client: imds.Metadata, metadata: Metadata
     assert metadata.asked() == [f"/{ID}"] * 3
 
 
-def test_a_token_that_is_no_longer_good_is_renewed(client: imds.Metadata, metadata: Metadata) -> None:
+def test_a_token_that_is_no_longer_valid_is_renewed(client: imds.Metadata, metadata: Metadata) -> None:
     with client:
         client.get(ID)
         metadata.service.tokens.clear()
@@ -43,7 +49,7 @@ def test_a_token_that_is_no_longer_good_is_renewed(client: imds.Metadata, metada
     assert len(metadata.asked("PUT")) == 2
 
 
-def test_tokens_that_are_never_good_are_an_outage_and_no_circle() -> None:
+def test_tokens_that_are_never_valid_are_an_outage_and_no_circle() -> None:
     with canned_server(TOKEN, answer("401 Unauthorized"), TOKEN, answer("401 Unauthorized")) as server:
         with (
             imds.Metadata(server.url) as client,
@@ -63,9 +69,7 @@ def test_a_fault_is_an_outage(client: imds.Metadata, metadata: Metadata, status:
         assert client.get(ID) == metadata.instance.id
 
 
-def test_a_refused_token_is_an_outage_for_as_long_as_it_is_refused(
-    client: imds.Metadata, metadata: Metadata
-) -> None:
+def test_a_refused_token_is_an_outage_while_it_is_refused(client: imds.Metadata, metadata: Metadata) -> None:
     """403: the service is off, or a firewall is not up yet."""
     metadata.service.refuse_tokens = 1
     with client:
@@ -74,9 +78,7 @@ def test_a_refused_token_is_an_outage_for_as_long_as_it_is_refused(
         assert client.get(ID) == metadata.instance.id
 
 
-def test_a_connection_that_is_dropped_is_an_outage_and_the_next_is_new(
-    client: imds.Metadata, metadata: Metadata
-) -> None:
+def test_a_dropped_connection_is_an_outage_and_replaced(client: imds.Metadata, metadata: Metadata) -> None:
     with client:
         client.get(ID)
         metadata.service.faults.drop = 1
@@ -85,7 +87,7 @@ def test_a_connection_that_is_dropped_is_an_outage_and_the_next_is_new(
         assert client.get(ID) == metadata.instance.id
 
 
-def test_an_answer_that_is_cut_is_no_answer(client: imds.Metadata, metadata: Metadata) -> None:
+def test_an_answer_that_is_cut_is_an_outage(client: imds.Metadata, metadata: Metadata) -> None:
     """Half of an instance id is another instance id."""
     with client:
         client.get(ID)
@@ -94,17 +96,77 @@ def test_an_answer_that_is_cut_is_no_answer(client: imds.Metadata, metadata: Met
             client.get(ID)
 
 
-def test_a_service_that_hangs_is_an_outage_after_the_time_that_was_given(
-    client: imds.Metadata, metadata: Metadata
-) -> None:
+def test_an_answer_that_ends_early_is_an_outage() -> None:
+    cut = answer("200 OK", b"i-0a1b2c3d")[:-4]
+    outage = pytest.raises(MetadataUnavailableError, match="too long, or cut")
+    with canned_server(TOKEN, cut) as server, imds.Metadata(server.url) as client, outage:
+        client.get(ID)
+
+
+@contextmanager
+def endless(first: bytes, then: bytes, pause: float) -> Iterator[str]:
+    """A server that sends `first`, and then `then` for ever; its URL."""
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(first)
+            while True:
+                connection.sendall(then)
+                time.sleep(pause)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+LONG = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "pause"),
+    [
+        (b"", b"H", 0.05),
+        (b"HTTP/1.1 200 OK\r\nX: ", b"x", 0.05),
+        (LONG, b"x", 0.05),
+        (CHUNKED, b"1\r\nx\r\n", 0.05),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0),
+        (b"", b"garbage", 0),
+        (b"HTTP/1.1 200 OK\r\n", b"X: x\r\n", 0),
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 1000, 0),
+        (CHUNKED, b"400\r\n" + b"x" * 1024 + b"\r\n", 0),
+        (LONG.replace(b"60000", b"99999999999"), b"x" * 1000, 0),
+    ],
+    ids=[
+        "slow status", "slow header", "slow body", "slow chunks", "endless informational answers", "endless garbage",
+        "endless headers", "endless body", "endless chunks", "a body beyond the limit",
+    ],
+)  # fmt: skip
+def test_an_answer_that_does_not_end_is_an_outage_in_time(first: bytes, then: bytes, pause: float) -> None:
+    began = time.monotonic()
+    outage = pytest.raises(MetadataUnavailableError)
+    with endless(first, then, pause) as url, imds.Metadata(url) as client, outage:
+        client.get(ID, timeout=0.5)
+    assert time.monotonic() - began < 3
+
+
+def test_an_answer_of_the_largest_size_is_one() -> None:
+    with canned_server(TOKEN, answer("200 OK", b"k" * 65536)) as server, imds.Metadata(server.url) as client:
+        assert client.get("meta-data/tags/instance/") == "k" * 65536
+
+
+def test_a_service_that_hangs_is_an_outage_in_time(client: imds.Metadata, metadata: Metadata) -> None:
     metadata.service.faults.hang = True
     with client, pytest.raises(MetadataUnavailableError, match="timed out"):
         client.get(ID, timeout=0.05)
 
 
-def test_the_time_for_each_exchange_is_the_one_that_was_given_last(
-    client: imds.Metadata, metadata: Metadata
-) -> None:
+def test_the_time_is_the_one_of_each_call(client: imds.Metadata, metadata: Metadata) -> None:
     with client:
         client.get(ID, timeout=30)
         metadata.service.faults.hang = True
@@ -121,7 +183,7 @@ def test_a_service_that_is_not_there_yet_is_an_outage(client: imds.Metadata, met
         assert client.get(ID) == metadata.instance.id
 
 
-def test_version_1_alone_is_refused_for_good(client: imds.Metadata, metadata: Metadata) -> None:
+def test_version_1_alone_is_refused(client: imds.Metadata, metadata: Metadata) -> None:
     """It would answer anyone who can make this machine send a GET."""
     metadata.service.version_1_only = True
     with client, pytest.raises(V1OnlyError, match="IMDSv1 only, which is refused"):
@@ -143,7 +205,7 @@ def test_whatever_has_no_tokens_is_version_1(status: str) -> None:
 @pytest.mark.parametrize(
     "token", [b"", b"a\r\nX-Evil: 1", b"a\n", b"\xff\xfe", b"\x00", "tok\u0435n".encode()]
 )
-def test_a_token_that_is_none_is_an_outage_and_no_crash(token: bytes) -> None:
+def test_an_invalid_token_is_an_outage_and_no_crash(token: bytes) -> None:
     with canned_server(answer("200 OK", token), answer("401 Unauthorized")) as server:
         with imds.Metadata(server.url) as client, pytest.raises(MetadataUnavailableError):
             client.get(ID)
@@ -153,7 +215,7 @@ def test_a_token_that_is_none_is_an_outage_and_no_crash(token: bytes) -> None:
 @pytest.mark.parametrize(
     "said", [b"", b"220 mail.example.com ESMTP\r\n", b"HTTP/1.1 \r\n\r\n", b"\xff" * 65537]
 )
-def test_what_does_not_speak_http_is_an_outage(said: bytes) -> None:
+def test_a_server_that_does_not_speak_http_is_an_outage(said: bytes) -> None:
     with (
         canned_server(said) as server,
         imds.Metadata(server.url) as client,
@@ -162,7 +224,7 @@ def test_what_does_not_speak_http_is_an_outage(said: bytes) -> None:
         client.get(ID)
 
 
-def test_text_that_is_not_utf_8_is_told_with_marks() -> None:
+def test_text_that_is_not_utf_8_has_replacement_characters() -> None:
     with canned_server(TOKEN, answer("200 OK", b"w\xffb")) as server, imds.Metadata(server.url) as client:
         assert client.get("meta-data/tags/instance/Role") == "w\ufffdb"
 
@@ -178,7 +240,7 @@ def test_a_proxy_of_the_environment_never_sees_a_request(
 
 
 @pytest.mark.parametrize("value", ["", None])
-def test_the_service_is_where_ec2_has_it_unless_the_environment_says_otherwise(
+def test_the_endpoint_is_ec2_s_unless_the_environment_has_one(
     value: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is asked here: making a client opens no connection."""
@@ -189,7 +251,7 @@ def test_the_service_is_where_ec2_has_it_unless_the_environment_says_otherwise(
     assert imds.Metadata().endpoint == "http://169.254.169.254"
 
 
-def test_a_server_that_never_says_a_word_is_an_outage() -> None:
+def test_a_server_that_never_answers_is_an_outage() -> None:
     said = "PUT api/token: timed out"
     with silent_server() as port, pytest.raises(MetadataUnavailableError, match=said):
         imds.Metadata(f"http://127.0.0.1:{port}").get(ID, timeout=0.05)

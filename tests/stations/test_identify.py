@@ -73,6 +73,14 @@ def test_a_tag_may_hold_any_text(metadata: Metadata, run: Run, text: str) -> Non
     assert dict(identified(run).tags) == {"Role": text, "k e/y:=+.@": text}
 
 
+def test_a_tag_s_key_is_quoted_whole(metadata: Metadata, run: Run) -> None:
+    """A slash or a question mark in a key is no part of the request's path."""
+    metadata.instance.tags = {"a/b?c": "text"}
+
+    assert dict(identified(run).tags) == {"a/b?c": "text"}
+    assert "/meta-data/tags/instance/a%2Fb%3Fc" in metadata.asked()
+
+
 def test_what_goes_wrong_for_a_while_is_waited_for_and_told(
     metadata: Metadata, run: Run, heard: io.StringIO
 ) -> None:

@@ -1,4 +1,4 @@
-"""The one door to the AWS API. boto3 is imported when the door is used: it costs 0.2 s and more."""
+"""Ask the EC2 API. boto3 is imported only then: it takes 0.2 s and more."""
 
 import os
 from typing import Any
@@ -7,22 +7,23 @@ from pyinfra_solo.errors import IdentityError
 
 
 class ApiUnavailableError(IdentityError):
-    """The API did not answer, or answered with a fault: trying again can help."""
+    """The API did not answer, or answered with a fault: a retry can help."""
 
 
 class ApiRefusedError(IdentityError):
-    """The API answered that this machine may not ask."""
+    """The API denies this machine the call."""
 
 
 _REFUSED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", "OptInRequired")
 
 
 def client(service: str, region: str) -> Any:
-    """A boto3 client with bounds: 5 s to connect, 10 s to read, one retry (ours go around it).
+    """Make a boto3 client: 5 s to connect, 10 s to read, one retry inside the caller's own.
 
-    `AWS_ENDPOINT_URL` moves it (AWS SDKs and Tools Reference Guide, service-specific endpoints).
+    `AWS_ENDPOINT_URL` overrides its endpoint (AWS SDKs and Tools Reference Guide, service-specific
+    endpoints).
     """
-    # botocore asks the metadata service for credentials through the proxy of the environment, too.
+    # For credentials botocore asks the metadata service, and would use the environment's proxy.
     os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
         filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "169.254.169.254"))
     )
@@ -37,14 +38,12 @@ def client(service: str, region: str) -> Any:
 
 
 def instance_tags(instance_id: str, region: str) -> dict[str, str]:
-    """The instance's tags by DescribeTags (needs ec2:DescribeTags).
+    """Read the instance's tags with DescribeTags, which needs the permission ec2:DescribeTags.
 
     Raises ApiUnavailableError or ApiRefusedError.
     """
     from botocore.exceptions import BotoCoreError, ClientError
-    from botocore.parsers import (
-        ResponseParserError,  # not a BotoCoreError: a portal that answers 200 and a page
-    )
+    from botocore.parsers import ResponseParserError  # a captive portal's page; no BotoCoreError
 
     try:
         pages = client("ec2", region).get_paginator("describe_tags")

@@ -1,27 +1,32 @@
-"""The one door to the EC2 instance metadata service: IMDSv2 only.
+"""Ask the EC2 instance metadata service: IMDSv2 only, each answer bounded in time and size.
 
-Facts: AWS EC2 User Guide, "Use the Instance Metadata Service to access instance metadata"; a token by
-PUT /latest/api/token, sent with every GET; 401 means that the token is no longer good.
-The standard library's client, because urllib3 costs 80 ms of import at boot, and because a proxy
+Source: AWS EC2 User Guide, "Use the Instance Metadata Service to access instance metadata". PUT
+/latest/api/token gives a token, which every GET carries; 401 means that it is no longer valid.
+The standard library's client, because urllib3 takes 80 ms to import at boot, and because a proxy
 from the environment must never see these requests.
 """
 
 import os
-from http.client import HTTPConnection, HTTPException
+import socket
+import time
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from types import TracebackType
+from typing import Any
 from urllib.parse import urlsplit
 
 from pyinfra_solo.errors import IdentityError
 
 _TTL = "300"
+_MOST = 65536
+"""Bytes of an answer. 50 tag keys of 128 characters, the longest that is asked for, have 25,650."""
 
 
 class MetadataUnavailableError(IdentityError):
-    """It did not answer, or answered with a fault: trying again can help."""
+    """The service did not answer, or answered with a fault: a retry can help."""
 
 
 class V1OnlyError(IdentityError):
-    """It answers, but gives no token."""
+    """The service answers, but has no tokens."""
 
 
 class Metadata:
@@ -35,7 +40,7 @@ class Metadata:
             endpoint or os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT") or "http://169.254.169.254"
         )
         self._token: str | None = None
-        self._connection: HTTPConnection | None = None
+        self._connection: _Connection | None = None
 
     def __enter__(self) -> "Metadata":
         return self
@@ -46,14 +51,15 @@ class Metadata:
         self._close()
 
     def get(self, path: str, timeout: float = 5) -> str | None:
-        """The text at `/latest/<path>`, or None where the service says 404: absent, or not enabled.
+        """Return the text at `/latest/<path>`, or None for a 404: absent, or not enabled.
 
-        timeout: seconds for each exchange. Raises MetadataUnavailableError, or V1OnlyError.
+        timeout: seconds for all of it, a new token included. Raises MetadataUnavailableError, V1OnlyError.
         """
+        until = time.monotonic() + timeout
         for fresh in (False, True):
             if self._token is None or fresh:
-                self._token = self._new_token(timeout)
-            status, text = self._ask("GET", path, {"X-aws-ec2-metadata-token": self._token}, timeout)
+                self._token = self._new_token(until)
+            status, text = self._exchange("GET", path, {"X-aws-ec2-metadata-token": self._token}, until)
             if status == 404:
                 return None
             if status == 200:
@@ -62,9 +68,9 @@ class Metadata:
                 break
         raise MetadataUnavailableError(f"GET {path} answered {status}")
 
-    def _new_token(self, timeout: float) -> str:
+    def _new_token(self, until: float) -> str:
         headers = {"X-aws-ec2-metadata-token-ttl-seconds": _TTL}
-        status, text = self._ask("PUT", "api/token", headers, timeout)
+        status, text = self._exchange("PUT", "api/token", headers, until)
         if status == 200:
             return text
         if status in (404, 405, 501):
@@ -74,12 +80,12 @@ class Metadata:
             )
         raise MetadataUnavailableError(f"PUT api/token answered {status}")
 
-    def _ask(self, method: str, path: str, headers: dict[str, str], timeout: float) -> tuple[int, str]:
+    def _exchange(self, method: str, path: str, headers: dict[str, str], until: float) -> tuple[int, str]:
         try:
-            connection = self._open(timeout)
+            connection = self._open(until)
             connection.request(method, f"/latest/{path}", headers=headers)
-            answer = connection.getresponse()
-            text = answer.read(65536).decode(errors="replace")
+            with connection.getresponse() as answer:
+                text = _text(answer)
         except (OSError, HTTPException, ValueError) as error:  # ValueError: a token that no header may hold
             self._close()
             raise MetadataUnavailableError(
@@ -89,16 +95,51 @@ class Metadata:
             self._close()
         return answer.status, text
 
-    def _open(self, timeout: float) -> HTTPConnection:
+    def _open(self, until: float) -> "_Connection":
         if self._connection is None:
             parts = urlsplit(self.endpoint)
-            self._connection = HTTPConnection(parts.hostname or "", parts.port or 80, timeout=timeout)
-        self._connection.timeout = timeout
-        if self._connection.sock:
-            self._connection.sock.settimeout(timeout)
+            self._connection = _Connection(parts.hostname or "", parts.port or 80)
+        self._connection.bound(until)
         return self._connection
 
     def _close(self) -> None:
         if self._connection:
             self._connection.close()
         self._connection = None
+
+
+def _text(answer: HTTPResponse) -> str:
+    """Read the whole answer: half of an instance id is another instance id. Raises HTTPException."""
+    body = answer.read(_MOST + 1)
+    if len(body) > _MOST or answer.length:
+        raise HTTPException("the answer is too long, or cut")
+    return body.decode(errors="replace")
+
+
+class _Connection(HTTPConnection):
+    """A connection whose exchanges each end at a time (monotonic seconds)."""
+
+    def bound(self, until: float) -> None:
+        self._until = until
+        self.timeout = max(1e-3, until - time.monotonic())
+        if isinstance(self.sock, _Socket):
+            self.sock.until = until
+            self.sock.settimeout(self.timeout)
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock = _Socket(fileno=self.sock.detach())
+        self.bound(self._until)
+
+
+class _Socket(socket.socket):
+    """A socket whose time-out is for all of an answer: Python's own restarts with each read."""
+
+    until = 0.0
+
+    def recv_into(self, *arguments: Any) -> int:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self.settimeout(left)
+        return super().recv_into(*arguments)

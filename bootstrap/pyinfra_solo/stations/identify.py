@@ -126,7 +126,9 @@ def _tags(
         return {}, "nowhere, by settings"
     keys = get("tags/instance/") if machine.tags in ("auto", "metadata") else None
     if keys is not None:
-        return {key: get(f"tags/instance/{quote(key)}") or "" for key in keys.split("\n") if key}, "metadata"
+        return {
+            key: get(f"tags/instance/{quote(key, safe='')}") or "" for key in keys.split("\n") if key
+        }, "metadata"
     if machine.tags == "metadata":
         raise IdentityError(
             "Instance tags are not enabled in the metadata service. Enable them "
