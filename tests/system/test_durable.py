@@ -32,7 +32,7 @@ from pathlib import Path
 from pyinfra_solo.system import durable
 parent = Path(sys.argv[1])
 while True:
-    durable.discard_leftovers(parent)
+    durable.remove_unfinished(parent)
     building = parent / ".building-one"
     building.mkdir()
     for number in range(40):
