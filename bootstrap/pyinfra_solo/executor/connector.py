@@ -23,6 +23,7 @@ from pyinfra_solo.native import UNKNOWN, commands
 from pyinfra_solo.native.files import forget_names
 from pyinfra_solo.native.pending_files import PendingFiles
 from pyinfra_solo.native.registry import answer_to
+from pyinfra_solo.operations.script import ProgramCommand
 
 NAME = "@local"
 _ELSEWHERE = ("_sudo", "_su_user", "_doas", "_dzdo", "_use_sudo_login", "_use_su_login", "_preserve_sudo_env")
@@ -177,6 +178,8 @@ def _raw(command: StringCommand | str) -> str:
 
 def program(command: StringCommand | str) -> str:
     """The program's name alone, of our own shell programs (`operations.script`) theirs: arguments may hold secrets."""
+    if isinstance(command, ProgramCommand):
+        return command.program
     bits = list(command.bits) if isinstance(command, StringCommand) else []
     if "-c" in bits[1:-2]:
         shell, _, text, name = bits[(at := bits.index("-c")) - 1 : at + 3]
