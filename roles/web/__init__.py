@@ -56,7 +56,7 @@ def healthy(data: Web) -> Sequence[Check]:
 
 
 def application(data: Web) -> Service:
-    """Declare gunicorn on the loopback. Run as a module: its script's first line names a path of the build."""
+    """Declare gunicorn on the loopback; as a module, as its script names the folder of the build."""
     current = data.app_current
     return Service(
         name=data.app_name,

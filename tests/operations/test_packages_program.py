@@ -264,7 +264,7 @@ def test_the_fence_denies_until_apt_has_ended_also_after_a_signal(apt: Apt) -> N
     assert not apt.policy.exists()
 
 
-def test_the_fence_of_a_killed_run_lets_through_and_is_a_gap_until_the_next(apt: Apt) -> None:
+def test_the_fence_of_a_killed_run_lets_through_and_counts_as_a_gap(apt: Apt) -> None:
     apt.set(install=f"touch {apt.folder}/began; sleep 5")
     child = apt.start("apply", lock_timeout=20, lists_age=3600, packages=["alpha"])
     wait_for("the install", (apt.folder / "began").exists, 20)

@@ -177,7 +177,7 @@ def _raw(command: StringCommand | str) -> str:
 
 
 def program(command: StringCommand | str) -> str:
-    """The program's name alone, of our own shell programs (`operations.script`) theirs: arguments may hold secrets."""
+    """Name the program alone, one of ours (`operations.script`) by its own name: arguments may hold secrets."""
     if isinstance(command, ProgramCommand):
         return command.program
     bits = list(command.bits) if isinstance(command, StringCommand) else []

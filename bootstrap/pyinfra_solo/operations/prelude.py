@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 QUERY_SECONDS = 60.0
-"""Time-out of each child of a check that is called in the process. A command's own time-out is its caller's."""
+"""Time-out of a child of a check that is called in the process. A command has its caller's time-out."""
 
 before_child: Callable[[], None] | None = None
 after_child: Callable[[str, float], None] | None = None

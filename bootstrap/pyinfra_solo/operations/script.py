@@ -45,7 +45,7 @@ class Program:
 
     @cached_property
     def source(self) -> str:
-        """Its text for another Python: the prelude, and the program without its imports of this package."""
+        """Join the prelude and the program, without their imports of this package, for another Python."""
         return f"{_text(prelude)}\n\n{_text(self._module)}"
 
     def command(self, verb: str, arguments: Mapping[str, Any]) -> ProgramCommand:
@@ -79,7 +79,7 @@ class ProgramFact(FactBase[Value]):
 
 @cache
 def _text(module: ModuleType) -> str:
-    """Read a module's text without its imports from this package and from __future__, whose place is the top."""
+    """Read a module's text without its imports of this package, and of __future__ below the prelude."""
     text = Path(str(module.__file__)).read_text()
     is_prelude = module is prelude
     lines = text.splitlines()

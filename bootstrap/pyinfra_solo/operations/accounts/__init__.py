@@ -21,7 +21,7 @@ PROGRAM = Program(program)
 
 
 class AccountGaps(ProgramFact[list[str]]):
-    """What the account lacks: account, half, shell, groups, home, keys; nothing when it is right."""
+    """The gaps of an account: account, half, shell, groups, home, keys; none when it is right."""
 
     program = PROGRAM
     default = list

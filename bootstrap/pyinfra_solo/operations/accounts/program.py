@@ -23,7 +23,7 @@ from typing import Any
 from pyinfra_solo.operations.prelude import ProgramError, main, report, require, sync, write
 
 KEYS_SIZE = 64 * 1024
-"""Bytes of an authorized_keys, at most. A larger one is wrong: its account may have made it to fill memory."""
+"""Largest authorized_keys, in bytes. A larger one is wrong: its account may have made it to fill memory."""
 _HOME_SECONDS = 60
 """Time-out of a child that works in a home: an account may mount a file system of its own there (FUSE)."""
 
@@ -162,8 +162,8 @@ def _has_keys(account: pwd.struct_passwd, home: str, keys: Sequence[str] | None)
 def _read_keys(account: pwd.struct_passwd, home: str) -> str | None:
     """Read authorized_keys with the rights of its account, as sshd(8) does.
 
-    '' when it cannot be read; None when it is wrong, whatever is in it. What is simply the account's own
-    needs no child for that.
+    '' when it cannot be read; None when it is wrong, whatever is in it. Only files that are not simply
+    the account's own need a child for that.
     """
     with suppress(PermissionError):
         return _contents(home, account.pw_uid)
@@ -221,7 +221,7 @@ def _write_keys(home: Path, text: str) -> None:
 
 
 def _as_account(account: pwd.struct_passwd, call: Callable[[], Any]) -> Any:
-    """Call in a child that has given up root: a link in a home must not lead root anywhere.
+    """Call in a child with the account's rights: a link in its home must not lead root anywhere.
 
     Raises ProgramError with the child's failure, and when it takes longer than _HOME_SECONDS.
     """
@@ -245,7 +245,7 @@ def _as_account(account: pwd.struct_passwd, call: Callable[[], Any]) -> Any:
 
 
 def _child(account: pwd.struct_passwd, groups: list[int], call: Callable[[], Any], writable: int) -> None:
-    """Give up root, call, write the answer and end, whatever is raised: what follows is the parent's code."""
+    """Give up root, call, write the answer and exit: all code after the fork is the parent's."""
     try:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_HOME_SECONDS)

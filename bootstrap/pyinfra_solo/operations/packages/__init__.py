@@ -73,7 +73,7 @@ class _Call:
 
 
 _calls: WeakKeyDictionary[StateHostMeta, list[_Call]] = WeakKeyDictionary()
-"""Calls in the order of their declaration. The key is an object that each host of each State has of its own."""
+"""Calls in the order of their declaration, by an object that each host of each State has of its own."""
 
 
 def installed(

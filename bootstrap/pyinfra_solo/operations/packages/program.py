@@ -47,8 +47,7 @@ exit 0
 
 def check(packages: Sequence[str]) -> list[str]:
     """List the packages that are not installed; and POLICY, when a run that was killed has left it."""
-    database = _database()
-    missing = [name for name in packages if not _is_installed(name, database)]
+    missing = _missing(packages)
     if _is_fence() and query(str(POLICY)).status == 0:
         missing.append(str(POLICY))
     return missing
@@ -62,6 +61,11 @@ def holders() -> list[str]:
 def apply(lock_timeout: int, lists_age: int, packages: Sequence[str]) -> None:
     """Install what is missing, behind the fence. Ends with status 1 and the reason when it cannot."""
     Installation(lock_timeout, lists_age).install(packages)
+
+
+def _missing(packages: Sequence[str]) -> list[str]:
+    database = _database()
+    return [name for name in packages if not _is_installed(name, database)]
 
 
 def _database() -> bytes | None:
@@ -164,7 +168,7 @@ class Installation:
             if query("dpkg", "--audit").text:
                 require("dpkg", "--configure", "--pending", *_KEEP, **_UNATTENDED)
             self._end_if_asked()
-            if missing := [name for name in packages if not _is_installed(name, _database())]:
+            if missing := _missing(packages):
                 self._install_missing(missing)
         finally:
             _remove_fence()

@@ -118,7 +118,7 @@ def _must(right: bool, service: Service, kind: str, problem: str) -> None:
 
 
 def _systemd_word(word: str) -> str:
-    """Quote an argument of ExecStart=: specifiers, variables and quotes lose their meaning (systemd.service(5))."""
+    """Quote an argument of ExecStart=, so that nothing in it has a meaning (systemd.service(5))."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"'
 

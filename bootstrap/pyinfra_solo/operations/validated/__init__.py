@@ -33,7 +33,7 @@ def template(
     rename within the folder of `dest`, after the contents are on disk. Raises DataError.
     """
     text = rendered(Path(state.cwd or ".") / src, values)
-    if host.get_fact(Sha1File, path=dest) == hashlib.sha1(text.encode()).hexdigest():  # noqa: S324 - pyinfra's fact has no other digest with a native answer; it protects nothing
+    if host.get_fact(Sha1File, path=dest) == hashlib.sha1(text.encode()).hexdigest():  # noqa: S324 - no protection, a comparison
         host.noop(f"{dest} is as its template says")
         return
     new = f"{dest}{UNVALIDATED}"
