@@ -1,1 +1,1 @@
-"""What a machine can be: one folder for each role."""
+"""The roles of the machines, one folder each; and in modules what several roles share."""

@@ -1,5 +1,5 @@
-"""base: what every machine has: the right time, logs of bounded size, an account to log in with, and
-a package manager that nobody takes away while the machine converges.
+"""base, for every machine: the right time, logs of bounded size, an account to log in with, and a
+package manager that nothing else uses while the machine converges.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ JOURNALD = "/etc/systemd/journald.conf.d/50-pyinfra-solo.conf"
 class Base:
     """journal_mib: the most that logs may take on disk. deploy_keys: lines of authorized_keys;
     exactly these keys may log in. time_sync: the daemon that keeps the clock, under systemd.
-    automatic_upgrades: unattended-upgrades may work, once the machine has converged; under systemd it is
+    automatic_upgrades: unattended-upgrades may run when the machine has converged; under systemd it is
     installed for that.
     """
 
@@ -88,4 +88,4 @@ def _under_systemd(data: Base) -> None:
         restarted=True,
         _if=journal.did_change,
     )
-    service.up(data.time_sync, name="the clock is kept right")
+    service.running(data.time_sync, name="the clock is kept right")

@@ -3,18 +3,17 @@
 from io import StringIO
 from pathlib import Path
 
-import pytest
 from pyinfra.api.command import FileUploadCommand, StringCommand
 
 from pyinfra_solo.executor.diff import preview
-from pyinfra_solo.operations import script
-from pyinfra_solo.operations import validated as verified
+from pyinfra_solo.operations import packages, script
+from pyinfra_solo.operations.validated import UNVALIDATED
 
 
-def test_a_file_that_is_verified_first_is_compared_with_the_one_it_replaces(tmp_path: Path) -> None:
+def test_a_file_to_be_validated_is_compared_with_the_one_it_replaces(tmp_path: Path) -> None:
     target = tmp_path / "nginx.conf"
     target.write_text("same\nold\n")
-    lines = preview(FileUploadCommand(StringIO("same\nnew\n"), f"{target}{verified.NEW}"), blank=False)
+    lines = preview(FileUploadCommand(StringIO("same\nnew\n"), f"{target}{UNVALIDATED}"), blank=False)
     assert lines == [f"--- {target}", f"+++ {target}", "@@ -1,2 +1,2 @@", " same", "-old", "+new"]
 
 
@@ -30,10 +29,16 @@ def test_what_is_no_text_has_no_diff(tmp_path: Path) -> None:
     assert preview(command, blank=False) == [f"Binary file {tmp_path}/a differs"]
 
 
-@pytest.mark.parametrize("name", ["packages", "release", "service", "account"])
-def test_a_program_of_ours_is_shown_by_its_name_and_words(name: str) -> None:
-    lines = preview(script.run(name, "apply", "a word"), blank=False)
-    assert lines == [f"$ sh -c ... {name} apply 'a word'"]
+def test_a_program_of_ours_is_shown_by_its_name_verb_and_arguments() -> None:
+    command = packages.PROGRAM.command("apply", {"lists_age": 60, "packages": ["a", "b"], "text": "a word"})
+    assert preview(command, blank=False) == [
+        """$ packages apply lists_age:=60 'packages:=["a", "b"]' 'text=a word'"""
+    ]
+
+
+def test_a_shell_program_is_shown_by_its_name_and_words() -> None:
+    lines = preview(script.run("release", "apply", "a word"), blank=False)
+    assert lines == ["$ sh -c ... release apply 'a word'"]
 
 
 def test_a_command_of_several_lines_is_shown_whole() -> None:

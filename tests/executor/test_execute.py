@@ -12,7 +12,7 @@ from pyinfra.api import QuoteString, StringCommand
 from pyinfra_solo.errors import ConvergeError, DeadlineError, JudgedError
 from pyinfra_solo.executor.connector import program
 from pyinfra_solo.executor.events import EventWriter
-from pyinfra_solo.operations import script
+from pyinfra_solo.operations import packages, script
 from pyinfra_solo.protocol import Failed, OperationEnded
 from pyinfra_solo.stations.converge import Changes
 from tests.support.line import converged, new_run
@@ -122,7 +122,7 @@ def test_an_engine_without_a_second_look_proves_nothing() -> None:
 @pytest.mark.parametrize(
     ("command", "name"),
     [
-        (script.run("packages", "look", "nginx"), "sh packages"),
+        (packages.PROGRAM.command("check", {"packages": ["nginx"]}), "packages"),
         (script.run("release", "look", environment={"TOKEN": "hunter2"}), "sh release"),
         (StringCommand("sh", "-c", "true #hunter2"), "sh"),
         (StringCommand("sh", "-c", QuoteString("true"), "hunter2 hunter2"), "sh"),

@@ -93,7 +93,7 @@ class Fleet:
 
     def settings(self, **ops: Any) -> str:
         """Write a settings file's text: this fleet's ops repo, and other keys of `ops`."""
-        values = {"remotes": [self.ops.http_url], "within": 10.0, **ops}
+        values = {"remotes": [self.ops.http_url], "timeout": 10.0, **ops}
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         return "\n".join(["[ops]", *lines, "[limits]", "metadata = 60.0", "deadline = 300.0", ""])
 

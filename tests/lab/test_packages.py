@@ -1,16 +1,18 @@
 """Packages on a real machine: one apt-get for all roles, lists that are new enough, locks that say whose
 they are, and a fence that is gone however the install ends.
 
-The script tests need nothing of ours on the machine: a shell runs the program, as over SSH.
+The tests of the program need nothing of ours on the machine: a shell runs it, as over SSH.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from pyinfra_solo.operations import script
+from pyinfra_solo.operations import packages
 from tests.lab import roots
 from tests.lab.fleet import Fleet, baked, changed, report, solo
 from tests.lab.lab import Lab
@@ -89,12 +91,21 @@ def publish(machine: BootedMachine, name: str, version: str, postinst: str = "")
     machine.run(["sh", "-c", BUILD, "build", name, version, postinst], check=True)
 
 
-def program(*words: str) -> str:
-    return script.run("packages", *words).get_raw_value()
+def program(verb: str, **arguments: Any) -> str:
+    return packages.PROGRAM.command(verb, arguments).get_raw_value()
+
+
+def applying(*names: str, lock_timeout: int = 20, lists_age: int = DAY) -> str:
+    return program("apply", lock_timeout=lock_timeout, lists_age=lists_age, packages=list(names))
+
+
+def check(machine: BootedMachine, *names: str) -> list[str]:
+    found: list[str] = json.loads(machine.run(program("check", packages=list(names))).stdout)
+    return found
 
 
 def apply(machine: BootedMachine, *names: str, lock_timeout: int = 20, lists_age: int = DAY) -> Result:
-    return machine.run(program("apply", str(lock_timeout), str(lists_age), *names))
+    return machine.run(applying(*names, lock_timeout=lock_timeout, lists_age=lists_age))
 
 
 def version(machine: BootedMachine, name: str) -> str:
@@ -190,7 +201,7 @@ def test_the_holder_of_a_lock_is_named_during_the_wait_and_at_its_end(apt: Boote
 
 def test_a_wait_for_a_lock_is_announced_and_ends_with_the_lock(apt: BootedMachine) -> None:
     pid = hold(apt, LOCKS[0])
-    in_unit(apt, "waiting", program("apply", "60", str(DAY), "plain"))
+    in_unit(apt, "waiting", applying("plain", lock_timeout=60))
     wait_for("word of the holder", lambda: f"(pid {pid})" in apt.run("cat /run/errors").stdout, 10)
     assert version(apt, "plain") == ""
     apt.run("systemctl stop hold", check=True)
@@ -200,7 +211,7 @@ def test_a_wait_for_a_lock_is_announced_and_ends_with_the_lock(apt: BootedMachin
 
 def test_a_process_that_only_opens_a_lock_does_not_hold_it(apt: BootedMachine) -> None:
     hold(apt, LOCKS[0], "look")
-    assert apt.run(program("holders")).stdout == ""
+    assert apt.run(program("holders")).stdout == "[]\n"
     assert apply(apt, "plain", lock_timeout=2).ok
 
 
@@ -216,7 +227,7 @@ def test_an_installed_service_does_not_start_and_the_fence_is_removed(
 def installing(machine: BootedMachine) -> int:
     """In the middle of a postinst, behind the fence: the pid of the program."""
     machine.run("touch /run/wait", check=True)
-    in_unit(machine, "installing", f"exec {program('apply', '20', str(DAY), 'daemon')}")
+    in_unit(machine, "installing", f"exec {applying('daemon')}")
     wait_for("the postinst", lambda: machine.exists("/run/began"), 30)
     assert machine.run([POLICY, "daemon", "start"]).code == 101
     return int(machine.run("systemctl show -P MainPID installing").stdout)
@@ -250,11 +261,11 @@ def test_a_killed_runs_fence_allows_all_and_the_next_run_removes_it(apt: BootedM
 
 def test_a_fence_left_behind_is_a_pending_change(apt: BootedMachine) -> None:
     installing(apt)
-    assert apt.run(program("look", "plain")).stdout == "plain\n"
+    assert check(apt, "plain") == ["plain"]
     apt.run("systemctl kill --signal=KILL installing; rm /run/wait; dpkg --configure -a", check=True)
-    assert apt.run(program("look", "daemon")).stdout == f"{POLICY}\n"
+    assert check(apt, "daemon") == [POLICY]
     assert apply(apt).ok
-    assert apt.run(program("look", "daemon")).stdout == ""
+    assert check(apt, "daemon") == []
 
 
 @pytest.mark.parametrize(
@@ -279,7 +290,7 @@ def test_packages_of_two_roles_are_installed_by_one_apt_get(lab: Lab, fleet: Fle
     code, plan, stderr = solo(machine, "plan")
     assert code == 2, stderr
     line = next(line for line in plan.splitlines() if " packages apply " in line)
-    assert line.endswith("unattended-upgrades nginx-light")
+    assert line.endswith("""'packages:=["unattended-upgrades", "nginx-light"]'""")
     code, _, stderr = solo(machine, "run")
     assert code == 0, stderr
     commands = machine.run("grep ^Commandline: /var/log/apt/history.log").stdout.splitlines()

@@ -1,6 +1,6 @@
-"""All roles' packages come with the first operation that misses one; each State, host and look is its own.
+"""All roles' packages come with the first operation that misses one; each State, host and plan is its own.
 
-dpkg-query answers from a database below the test's folder; nothing is installed.
+dpkg's database is below the test's folder; nothing is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pyinfra.context import ctx_config, ctx_host, ctx_state
 
 from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.executor.host import LocalHost, LocalInventory, local_state
-from pyinfra_solo.operations import packages
+from pyinfra_solo.operations import packages, prelude
 from tests.support import line, ops_repo
 from tests.support import machine as here
 
@@ -82,23 +82,28 @@ def planned(state: State, operation: Any, host: Host | None = None) -> list[list
         return [asked(command) for command in operation.command_generator()]
 
 
+def arguments(command: Any) -> dict[str, Any]:
+    return prelude.decode([str(getattr(bit, "obj", bit)) for bit in command.bits][7:])
+
+
 def asked(command: Any) -> list[str]:
-    return [str(getattr(bit, "obj", bit)) for bit in command.bits][7:]
+    names: list[str] = arguments(command)["packages"]
+    return names
 
 
-def looks(state: State, operations: Sequence[Any]) -> list[list[list[str]]]:
+def plans(state: State, operations: Sequence[Any]) -> list[list[list[str]]]:
     return [planned(state, operation) for operation in operations]
 
 
 def test_the_first_operation_installs_what_all_want(state: State) -> None:
     operations = [wants(state, "a"), wants(state, "b", "c"), wants(state, "c", "d")]
-    assert looks(state, operations) == [[["a", "b", "c", "d"]], [], []]
+    assert plans(state, operations) == [[["a", "b", "c", "d"]], [], []]
 
 
 def test_an_operation_that_misses_nothing_leaves_it_to_the_next(state: State, dpkg: Dpkg) -> None:
     dpkg.has("a")
     operations = [wants(state, "a"), wants(state, "b"), wants(state, "c")]
-    assert looks(state, operations) == [[], [["b", "c"]], []]
+    assert plans(state, operations) == [[], [["b", "c"]], []]
 
 
 def test_in_a_run_later_operations_go_by_the_machine(state: State, dpkg: Dpkg) -> None:
@@ -125,26 +130,26 @@ def test_a_failed_install_promises_nothing(state: State) -> None:
     assert planned(state, second) == [["b"]]
 
 
-def test_each_look_is_at_the_machine_anew(state: State, dpkg: Dpkg) -> None:
+def test_each_plan_goes_by_the_machine(state: State, dpkg: Dpkg) -> None:
     operations = [wants(state, "a"), wants(state, "b")]
-    assert looks(state, operations) == looks(state, operations) == [[["a", "b"]], []]
+    assert plans(state, operations) == plans(state, operations) == [[["a", "b"]], []]
     dpkg.has("a", "b")
-    assert looks(state, operations) == [[], []]
+    assert plans(state, operations) == [[], []]
     dpkg.has("a")
-    assert looks(state, operations) == [[], [["b"]]]
+    assert plans(state, operations) == [[], [["b"]]]
     dpkg.has("b")
-    assert looks(state, operations) == [[["a"]], []]
+    assert plans(state, operations) == [[["a"]], []]
 
 
 @pytest.mark.parametrize("option", [{"_if": lambda: True}, {"_ignore_errors": True}, {"alone": True}])
 def test_what_may_not_be_or_must_wait_comes_alone(state: State, option: dict[str, Any]) -> None:
     operations = [wants(state, "a"), wants(state, "b", **option), wants(state, "c")]
-    assert looks(state, operations) == [[["a", "c"]], [["b"]], []]
+    assert plans(state, operations) == [[["a", "c"]], [["b"]], []]
 
 
 def test_what_must_wait_takes_nothing_with_it(state: State) -> None:
     operations = [wants(state, "a", alone=True), wants(state, "a", "b"), wants(state, "c")]
-    assert looks(state, operations) == [[["a"]], [["b", "c"]], []]
+    assert plans(state, operations) == [[["a"]], [["b", "c"]], []]
 
 
 def test_an_if_of_a_deploy_counts_as_one_of_the_call(state: State) -> None:
@@ -158,7 +163,7 @@ def test_an_if_of_a_deploy_counts_as_one_of_the_call(state: State) -> None:
 
 def test_calls_under_another_account_do_not_mix(state: State) -> None:
     operations = [wants(state, "a", _env={"X": "1"}), wants(state, "b"), wants(state, "c")]
-    assert looks(state, operations) == [[["a"]], [["b", "c"]], []]
+    assert plans(state, operations) == [[["a"]], [["b", "c"]], []]
 
 
 def test_the_youngest_lists_that_are_asked_for_count(state: State) -> None:
@@ -166,7 +171,7 @@ def test_the_youngest_lists_that_are_asked_for_count(state: State) -> None:
     state.is_executing = True
     with of(state):
         command = next(first.command_generator())
-    assert " 300 7 a b" in command.get_raw_value()
+    assert arguments(command) == {"lock_timeout": 300, "lists_age": 7, "packages": ["a", "b"]}
 
 
 def test_two_states_share_nothing(state: State, tmp_path: Path) -> None:
@@ -208,10 +213,11 @@ def test_a_plan_shows_all_packages_at_the_first_operation(
     for mode in ("plan", "blank"):
         done = line.converged(root, mode=mode).operations
         assert [one.changed for one in done] == [True, False, True]
-        assert [line.split(" apply ")[1] for one in done for line in one.diff] == [
-            "300 86400 no-such-alpha no-such-beta no-such-gamma",
-            "300 86400 no-such-delta",
+        assert [line.partition(" lists_age")[2] for one in done for line in one.diff] == [
+            """:=86400 'packages:=["no-such-alpha", "no-such-beta", "no-such-gamma"]'""",
+            """:=86400 'packages:=["no-such-delta"]'""",
         ]
+        assert all(line.startswith("$ packages apply ") for one in done for line in one.diff)
 
 
 def test_pyinfras_own_plan_says_the_same(tmp_path: Path) -> None:

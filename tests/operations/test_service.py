@@ -276,7 +276,7 @@ def test_a_child_that_will_not_end_is_killed_with_its_children(declare: Start, t
     wait_for("all are gone", lambda: not any(map(is_alive, pids)), 5)
 
 
-def test_a_child_whose_supervisor_was_killed_is_not_left_beside_the_new_one(declare: Start) -> None:
+def test_a_child_of_a_killed_supervisor_is_not_left_beside_the_new_one(declare: Start) -> None:
     script = declare()
     script("start")
     orphan = script.pid()

@@ -1,4 +1,4 @@
-"""A service has read what is on disk: also when the run that changed it was killed before it said so.
+"""A service runs with what is on disk: also when the run that changed it was killed before the restart.
 
 The init here is the LSB kind: `service NAME VERB`, a program of the test that notes its verbs.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pyinfra.operations import files, server
 
+from pyinfra_solo.errors import DataError
 from pyinfra_solo.operations import service
 from tests.support.pyinfra_api import Played, play
 
@@ -21,8 +22,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+OPERATION = "the operation that `declare` returns"
+
+
 class Init:
-    """An init system with one service, `demo`; `verbs` are what it was told."""
+    """An init system with one service, `demo`; `verbs` are what it was asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -38,7 +42,7 @@ class Init:
         program.chmod(0o755)
 
     def verbs(self) -> list[str]:
-        """What was told since the last call."""
+        """The verbs since the last call."""
         said = self.log.read_text().split() if self.log.exists() else []
         self.log.unlink(missing_ok=True)
         return said
@@ -48,8 +52,10 @@ class Init:
 
         def both() -> None:
             op = declare()
-            listed = {key: [op] for key in options.pop("on", ()) if op is not None}
-            service.up("demo", name="demo is up", enabled=False, **{**listed, **options})
+            causes: dict[str, Any] = {
+                key: [op if cause is OPERATION else cause for cause in options[key]] for key in options
+            }
+            service.running("demo", name="demo runs", enabled=False, **causes)
 
         played = play(both, self.folder)
         assert not played.failed, played.text
@@ -66,7 +72,7 @@ def init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Init:
 
 @pytest.fixture
 def running(init: Init) -> Init:
-    init.converge(rereads=[str(init.config)])
+    init.converge(reload_on=[str(init.config)])
     assert init.verbs() == ["start"]
     return init
 
@@ -82,28 +88,28 @@ def _source(init: Init, text: str) -> str:
 
 
 def test_what_is_down_is_started(init: Init) -> None:
-    assert init.converge(rereads=[str(init.config)]).made == ("demo is up",)
+    assert init.converge(reload_on=[str(init.config)]).made == ("demo runs",)
     assert init.verbs() == ["start"]
 
 
 def test_a_second_time_changes_nothing(running: Init) -> None:
-    assert running.converge(rereads=[str(running.config)]).made == ()
+    assert running.converge(reload_on=[str(running.config)]).made == ()
     assert running.verbs() == []
 
 
-@pytest.mark.parametrize(("paths", "verb"), [("rereads", "reload"), ("reads", "restart")])
+@pytest.mark.parametrize(("paths", "verb"), [("reload_on", "reload"), ("restart_on", "restart")])
 def test_a_changed_file_is_read_again(init: Init, paths: str, verb: str) -> None:
     options: dict[str, Any] = {paths: [str(init.config)]}
     init.converge(**options)
     init.verbs()
-    assert init.converge(lambda: change(init), **options).made == ("demo is configured", "demo is up")
+    assert init.converge(lambda: change(init), **options).made == ("demo is configured", "demo runs")
     assert init.verbs() == [verb]
     assert init.converge(lambda: change(init), **options).made == ()
 
 
 def test_a_run_that_was_killed_before_the_reload_leaves_it_to_the_next(running: Init) -> None:
     running.config.write_text("two\n")  # what the killed run had written
-    assert running.converge(rereads=[str(running.config)]).made == ("demo is up",)
+    assert running.converge(reload_on=[str(running.config)]).made == ("demo runs",)
     assert running.verbs() == ["reload"]
 
 
@@ -114,28 +120,28 @@ def test_the_very_first_run_after_a_boot_may_be_the_killed_one(init: Init) -> No
     def dies() -> None:
         change(init)
         server.shell(name="the run dies", commands="false")
-        service.up("demo", name="demo is up", enabled=False, rereads=[str(init.config)])
+        service.running("demo", name="demo runs", enabled=False, reload_on=[str(init.config)])
 
     assert play(dies, init.folder).failed == "the run dies"
     assert init.verbs() == []
-    assert init.converge(rereads=[str(init.config)]).made == ("demo is up",)
+    assert init.converge(reload_on=[str(init.config)]).made == ("demo runs",)
     assert init.verbs() == ["reload"]
 
 
 def test_after_a_boot_that_changed_nothing_nothing_is_reloaded(init: Init) -> None:
     init.up.touch()
-    assert init.converge(rereads=[str(init.config)]).made == ()
+    assert init.converge(reload_on=[str(init.config)]).made == ()
     assert init.verbs() == []
 
 
 def test_a_link_that_names_another_folder_is_a_change(init: Init) -> None:
     current = init.folder / "current"
     current.symlink_to("releases/1")
-    init.converge(reads=[str(current)])
+    init.converge(restart_on=[str(current)])
     init.verbs()
     current.unlink()
     current.symlink_to("releases/2")
-    init.converge(reads=[str(current)])
+    init.converge(restart_on=[str(current)])
     assert init.verbs() == ["restart"]
 
 
@@ -144,7 +150,7 @@ def test_a_folder_stands_for_all_files_in_it(init: Init, what: str) -> None:
     folder = init.folder / "conf.d"
     folder.mkdir()
     (folder / "a b.conf").write_text("one")
-    init.converge(rereads=[str(folder)])
+    init.converge(reload_on=[str(folder)])
     init.verbs()
     if what == "changed":
         (folder / "a b.conf").write_text("two")
@@ -152,23 +158,31 @@ def test_a_folder_stands_for_all_files_in_it(init: Init, what: str) -> None:
         (folder / "more.conf").write_text("")
     else:
         (folder / "a b.conf").unlink()
-    init.converge(rereads=[str(folder)])
+    init.converge(reload_on=[str(folder)])
     assert init.verbs() == ["reload"]
 
 
-@pytest.mark.parametrize(("key", "verb"), [("changed", "restart"), ("reload_on", "reload")])
-def test_an_operation_may_ask_for_it(running: Init, key: str, verb: str) -> None:
-    other = running.folder / "other"
-    options: dict[str, Any] = {"rereads": [str(running.config)], "on": [key]}
-    running.converge(lambda: files.put(name="other", src=_source(running, "x"), dest=str(other)), **options)
+@pytest.mark.parametrize(("key", "verb"), [("restart_on", "restart"), ("reload_on", "reload")])
+def test_a_list_of_causes_takes_paths_and_operations(running: Init, key: str, verb: str) -> None:
+    causes = {"reload_on": [str(running.config)]}
+    causes[key] = [*causes.get(key, []), OPERATION]
+
+    def other() -> Any:
+        return files.put(name="other", src=_source(running, "x"), dest=str(running.folder / "other"))
+
+    running.converge(other, **causes)
     assert running.verbs() == [verb]
-    options = {"rereads": [str(running.config)], "on": [key]}
-    running.converge(lambda: files.put(name="other", src=_source(running, "x"), dest=str(other)), **options)
+    running.converge(other, **causes)
     assert running.verbs() == []
 
 
+def test_a_path_without_a_list_is_refused() -> None:
+    with pytest.raises(DataError, match="take a list"):
+        service.running("demo", name="demo runs", restart_on="/etc/demo")
+
+
 def test_a_restart_is_enough_where_a_reload_is_asked_for_too(init: Init) -> None:
-    options: dict[str, Any] = {"reads": [str(init.config)], "rereads": [str(init.config)]}
+    options: dict[str, Any] = {"restart_on": [str(init.config)], "reload_on": [str(init.config)]}
     init.converge(**options)
     init.verbs()
     init.config.write_text("two\n")

@@ -1,4 +1,4 @@
-"""A configuration replaces the old one only when its own program has found it good."""
+"""A configuration replaces the old one only when its own program finds it good."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pyinfra_solo.errors import DataError
-from pyinfra_solo.operations import validated as verified
+from pyinfra_solo.operations import validated
 from tests.support.pyinfra_api import Played, play
 
 GOOD = 'grep -q "^good" "$FILE"'
@@ -20,10 +20,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def put(folder: Path, quality: str, number: int = 1, verify: str = GOOD) -> Played:
+def put(folder: Path, quality: str, number: int = 1, validate: str = GOOD) -> Played:
     return play(
-        lambda: verified.template(
-            name="the site is known", src="site.j2", dest=str(folder / "site"), verify=verify, quality=quality, number=number
+        lambda: validated.template(
+            name="the site is known", src="site.j2", dest=str(folder / "site"), validate=validate, quality=quality, number=number
         ),
         folder,
     )  # fmt: skip
@@ -43,7 +43,7 @@ def test_a_second_time_changes_nothing(folder: Path) -> None:
 
 
 def test_a_bad_file_leaves_the_old_one_and_says_why(folder: Path) -> None:
-    played = put(folder, "bad", verify=f'{GOOD} || {{ echo "line 1: unknown directive"; exit 1; }}')
+    played = put(folder, "bad", validate=f'{GOOD} || {{ echo "line 1: unknown directive"; exit 1; }}')
     assert played.failed == "the site is known"
     assert "line 1: unknown directive" in played.text
     assert "is unchanged. Correct the template or its values." in played.text
@@ -52,19 +52,19 @@ def test_a_bad_file_leaves_the_old_one_and_says_why(folder: Path) -> None:
 
 
 def test_what_a_killed_run_left_is_not_in_the_way(folder: Path) -> None:
-    (folder / f"site{verified.NEW}").write_text("half")
+    (folder / f"site{validated.UNVALIDATED}").write_text("half")
     assert put(folder, "good").made == ("the site is known",)
     assert (folder / "site").read_text() == "good 1\n"
 
 
 def test_a_template_that_lacks_a_value_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"site\.j2 cannot be filled: 'missing' is undefined"):
-        verified.rendered(_written(folder / "site.j2", "{{ missing }}"), {})
+        validated.rendered(_written(folder / "site.j2", "{{ missing }}"), {})
 
 
 def test_a_template_that_is_not_there_is_named(folder: Path) -> None:
     with pytest.raises(DataError, match=r"nothing\.j2 cannot be filled"):
-        verified.rendered(folder / "nothing.j2", {})
+        validated.rendered(folder / "nothing.j2", {})
 
 
 def _written(path: Path, text: str) -> Path:

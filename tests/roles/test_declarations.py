@@ -28,17 +28,17 @@ def copied(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ROLES)
-def test_importing_a_role_starts_nothing_opens_no_connection_and_writes_no_file(name: str) -> None:
+def test_importing_a_role_starts_connects_and_writes_nothing(name: str) -> None:
     watch = (
         "import sys\n"
         "import pyinfra.operations.apt, pyinfra.operations.files, pyinfra.operations.systemd\n"
         "touched = []\n"
-        "def heard(event, args):\n"
+        "def watch(event, args):\n"
         "    if event in ('subprocess.Popen', 'os.posix_spawn', 'os.fork', 'socket.connect', 'os.mkdir', 'os.remove', 'os.rename'):\n"
         "        touched.append(event)\n"
         "    if event == 'open' and isinstance(args[1], str) and set(args[1]) & set('wax+'):\n"
         "        touched.append(args[0])\n"
-        "sys.addaudithook(heard)\n"
+        "sys.addaudithook(watch)\n"
         f"import roles.{name}\n"
         "print(touched)\n"
     )

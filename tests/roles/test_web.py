@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from pyinfra_solo.operations import service
-from pyinfra_solo.operations import validated as verified
+from pyinfra_solo.operations import service, validated
 from pyinfra_solo.operations.service import Init
 from roles.web import Web, application, healthy
 from tests.support.git import free_port
@@ -32,7 +31,7 @@ pytestmark = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not 
 
 def config(folder: Path, data: Web, gate: Path) -> Path:
     """The template's file, its logs and pid below `folder`, its workers as who runs the test."""
-    text = verified.rendered(TEMPLATE, {"gate": str(gate), **asdict(data)})
+    text = validated.rendered(TEMPLATE, {"gate": str(gate), **asdict(data)})
     text = text.replace("/var/log/nginx", str(folder)).replace("/run/nginx.pid", f"{folder}/pid")
     text = text.replace("user www-data;", "user root;")
     path = folder / "nginx.conf"

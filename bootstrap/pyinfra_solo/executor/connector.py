@@ -22,6 +22,7 @@ from pyinfra_solo.native import UNKNOWN, commands
 from pyinfra_solo.native.files import forget_names
 from pyinfra_solo.native.pending_files import PendingFiles
 from pyinfra_solo.native.registry import answer_to, off_reason
+from pyinfra_solo.operations.script import ProgramCommand
 
 NAME = "@local"
 _OTHER_ACCOUNT = (
@@ -193,6 +194,8 @@ def _raw(command: StringCommand | str) -> str:
 
 def program(command: StringCommand | str) -> str:
     """Return the name of the command's program, or of our own script, alone: arguments may hold secrets."""
+    if isinstance(command, ProgramCommand):
+        return command.program
     bits = list(command.bits) if isinstance(command, StringCommand) else []
     if "-c" in bits[1:-2]:
         shell, _, text, name = bits[(at := bits.index("-c")) - 1 : at + 3]

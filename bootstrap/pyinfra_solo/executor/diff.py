@@ -7,13 +7,16 @@ from typing import Any
 from pyinfra.api.command import FileUploadCommand, QuoteString, StringCommand
 from pyinfra.api.util import get_file_io
 
-from pyinfra_solo.operations import validated as verified
+from pyinfra_solo.operations.script import ProgramCommand
+from pyinfra_solo.operations.validated import UNVALIDATED
 
 
 def preview(command: Any, *, blank: bool) -> list[str]:
     """Return a plan's lines for one command. blank: compare with a machine that has no files."""
     if isinstance(command, FileUploadCommand):
         return _diff(command, blank=blank)
+    if isinstance(command, ProgramCommand):
+        return [f"$ {command.shown}"]
     if isinstance(command, StringCommand):
         return [
             f"$ {line}" if number == 0 else f"  {line}"
@@ -35,7 +38,7 @@ def _diff(command: FileUploadCommand, *, blank: bool) -> list[str]:
     with get_file_io(command.src) as opened:
         data = opened.read()
     new = data.encode() if isinstance(data, str) else data
-    target = Path(command.dest.removesuffix(verified.NEW))
+    target = Path(command.dest.removesuffix(UNVALIDATED))
     try:
         old = None if blank else target.read_bytes()
     except OSError:

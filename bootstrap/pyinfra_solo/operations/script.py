@@ -1,18 +1,100 @@
-"""Shell programs that run on the machine which is converged, be it this one or one over SSH.
+"""Run an operation's program: in the process on this machine, or sent as text to any other.
 
-One program is one command: one tree of processes, that a kill of its group ends whole.
+A program runs as one child, so that its time-out ends all that it started, as one process group.
 """
 
+import ast
+import json
+import shlex
+import sys
 from collections.abc import Mapping
+from functools import cache, cached_property
 from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, TypeVar
 
-from pyinfra.api import QuoteString, StringCommand
+from pyinfra import host
+from pyinfra.api import FactBase, QuoteString, StringCommand
+
+from pyinfra_solo.native import programs
+from pyinfra_solo.operations import prelude
 
 _FOLDER = Path(__file__).parent
+_HERE = ("@local", "@solo")
+Value = TypeVar("Value")
+
+
+class ProgramCommand(StringCommand):
+    """The command that runs a program. program: its name. shown: its name, its verb and their arguments."""
+
+    def __init__(self, program: str, source: str, words: list[str]) -> None:
+        python = sys.executable if getattr(host, "name", "") in _HERE else "python3"
+        called = [program, *words]
+        # -I and -S: no file of the user's, the folder's or site-packages takes part.
+        super().__init__(python, "-I", "-S", "-c", *map(QuoteString, [source, *called]))
+        self.program = program
+        self.shown = shlex.join(called)
+
+
+class Program:
+    """The program of an operation: its module `program`, for `prelude.main` to run."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module = module
+        self.name = module.__name__.split(".")[-2]
+
+    @cached_property
+    def source(self) -> str:
+        """Join the prelude and the program, without their imports of this package, for another Python."""
+        return f"{_text(prelude)}\n\n{_text(self._module)}"
+
+    def command(self, verb: str, arguments: Mapping[str, Any]) -> ProgramCommand:
+        """Make the command for a verb. The arguments show in `ps`: no secret."""
+        return ProgramCommand(self.name, self.source, [verb, *prelude.encode(arguments)])
+
+    def call(self, verb: str, arguments: Mapping[str, Any]) -> Any:
+        """Call a verb in this process, and return its answer. Its children count as a native answer's."""
+        prelude.before_child, prelude.after_child = programs.before_child, programs.after_child
+        return getattr(self._module, verb)(**arguments)
+
+
+class ProgramFact(FactBase[Value]):
+    """A fact that a verb of a program answers."""
+
+    program: ClassVar[Program]
+    verb: ClassVar[str] = "check"
+
+    @classmethod
+    def native(cls, arguments: Mapping[str, Any] | None = None) -> Any:
+        """Answer on this machine, in the process (`native.registry`)."""
+        return cls.program.call(cls.verb, arguments or {})
+
+    def command(self, arguments: Mapping[str, Any] | None = None) -> StringCommand:
+        return self.program.command(self.verb, arguments or {})
+
+    def process(self, output: list[str]) -> Value:
+        value: Value = json.loads(output[-1])
+        return value
+
+
+@cache
+def _text(module: ModuleType) -> str:
+    """Read a module's text without its imports of this package, and of __future__ below the prelude."""
+    text = Path(str(module.__file__)).read_text()
+    is_prelude = module is prelude
+    lines = text.splitlines()
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ImportFrom) and (
+            (node.module or "").startswith("pyinfra_solo") or (node.module == "__future__" and not is_prelude)
+        ):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (
+                (node.end_lineno or node.lineno) - node.lineno + 1
+            )
+    return "\n".join(lines)
 
 
 def run(name: str, *words: str, environment: Mapping[str, str] | None = None) -> StringCommand:
-    """The program `name`.sh with `words` as its arguments. They show in `ps`: no secret."""
+    """Make the command that runs the shell program `name`.sh with `words`. They show in `ps`: no secret."""
     text = next(_FOLDER.glob(f"*/{name}.sh")).read_text()
     variables = [QuoteString(f"{key}={value}") for key, value in (environment or {}).items()]
     head = ["env", *variables] if variables else []
@@ -20,7 +102,7 @@ def run(name: str, *words: str, environment: Mapping[str, str] | None = None) ->
 
 
 def failure(message: str) -> StringCommand:
-    """A command that fails and says why: what an operation yields when it cannot be done.
+    """Make a command that fails with `message`: what an operation yields when it cannot be done.
 
     An exception out of an operation ends pyinfra's run as an internal error (pyinfra 3.10).
     """
@@ -28,5 +110,5 @@ def failure(message: str) -> StringCommand:
 
 
 def pairs(lines: list[str]) -> dict[str, str]:
-    """`key=value` lines, as the programs' `look` prints them."""
+    """Read `key=value` lines, as release.sh prints them."""
     return dict(line.split("=", 1) for line in lines if "=" in line)

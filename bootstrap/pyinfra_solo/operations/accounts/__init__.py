@@ -1,55 +1,49 @@
-"""Accounts: one look each. pyinfra's server.user asks about every user of the machine.
+"""Accounts, one fact for each: pyinfra's server.user asks about every user of the machine.
 
 The keys that may log in are exactly those given: a key that is taken out of the data is taken off
 the machine.
 """
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 from pyinfra import host
-from pyinfra.api import FactBase, StringCommand, operation
+from pyinfra.api import StringCommand, operation
 
 from pyinfra_solo.errors import DataError
-from pyinfra_solo.operations import native_facts as roles
-from pyinfra_solo.operations import script
+from pyinfra_solo.operations.accounts import program
+from pyinfra_solo.operations.script import Program, ProgramFact
+from pyinfra_solo.system.text import ACCOUNT
 
-_NAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)  # useradd(8), CAVEATS
 _KEY = re.compile(r"[ -~]*\b(ssh|ecdsa|sk)-[ -~]+ [A-Za-z0-9+/=]{16,}( [ -~]*)?", re.ASCII)
+PROGRAM = Program(program)
 
 
-class AccountGaps(FactBase[list[str]]):
-    """What the account lacks: account, shell, groups, home, keys; nothing when it is right."""
+class AccountGaps(ProgramFact[list[str]]):
+    """The gaps of an account: account, half, shell, groups, home, keys; none when it is right."""
 
+    program = PROGRAM
     default = list
 
     @staticmethod
-    def blank(words: Sequence[str]) -> list[str]:  # noqa: ARG004 - asked as `command` is
-        """On a machine with nothing on it, for a plan without a machine."""
+    def blank(arguments: Mapping[str, Any]) -> list[str]:  # noqa: ARG004 - called as `command` is
+        """Answer for a machine with nothing on it, for a plan without a machine."""
         return ["account"]
-
-    native = staticmethod(roles.account_gaps)
-
-    def command(self, words: Sequence[str]) -> StringCommand:
-        return script.run("account", "look", *words)
-
-    def process(self, output: list[str]) -> list[str]:
-        return output
 
 
 @operation()
-def _account(words: Sequence[str]) -> Generator[StringCommand, None, None]:
-    if gaps := host.get_fact(AccountGaps, words=words):
-        yield script.run("account", "apply", *words)
+def _account(arguments: Mapping[str, Any]) -> Generator[StringCommand, None, None]:
+    if host.get_fact(AccountGaps, arguments=arguments):
+        yield PROGRAM.command("apply", arguments)
     else:
-        host.noop(f"the account {words[0]} is right {gaps}")
+        host.noop(f"the account {arguments['name']} is right")
 
 
 def system(account: str, *, name: str, home: str = "/nonexistent", **arguments: Any) -> Any:
-    """The system account `account` is there, for a service to run as; nobody can log in to it."""
-    words = [_checked(account), home, "/usr/sbin/nologin", "yes", "", "-"]
-    return _account(name=name, words=words, **arguments)
+    """Make the system account `account`, for a service to run as; nobody can log in to it."""
+    wanted = _wanted(account, home, "/usr/sbin/nologin", system=True, groups=(), keys=None)
+    return _account(name=name, arguments=wanted, **arguments)
 
 
 def person(
@@ -61,21 +55,34 @@ def person(
     shell: str = "/bin/bash",
     **arguments: Any,
 ) -> Any:
-    """The account `account` is there, without a password; `keys` alone may log in over SSH.
+    """Make the account `account`, without a password; `keys` alone may log in over SSH.
 
     keys: lines of authorized_keys. groups: others that it is in too; a group that is not there is made.
+    Raises DataError.
     """
     wrong = next((key for key in keys if not _KEY.fullmatch(key)), None)
     if wrong is not None:
         raise DataError(f"{wrong[:20]!r}… is not a public key of one line. Take the line of a .pub file.")
+    if sum(len(key) + 1 for key in keys) > program.KEYS_SIZE:
+        raise DataError(f"The keys of {account!r} are more than {program.KEYS_SIZE} bytes. Use fewer keys.")
     if not re.fullmatch(r"/[\w./-]+", shell, re.ASCII):
         raise DataError(f"The shell {shell!r} is not the full path of a program.")
-    names = ",".join(_checked(group) for group in groups)
-    words = [_checked(account), f"/home/{account}", shell, "no", names, "\n".join(keys)]
-    return _account(name=name, words=words, **arguments)
+    wanted = _wanted(account, f"/home/{account}", shell, system=False, groups=groups, keys=keys)
+    return _account(name=name, arguments=wanted, **arguments)
 
 
-def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise DataError(f"{name!r} is not a name for an account: use a-z, 0-9, _ or -, 32 at most.")
-    return name
+def _wanted(
+    account: str, home: str, shell: str, *, system: bool, groups: Sequence[str], keys: Sequence[str] | None
+) -> dict[str, Any]:
+    """Make the program's arguments. Raises DataError for a name that no account can have."""
+    for name in (account, *groups):
+        if not ACCOUNT.fullmatch(name):
+            raise DataError(f"{name!r} is not a name for an account: use a-z, 0-9, _ or -, 32 at most.")
+    return {
+        "name": account,
+        "home": home,
+        "shell": shell,
+        "system": system,
+        "groups": list(groups),
+        "keys": None if keys is None else list(keys),
+    }

@@ -1,16 +1,14 @@
-"""A `Service` as each init system writes it. Pure: from values to text, or to a DataError."""
+"""Write a `Service` down for each init system: values to text, or to a DataError."""
 
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pyinfra_solo.errors import DataError
-
-if TYPE_CHECKING:  # service.py imports this module
-    from pyinfra_solo.operations.service import Init, Service
+from pyinfra_solo.operations.service.spec import Init, Service
+from pyinfra_solo.system.text import ACCOUNT, NAME
 
 _PATHS = {
     "systemd": "/etc/systemd/system/{}.service",
@@ -18,40 +16,25 @@ _PATHS = {
     "sysv": "/etc/init.d/{}",
 }
 _TEMPLATES = {"systemd": "systemd.service.j2", "upstart": "upstart.conf.j2", "sysv": "lsb.sh.j2"}
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
-_ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
 _PATH = re.compile(r"/[A-Za-z0-9_./+-]*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _SIGNAL = re.compile(r"[A-Z][A-Z0-9]{1,9}", re.ASCII)
 
-_ENVIRONMENT_FILE = """\
-    while IFS= read -r line || [ -n "$line" ]; do
-        case $line in '' | '#'* | ';'*) continue ;; *=*) ;; *) continue ;; esac
-        key=${line%%=*} value=${line#*=}
-        case $value in
-            \\"*\\") value=${value#\\"} value=${value%\\"} ;;
-            \\'*\\') value=${value#\\'} value=${value%\\'} ;;
-        esac
-        case $key in *[!A-Za-z0-9_]* | [0-9]* | '') continue ;; esac
-        export "$key=$value"
-    done <FILE || exit 1"""
-"""Its lines are read, never run: systemd does not run them either (systemd.exec(5), EnvironmentFile=)."""
-
 
 def path(name: str, init: str) -> str:
-    """Where the init system looks for the service `name`."""
+    """Get the path of the service's unit, job or script. Raises DataError."""
     return _PATHS[init].format(checked_name(name))
 
 
 def checked_name(name: str) -> str:
-    """`name` when it can be a service's. Raises DataError."""
-    if not _NAME.fullmatch(name):
+    """Return `name`. Raises DataError when no service can have it."""
+    if not NAME.fullmatch(name):
         raise DataError(f"The service {name!r} is not a name: use a-z, then a-z, 0-9, _ or -, 63 at most.")
     return name
 
 
-def render(service: "Service", init: "Init", *, run: str, log: str, self: str) -> str:
-    """Raises DataError for a value that the init system cannot be told."""
+def render(service: Service, init: Init, *, run: str, log: str, self: str) -> str:
+    """Fill the init system's template. Raises DataError for a value that it has no way to write down."""
     _check(service)
     description = service.description or service.name
     environment = Environment(
@@ -70,7 +53,7 @@ def render(service: "Service", init: "Init", *, run: str, log: str, self: str) -
         upstart_description=f'"{description}"',
         command=" ".join([service.command[0], *(_systemd_word(word) for word in service.command[1:])]),
         environment=[_systemd_pair(key, value) for key, value in sorted(service.environment.items())],
-        exports=_exports(service),
+        exports=[f"{key}={shlex.quote(value)}" for key, value in sorted(service.environment.items())],
         shell_command=" ".join(words),
         shell_program=words[0],
         shell_arguments=" ".join(words[1:]),
@@ -80,7 +63,7 @@ def render(service: "Service", init: "Init", *, run: str, log: str, self: str) -
     )
 
 
-def _check(service: "Service") -> None:
+def _check(service: Service) -> None:
     checked_name(service.name)
     _must(bool(service.command), service, "command", "it is empty. Give the program and its arguments")
     _must(
@@ -90,7 +73,7 @@ def _check(service: "Service") -> None:
         "the program is not a full path of plain letters",
     )
     for account in (service.user, service.group or service.user):
-        _must(bool(_ACCOUNT.fullmatch(account)), service, "user", f"{account!r} is not an account's name")
+        _must(bool(ACCOUNT.fullmatch(account)), service, "user", f"{account!r} is not an account's name")
     for kind, place in (
         ("working_directory", service.working_directory),
         ("environment_file", service.environment_file or "/"),
@@ -128,26 +111,19 @@ def _check(service: "Service") -> None:
     _must(all(number >= 0 for number in numbers), service, "limits", "a number is below 0")
 
 
-def _must(right: bool, service: "Service", kind: str, problem: str) -> None:
-    """The value itself is not shown: it may be what nobody should read in a log."""
+def _must(right: bool, service: Service, kind: str, problem: str) -> None:
+    """Raise DataError without the value itself: a log is no place for it."""
     if not right:
         raise DataError(f"The service {service.name!r}, {kind}: {problem}.")
 
 
 def _systemd_word(word: str) -> str:
-    """One argument of ExecStart=: specifiers, variables and quotes lose their meaning (systemd.service(5))."""
+    """Quote an argument of ExecStart=, so that nothing in it has a meaning (systemd.service(5))."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{escaped}"'
 
 
 def _systemd_pair(key: str, value: str) -> str:
-    """One Environment= assignment; a dollar has no meaning there (systemd.exec(5))."""
+    """Quote an Environment= assignment; a dollar has no meaning there (systemd.exec(5))."""
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{key}={escaped}"'
-
-
-def _exports(service: "Service") -> str:
-    lines = [f"    export {key}={shlex.quote(value)}" for key, value in sorted(service.environment.items())]
-    if service.environment_file:
-        lines.append(_ENVIRONMENT_FILE.replace("FILE", service.environment_file))
-    return "\n".join(lines) or "    :"

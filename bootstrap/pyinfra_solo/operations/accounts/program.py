@@ -1,0 +1,266 @@
+"""Check and make an account.
+
+accounts check|apply name=NAME home=PATH shell=PATH system:=BOOL groups:=[NAME, ...] keys:=[LINE, ...]
+
+groups: names that the account has besides its own group. keys: the lines of its authorized_keys; null:
+that file is left alone. A system account has no home and no password, and nobody can log in to it.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import shutil
+import signal
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from pyinfra_solo.operations.prelude import ProgramError, main, report, require, sync, write
+
+KEYS_SIZE = 64 * 1024
+"""Largest authorized_keys, in bytes. A larger one is wrong: its account may have made it to fill memory."""
+_HOME_SECONDS = 60
+"""Time-out of a child that works in a home: an account may mount a file system of its own there (FUSE)."""
+
+
+def check(
+    name: str, home: str, shell: str, system: bool, groups: Sequence[str], keys: Sequence[str] | None
+) -> list[str]:
+    """List what the account lacks: account, or half, shell, groups, home, keys. Raises OSError."""
+    account = _account(name)
+    if account is None:
+        return ["account"]
+    gaps = {
+        "half": _is_half_made(account),
+        "shell": account.pw_shell != shell,
+        "groups": bool(_missing_groups(account, groups)),
+        "home": not system and not Path(home).is_dir(),
+        "keys": not _has_keys(account, home, keys),
+    }
+    return [gap for gap, is_there in gaps.items() if is_there]
+
+
+def apply(
+    name: str, home: str, shell: str, system: bool, groups: Sequence[str], keys: Sequence[str] | None
+) -> None:
+    """Make the account, or put right what `check` finds."""
+    os.umask(0o022)
+    account = _account(name)
+    if account is None:
+        options = ["--no-create-home", "--user-group", "--home-dir", home, "--shell", shell]
+        options += ["--system"] if system else []
+        require("useradd", *options, "--password", "*", "--", name)
+        report(f"{name}: created")
+    elif _is_half_made(account):
+        _complete(account)
+        report(f"{name}: was half made")
+    account = pwd.getpwnam(name)
+    if account.pw_shell != shell:
+        require("usermod", "--shell", shell, "--", name)
+    for group in _missing_groups(account, groups):
+        if not _group_exists(group):
+            require("groupadd", "--", group)
+        require("usermod", "--append", "--groups", group, "--", name)
+    sync(Path("/etc"))
+    if not system and not Path(home).is_dir():
+        _make_home(account, Path(home))
+    if keys is not None and not _has_keys(account, home, keys):
+        text = "".join(f"{key}\n" for key in keys)
+        _as_account(account, lambda: _write_keys(Path(home), text))
+
+
+def _account(name: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwnam(name)
+    except KeyError:
+        return None
+
+
+def _group_exists(name: str) -> bool:
+    try:
+        return bool(grp.getgrnam(name))
+    except KeyError:
+        return False
+
+
+def _group_name(gid: int) -> str:
+    """Get a group's name; '' for a group that is not there."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return ""
+
+
+def _missing_groups(account: pwd.struct_passwd, groups: Sequence[str]) -> list[str]:
+    has = {_group_name(gid) for gid in os.getgrouplist(account.pw_name, account.pw_gid)}
+    return [group for group in groups if group not in has]
+
+
+def _is_half_made(account: pwd.struct_passwd) -> bool:
+    """Find an account whose useradd(8) was killed: it writes passwd, shadow, group and gshadow in turn.
+
+    An account of a directory service is not in /etc/passwd, and is never half made.
+    """
+    if account.pw_name not in _names("passwd"):
+        return False
+    group = _group_name(account.pw_gid)
+    if not group or not _is_in_shadow("shadow", account.pw_name):
+        return True
+    return group in _names("group") and not _is_in_shadow("gshadow", group)
+
+
+def _is_in_shadow(file: str, name: str) -> bool:
+    return not Path("/etc", file).is_file() or name in _names(file)
+
+
+def _names(file: str) -> set[str]:
+    text = Path("/etc", file).read_bytes().decode(errors="replace")
+    return {line.partition(":")[0] for line in text.splitlines() if ":" in line}
+
+
+def _complete(account: pwd.struct_passwd) -> None:
+    if not _group_name(account.pw_gid):
+        require("groupadd", "--gid", str(account.pw_gid), "--", account.pw_name)
+    require("grpconv")
+    if not _is_in_shadow("shadow", account.pw_name):
+        require("pwconv")
+        require("usermod", "--password", "*", "--", account.pw_name)
+
+
+def _make_home(account: pwd.struct_passwd, home: Path) -> None:
+    """Copy /etc/skel beside `home`, sync it, and rename it: useradd(8) does not sync what it copies."""
+    new = home.with_name(f".{home.name}.new")
+    if new.exists():
+        shutil.rmtree(new)
+    skeleton = Path("/etc/skel")
+    if skeleton.is_dir():
+        shutil.copytree(skeleton, new, symlinks=True)
+    else:
+        new.mkdir()
+    new.chmod(0o750)
+    for folder, folders, files in os.walk(new, topdown=False):
+        for path in [*(Path(folder, name) for name in (*folders, *files)), Path(folder)]:
+            os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+            if not path.is_symlink():
+                sync(path)
+    new.rename(home)
+    sync(home.parent)
+
+
+def _has_keys(account: pwd.struct_passwd, home: str, keys: Sequence[str] | None) -> bool:
+    if keys is None:
+        return True
+    found = _read_keys(account, home)
+    return found is not None and found.rstrip("\n") == "\n".join(keys)
+
+
+def _read_keys(account: pwd.struct_passwd, home: str) -> str | None:
+    """Read authorized_keys with the rights of its account, as sshd(8) does.
+
+    '' when it cannot be read; None when it is wrong, whatever is in it. Only files that are not simply
+    the account's own need a child for that.
+    """
+    with suppress(PermissionError):
+        return _contents(home, account.pw_uid)
+    answer: str | None = _as_account(account, lambda: _contents(home, None))
+    return answer
+
+
+def _contents(home: str, owner: int | None) -> str | None:
+    """Read authorized_keys as `_read_keys` says.
+
+    owner: raise PermissionError for what this user cannot read as its owner.
+    """
+    with ExitStack() as opened:
+        try:
+            file = _opened(home, owner, opened)
+        except FileNotFoundError:
+            return ""
+        except PermissionError:
+            if owner is None:
+                return ""
+            raise
+        except OSError:  # a link (ELOOP), no folder (ENOTDIR), a socket (ENXIO), a lease (EWOULDBLOCK)
+            return None
+        about = os.fstat(file)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > KEYS_SIZE:
+            return None
+        data = os.read(file, KEYS_SIZE + 1)
+    return data.decode(errors="surrogateescape") if len(data) <= KEYS_SIZE else None
+
+
+def _opened(home: str, owner: int | None, opened: ExitStack) -> int:
+    """Open authorized_keys through no link below `home`, and wait for nothing. Raises OSError."""
+    folder: int | None = None
+    for name, flags, needed in (
+        (home, os.O_PATH | os.O_DIRECTORY, stat.S_IXUSR),
+        (".ssh", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW, stat.S_IXUSR),
+        ("authorized_keys", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, stat.S_IRUSR),
+    ):
+        folder = descriptor = os.open(name, flags | os.O_CLOEXEC, dir_fd=folder)
+        opened.callback(os.close, descriptor)
+        about = os.fstat(descriptor)
+        if owner is not None and (about.st_uid != owner or not about.st_mode & needed):
+            raise PermissionError(name)
+    return descriptor
+
+
+def _write_keys(home: Path, text: str) -> None:
+    """Put authorized_keys by rename. What is `.ssh` and no folder is removed. Raises OSError."""
+    os.umask(0o077)
+    folder = home / ".ssh"
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        folder.unlink()
+    folder.mkdir(exist_ok=True)
+    write(folder / "authorized_keys", text, 0o600)
+
+
+def _as_account(account: pwd.struct_passwd, call: Callable[[], Any]) -> Any:
+    """Call in a child with the account's rights: a link in its home must not lead root anywhere.
+
+    Raises ProgramError with the child's failure, and when it takes longer than _HOME_SECONDS.
+    """
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _child(account, groups, call, writable)
+    os.close(writable)
+    with os.fdopen(readable, "rb") as pipe:
+        answered = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if not answered:
+        raise ProgramError(
+            f"{account.pw_name}: its home did not answer for {_HOME_SECONDS} s (status {status})"
+        )
+    answer = json.loads(answered)
+    if "error" in answer:
+        raise ProgramError(f"{account.pw_name}: {answer['error']}")
+    return answer["value"]
+
+
+def _child(account: pwd.struct_passwd, groups: list[int], call: Callable[[], Any], writable: int) -> None:
+    """Give up root, call, write the answer and exit: all code after the fork is the parent's."""
+    try:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_HOME_SECONDS)
+        os.setgroups(groups)
+        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+        os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+        answer = {"value": call()}
+    except BaseException as error:  # noqa: BLE001 - the parent raises it
+        answer = {"error": str(error) or type(error).__name__}
+    try:
+        with os.fdopen(writable, "wb") as pipe:
+            pipe.write(json.dumps(answer).encode())
+    finally:
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main(check=check, apply=apply)

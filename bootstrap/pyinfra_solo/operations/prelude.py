@@ -1,0 +1,172 @@
+"""Helpers that every operation's program shares, sent in front of its text.
+
+A program (`accounts/program.py` and others) imports these names here. Another machine gets one text: this
+file, then the program without that import (`script.Program`). So both are Python 3.9, and use the standard
+library alone.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+QUERY_SECONDS = 60.0
+"""Time-out of a child of a check that is called in the process. A command has its caller's time-out."""
+
+before_child: Callable[[], None] | None = None
+after_child: Callable[[str, float], None] | None = None
+"""Called around each child in the process, the second with the program's name and the seconds."""
+
+_IS_COMMAND = __name__ == "__main__"
+
+
+class ProgramError(Exception):
+    """A failure; its text is the program's last line of stderr."""
+
+
+class Finished(NamedTuple):
+    """A child that has ended: its exit status, and its output where that was captured."""
+
+    status: int
+    text: str = ""
+
+
+def encode(arguments: Mapping[str, Any]) -> list[str]:
+    """Write arguments as words: NAME=TEXT for text, NAME:=JSON for everything else. They show in `ps`."""
+    return [
+        f"{name}={value}" if isinstance(value, str) else f"{name}:={json.dumps(value)}"
+        for name, value in arguments.items()
+    ]
+
+
+def decode(words: Sequence[str]) -> dict[str, Any]:
+    """Read the words of `encode`."""
+    arguments: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name.endswith(":"):
+            arguments[name[:-1]] = json.loads(value)
+        else:
+            arguments[name] = value
+    return arguments
+
+
+def main(**verbs: Callable[..., Any]) -> None:
+    """Call a verb as `PROGRAM VERB WORD...` asks, and print what it returns as one line of JSON."""
+    name, verb, *words = sys.argv[1:]
+    try:
+        answer = verbs[verb](**decode(words))
+    except ProgramError as error:
+        sys.exit(str(error))
+    except (OSError, subprocess.SubprocessError) as error:
+        sys.exit(f"{name}: {error}")
+    if answer is not None:
+        print(json.dumps(answer))  # noqa: T201 - the answer of a command
+
+
+def report(line: str) -> None:
+    """Print a line before the output of the next child."""
+    print(line, flush=True)  # noqa: T201 - a command's output
+
+
+def run(*words: str, **variables: str) -> Finished:
+    """Run a child whose output is this program's own."""
+    return _run(words, None, None, variables)
+
+
+def require(*words: str, **variables: str) -> None:
+    """Run a child as `run` does. Ends this program with the child's exit status when that is not 0."""
+    if status := run(*words, **variables).status:
+        sys.exit(status)
+
+
+def query(*words: str) -> Finished:
+    """Run a child and capture its stdout; what it writes to stderr is dropped."""
+    return _captured(words, subprocess.DEVNULL, {})
+
+
+def capture(*words: str, **variables: str) -> Finished:
+    """Run a child and capture its stdout and stderr together."""
+    return _captured(words, subprocess.STDOUT, variables)
+
+
+def _captured(words: Sequence[str], stderr: int, variables: Mapping[str, str]) -> Finished:
+    """Capture in a file without a name: a daemon that the child leaves behind may keep it open."""
+    with os.fdopen(os.memfd_create("output"), "w+b") as kept:
+        finished = _run(words, kept, stderr, variables)
+        kept.seek(0)
+        return Finished(finished.status, finished.text or kept.read().decode(errors="replace"))
+
+
+def _run(words: Sequence[str], stdout: Any, stderr: Any, variables: Mapping[str, str]) -> Finished:
+    """Run a child with nothing to read. Its status is 127 or 126, as in a shell, when it cannot be executed.
+
+    A command's children stay in its process group, which its caller ends. In the process each child
+    has a group of its own, and is ended after QUERY_SECONDS. Raises TimeoutExpired.
+    """
+    options: dict[str, Any] = {} if _IS_COMMAND else {"process_group": 0}
+    environment = {**os.environ, "LC_ALL": "C", **variables}
+    if before_child:
+        before_child()
+    began = time.monotonic()
+    try:
+        child = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=environment, **options
+        )
+        return Finished(_status(child))
+    except (FileNotFoundError, PermissionError) as error:
+        if stdout is None:
+            sys.stderr.write(f"{words[0]}: {error.strerror}\n")
+        return Finished(127 if error.errno == errno.ENOENT else 126, f"{words[0]}: {error.strerror}\n")
+    finally:
+        if after_child:
+            after_child(words[0].rpartition("/")[2], time.monotonic() - began)
+
+
+def _status(child: subprocess.Popen[bytes]) -> int:
+    try:
+        return child.wait(None if _IS_COMMAND else QUERY_SECONDS)
+    except BaseException:
+        if not _IS_COMMAND:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        raise
+
+
+def write(path: Path, text: str, mode: int = 0o644, suffix: str = ".new") -> None:
+    """Replace `path` by a file with `text`, by rename after its contents are on disk. Raises OSError.
+
+    suffix: of the new file's name until then. What has that name is removed, never opened.
+    """
+    beside = path.with_name(f".{path.name}{suffix}")
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
+    beside.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Write a file's contents, or a folder's names, to disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system without fsync(2) for folders
+            raise
+    finally:
+        os.close(descriptor)

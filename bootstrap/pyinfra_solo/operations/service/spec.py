@@ -1,0 +1,40 @@
+"""A service, as a role declares it for every init system."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Init = Literal["systemd", "upstart", "sysv"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A process that an init system keeps running.
+
+    command: program and arguments, the program by its full path. group: the user's, when empty.
+    environment: values that anyone may see; secrets go into environment_file, lines of KEY=VALUE.
+    notifies: the program says when it is ready (sd_notify(3)); only systemd waits for that.
+    start_timeout, stop_timeout, restart_delay: seconds. reload_signal: a name as in kill(1), such
+    as HUP; none: a reload is a restart. open_files: a limit; memory_mib: one too, 0 for none, under
+    systemd only, as are the restrictions that `hardened` stands for.
+    restart_on, reload_on: paths whose change asks for a restart, or a reload.
+    """
+
+    name: str
+    command: Sequence[str]
+    user: str
+    description: str = ""
+    group: str = ""
+    working_directory: str = "/"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    environment_file: str = ""
+    notifies: bool = False
+    start_timeout: int = 60
+    stop_timeout: int = 30
+    restart_delay: int = 1
+    reload_signal: str = ""
+    open_files: int = 65536
+    memory_mib: int = 0
+    hardened: bool = True
+    restart_on: Sequence[str] = ()
+    reload_on: Sequence[str] = ()

@@ -1,0 +1,51 @@
+"""Configuration files that their own program validates before they replace the old ones."""
+
+import hashlib
+from collections.abc import Generator
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+from pyinfra import host, state
+from pyinfra.api import StringCommand, operation
+from pyinfra.api.util import get_template
+from pyinfra.facts.files import Sha1File
+from pyinfra.operations import files
+
+from pyinfra_solo.errors import DataError
+from pyinfra_solo.operations.script import Program
+from pyinfra_solo.operations.validated import program
+
+UNVALIDATED = ".pyinfra-solo-new"
+"""End of a file's name until it is validated."""
+PROGRAM = Program(program)
+
+
+@operation()
+def template(
+    src: str, dest: str, validate: str, mode: str = "644", **values: Any
+) -> Generator[StringCommand, None, None]:
+    """Put the template `src`, filled with `values`, at `dest`, when its program finds the result good.
+
+    src: a Jinja2 template, from the repository's root. validate: a shell command that ends with
+    status 0 when the file `$FILE` is good; until it does, `dest` is what it was. The switch is a
+    rename within the folder of `dest`, after the contents are on disk. Raises DataError.
+    """
+    text = rendered(Path(state.cwd or ".") / src, values)
+    if host.get_fact(Sha1File, path=dest) == hashlib.sha1(text.encode()).hexdigest():  # noqa: S324 - no protection, a comparison
+        host.noop(f"{dest} is as its template says")
+        return
+    new = f"{dest}{UNVALIDATED}"
+    yield from files.put._inner(src=StringIO(text), dest=new, mode=mode)
+    yield PROGRAM.command("apply", {"new": new, "old": dest, "validate": validate})
+
+
+def rendered(path: Path, values: dict[str, Any]) -> str:
+    """Fill a template. Raises DataError, which names the template."""
+    try:
+        return str(get_template(str(path)).render(values))
+    except (OSError, TemplateError) as error:
+        raise DataError(
+            f"The template {path.name} cannot be filled: {str(error).rstrip('.')}. Correct it and commit."
+        ) from error

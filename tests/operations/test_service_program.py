@@ -1,0 +1,177 @@
+"""What a service lacks: by systemd's properties, and by the digest of what it was started with."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyinfra_solo.operations import service
+from pyinfra_solo.operations.prelude import ProgramError
+from pyinfra_solo.operations.service import program
+from tests.operations.conftest import Ask
+
+RUNNING = {"LoadState": "loaded", "UnitFileState": "enabled", "ActiveState": "active", "NeedDaemonReload": "no",
+           "ConditionResult": "yes", "ConditionTimestampMonotonic": "1234"}  # fmt: skip
+DECLINED = {"ActiveState": "inactive", "ConditionResult": "no"}
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A systemctl that shows the file `unit` and notes its calls in `calls`."""
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin/systemctl"
+    fake.write_text(f'#!/bin/sh\n[ "$1" = show ] && exec cat {tmp_path}/unit\necho "$*" >>{tmp_path}/calls\n')
+    fake.chmod(0o755)
+    monkeypatch.setattr(program, "SYSTEMD", tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    return tmp_path
+
+
+def show(systemd: Path, **more: str) -> None:
+    lines = [f"{key}={value}" for key, value in {**RUNNING, **more}.items()]
+    (systemd / "unit").write_text("\n".join(lines) + "\n")
+
+
+def wanted(folder: Path, **more: Any) -> dict[str, Any]:
+    right = {"enabled": True, "running": True, "restart": [], "reload": [], "force": "no"}
+    return {"name": "demo", "records": str(folder / "records"), **right, **more}
+
+
+@pytest.mark.parametrize(
+    ("unit", "options", "enabled", "verb"),
+    [
+        ({}, {}, True, "none"),
+        ({"ActiveState": "reloading"}, {}, True, "none"),
+        ({"ActiveState": "inactive"}, {}, True, "start"),
+        ({"ActiveState": "failed"}, {}, True, "start"),
+        ({"ActiveState": "activating"}, {}, True, "start"),
+        ({"ActiveState": "failed"}, {"running": False}, True, "none"),
+        ({"ActiveState": "failed"}, {"force": "restart"}, True, "start"),
+        (DECLINED, {}, True, "none"),
+        (DECLINED, {"force": "restart"}, True, "none"),
+        ({**DECLINED, "ConditionTimestampMonotonic": "0"}, {}, True, "start"),
+        ({"UnitFileState": "disabled"}, {}, False, "none"),
+        ({"UnitFileState": ""}, {}, False, "none"),
+        ({"UnitFileState": "masked-runtime"}, {}, False, "none"),
+        ({"UnitFileState": "static"}, {}, True, "none"),
+        ({"UnitFileState": "disabled"}, {"enabled": False}, True, "none"),
+        ({}, {"force": "reload"}, True, "reload"),
+        ({}, {"force": "restart"}, True, "restart"),
+        ({}, {"reload": ["/etc/passwd"]}, True, "restart"),  # nothing is noted
+        ({}, {"restart": ["/etc/passwd"], "reload": ["/etc/passwd"]}, True, "restart"),
+    ],
+)
+def test_a_unit_needs_what_its_properties_say(
+    systemd: Path, unit: dict[str, str], options: dict[str, Any], enabled: bool, verb: str
+) -> None:
+    show(systemd, **unit)
+    found = program.check(**wanted(systemd, **options))
+    assert found == {"init": "systemd", "enabled": enabled, "verb": verb}
+
+
+@pytest.mark.parametrize(
+    ("unit", "calls"),
+    [
+        ({}, []),
+        ({"NeedDaemonReload": "yes"}, ["daemon-reload"]),
+        ({"ActiveState": "failed"}, ["reset-failed -- demo.service", "start -- demo.service"]),
+        (
+            {"LoadState": "not-found", "UnitFileState": "", "ActiveState": "inactive"},
+            ["daemon-reload", "--quiet enable -- demo.service", "reset-failed -- demo.service", "start -- demo.service"],
+        ),
+    ],
+)  # fmt: skip
+def test_systemd_is_asked_for_what_is_missing(systemd: Path, unit: dict[str, str], calls: list[str]) -> None:
+    show(systemd, **unit)
+    program.apply(**wanted(systemd))
+    file = systemd / "calls"
+    assert (file.read_text().splitlines() if file.exists() else []) == calls
+
+
+def test_a_failure_names_the_verb_and_the_log(systemd: Path) -> None:
+    show(systemd)
+    (systemd / "bin/systemctl").write_text(f"#!/bin/sh\n[ $1 = show ] && exec cat {systemd}/unit\nexit 5\n")
+    with pytest.raises(ProgramError, match=r"demo: could not reload. Its log says why: journalctl -u demo"):
+        program.apply(**wanted(systemd, force="reload"))
+    assert not (systemd / "records/demo").exists()
+
+
+def test_a_systemd_that_does_not_answer_is_an_error(systemd: Path) -> None:
+    with pytest.raises(ProgramError, match=r"`systemctl show demo.service` failed with status 1"):
+        program.check(**wanted(systemd))
+
+
+def test_a_baseline_is_noted_once(ask: Ask, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    arguments = wanted(tmp_path, reload=[str(config)])
+    assert ask(service.PROGRAM, "baseline", **arguments) in ("systemd", "sysv")
+    first = (tmp_path / "records/demo").read_text()
+    config.write_text("text")
+    ask(service.PROGRAM, "baseline", **arguments)
+    assert (tmp_path / "records/demo").read_text() == first
+    assert sorted(json.loads(first)) == ["reload", "restart"]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '"text"', "\0", '{"restart": 1}'])
+def test_a_record_that_cannot_be_read_is_as_none(systemd: Path, text: str) -> None:
+    show(systemd)
+    (systemd / "records").mkdir()
+    (systemd / "records/demo").write_text(text)
+    assert program.check(**wanted(systemd, restart=["/etc/passwd"]))["verb"] == "restart"
+
+
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=12
+).filter(lambda name: name not in (".", ".."))
+TREES = st.dictionaries(NAMES, st.one_of(st.binary(max_size=4), NAMES.map(Path)), max_size=4)
+
+
+def planted(folder: Path, tree: dict[str, bytes | Path]) -> Path:
+    (folder / "in").mkdir(parents=True)
+    for number, (name, content) in enumerate(tree.items()):
+        path = folder / ("in" if number % 2 else ".") / f"_{name}"
+        if isinstance(content, Path):
+            path.symlink_to(content)
+        else:
+            path.write_bytes(content)
+    return folder
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(TREES, TREES)
+def test_a_digest_is_equal_for_equal_trees_alone(
+    tmp_path_factory: pytest.TempPathFactory, one: dict[str, bytes | Path], other: dict[str, bytes | Path]
+) -> None:
+    digests = []
+    for tree in (one, one, other):
+        root = tmp_path_factory.mktemp("tree")
+        here = Path.cwd()
+        os.chdir(planted(root / "top", tree).parent)
+        digests.append(program._digest(["top"]))
+        os.chdir(here)
+    same = list(one.items()) == list(other.items())
+    assert digests[0] == digests[1]
+    assert not same or digests[2] == digests[0]
+    if sorted(one) != sorted(other) or one != other:
+        assert digests[2] != digests[0]
+
+
+def test_a_digest_waits_for_no_pipe_and_tells_its_kinds_apart(tmp_path: Path) -> None:
+    path = tmp_path / "path"
+    kinds = [
+        lambda: os.mkfifo(path), lambda: path.write_text(""), lambda: path.symlink_to("x"),
+        lambda: path.symlink_to("y"), lambda: path.write_text("text"), lambda: None,
+    ]  # fmt: skip
+    alone, in_its_folder = set(), set()
+    for make in kinds:
+        path.unlink(missing_ok=True)
+        make()  # type: ignore[no-untyped-call]
+        alone.add(program._digest([str(path)]))
+        in_its_folder.add(program._digest([str(tmp_path)]))
+    assert len(alone) == len(in_its_folder) == len(kinds)
