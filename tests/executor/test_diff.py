@@ -11,7 +11,7 @@ from pyinfra_solo.operations import script
 from pyinfra_solo.operations import validated as verified
 
 
-def test_a_file_that_is_verified_first_is_compared_with_the_one_it_replaces(tmp_path: Path) -> None:
+def test_a_validated_file_is_compared_with_its_target(tmp_path: Path) -> None:
     target = tmp_path / "nginx.conf"
     target.write_text("same\nold\n")
     lines = preview(FileUploadCommand(StringIO("same\nnew\n"), f"{target}{verified.NEW}"), blank=False)

@@ -1,4 +1,4 @@
-"""The second look after a converge, and the switch that turns native off."""
+"""The idempotence check after a converge, and the switch that turns native off."""
 
 from __future__ import annotations
 
@@ -39,16 +39,14 @@ def again(line: Line) -> dict[str, list[str]]:
 
 
 def test_operations_that_are_idempotent_are_not_named(line: Line) -> None:
-    """What hangs on another's change is looked at as it will be the next time."""
+    """An operation that depends on another's change is checked as it will run the next time."""
     line.in_service(RESTARTS)
     assert len(line.report["operations"]) == 2
     assert all(one["changed"] for one in line.report["operations"])
     assert again(line) == {}
 
 
-def test_operations_that_would_change_something_again_are_named_and_their_arguments_are_not(
-    line: Line,
-) -> None:
+def test_the_report_names_operations_without_their_arguments(line: Line) -> None:
     line.in_service(NEVER_DONE)
     assert again(line) == {
         "site | it is never done": ["run echo"],
@@ -67,13 +65,13 @@ def test_an_operation_that_another_undoes_is_named(line: Line) -> None:
     assert "site | the file is there" in again(line)
 
 
-def test_a_second_look_changes_nothing_and_leaves_the_gate_alone(line: Line) -> None:
+def test_the_check_changes_nothing_and_leaves_the_gate_open(line: Line) -> None:
     line.in_service(UNDONE)
     assert line.machine.is_in
     assert (line.target / "file").stat().st_mode & 0o777 == 0o600
 
 
-def test_refused_it_keeps_the_gate_closed_and_says_what_to_do(line: Line) -> None:
+def test_with_refuse_the_gate_stays_closed_and_the_message_helps(line: Line) -> None:
     line.settings(converge='idempotence = "refuse"')
     line.commit(UNDONE)
     said = line.machine.solo("boot").must(30)
@@ -86,12 +84,12 @@ def test_refused_it_keeps_the_gate_closed_and_says_what_to_do(line: Line) -> Non
     assert line.machine.is_in
 
 
-def test_what_cannot_be_looked_at_again_is_named_with_the_reason(line: Line) -> None:
+def test_an_operation_that_cannot_be_checked_is_named_with_the_reason(line: Line) -> None:
     line.in_service(GOES_AWAY)
     assert "cannot be looked at" in again(line)["site | it is copied"][0]
 
 
-def test_nothing_changed_nothing_is_looked_at_again(line: Line) -> None:
+def test_without_a_change_there_is_no_check(line: Line) -> None:
     line.in_service(FILE)
     line.machine.solo("run").must(0)
     events = (line.machine.state / "reports" / f"{line.report['run']}.events").read_text()
@@ -99,8 +97,8 @@ def test_nothing_changed_nothing_is_looked_at_again(line: Line) -> None:
 
 
 @pytest.mark.parametrize("switch", ["--stock", "native = false", ""])
-def test_a_switch_turns_native_off_and_the_same_comes_of_it(line: Line, switch: str) -> None:
-    """Natively, a file is made without a child; by a shell, its look waits for one."""
+def test_with_native_off_the_result_is_the_same(line: Line, switch: str) -> None:
+    """Natively, a file is created without a child; with native off, its fact waits for one."""
     line.settings(converge=switch if "=" in switch else "native = true")
     line.commit(FILE)
     line.machine.solo("run", *([switch] if switch.startswith("--") else [])).must(0)
