@@ -1,4 +1,4 @@
-"""This machine as pyinfra's host: every command ends, and what it prints is kept."""
+"""The connector of this machine: every command ends, and its output is kept."""
 
 import os
 import shlex
@@ -68,7 +68,7 @@ def test_a_script_with_a_nul_is_refused() -> None:
         run_script("echo a\0b", timeout=20)
 
 
-def test_output_and_errors_are_told_apart() -> None:
+def test_stdout_and_stderr_are_separate() -> None:
     code, output = run_script("echo well; echo ill >&2; exit 3", timeout=20)
     assert (code, output.stdout_lines, output.stderr_lines) == (3, ["well"], ["ill"])
 
@@ -84,7 +84,7 @@ def test_output_without_end_is_cut_and_the_command_still_ends() -> None:
     assert output.stderr_lines == ["(more than 8 MiB of output were cut)"]
 
 
-def test_of_half_an_output_no_fact_is_made(tmp_path: Path) -> None:
+def test_a_fact_with_truncated_output_fails(tmp_path: Path) -> None:
     state = local_state(tmp_path, {})
     host = next(iter(state.inventory))
     with ctx_state.use(state), ctx_host.use(host), pytest.raises(PyinfraError, match="No hosts remaining"):
@@ -252,9 +252,7 @@ def test_a_link_that_is_put_to_stays_a_link(machine: LocalConnector, tmp_path: P
     assert (tmp_path / "real").read_text() == "new"
 
 
-def test_a_file_that_cannot_be_put_leaves_the_old_one_and_nothing_beside_it(
-    machine: LocalConnector, tmp_path: Path
-) -> None:
+def test_a_failed_upload_leaves_no_temporary_file(machine: LocalConnector, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         machine.put_file(StringIO("new"), str(tmp_path / "absent" / "file"))
     assert list(tmp_path.iterdir()) == []

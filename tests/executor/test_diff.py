@@ -10,7 +10,7 @@ from pyinfra_solo.operations import packages, script
 from pyinfra_solo.operations.validated import UNVALIDATED
 
 
-def test_a_file_to_be_validated_is_compared_with_the_one_it_replaces(tmp_path: Path) -> None:
+def test_a_validated_file_is_compared_with_its_target(tmp_path: Path) -> None:
     target = tmp_path / "nginx.conf"
     target.write_text("same\nold\n")
     lines = preview(FileUploadCommand(StringIO("same\nnew\n"), f"{target}{UNVALIDATED}"), blank=False)

@@ -1,4 +1,4 @@
-"""Our connector under pyinfra's own command: @solo by its entry point, and @local where deploy.py takes over."""
+"""Our connector under pyinfra's own command: @solo by its entry point, and @local in pyinfra_command."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_what_pyinfra_is_asked_to_show_is_shown(registered: Path, tmp_path: Path
     assert "said" in done.stderr
 
 
-def test_the_switch_holds_also_where_our_connector_is_there_already(tmp_path: Path) -> None:
+def test_native_off_holds_for_a_connector_of_ours_too(tmp_path: Path) -> None:
     state = local_state(tmp_path, {}, Host)
     host = next(iter(state.inventory))
     host.connector = SoloConnector(state, host)

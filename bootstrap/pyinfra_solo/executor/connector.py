@@ -49,7 +49,7 @@ class LocalConnector(BaseConnector):
         self.native = True
         """False: every fact and every command runs by a shell."""
         self.runs_fact = False
-        """True while a fact's command runs. Truncated output is then a failure: parsing it would give a wrong value."""
+        """True while a fact's command runs. Truncated output is then a failure: its value would be wrong."""
         self.before_child: Callable[[], None] = lambda: None
         """Called before a child process is started."""
         self.after_child: Callable[[str, float], None] = lambda _name, _seconds: None
@@ -174,7 +174,10 @@ class LocalConnector(BaseConnector):
 
 
 def runs_as_this_process(arguments: Mapping[str, Any]) -> bool:
-    """Tell whether these global arguments leave account, folder, environment, shell, stdin and success as usual."""
+    """Tell whether these global arguments leave the command in this process's environment.
+
+    That is its account, folder and variables, with /bin/sh, no stdin, and 0 for success.
+    """
     return (
         not any(map(arguments.get, _CHANGES_PROCESS))
         and arguments.get("_shell_executable") in _SHELLS
@@ -193,7 +196,7 @@ def _raw(command: StringCommand | str) -> str:
 
 
 def program(command: StringCommand | str) -> str:
-    """Return the name of the command's program, or of our own script, alone: arguments may hold secrets."""
+    """Return the name of the command's program or script, alone: arguments may hold secrets."""
     if isinstance(command, ProgramCommand):
         return command.program
     bits = list(command.bits) if isinstance(command, StringCommand) else []

@@ -1,4 +1,4 @@
-"""Translate exceptions of pyinfra, Jinja2 and role code into SoloErrors; keep pyinfra's last log lines."""
+"""Translate foreign exceptions into SoloErrors; keep pyinfra's last log lines for messages."""
 
 import logging
 import re
@@ -11,7 +11,7 @@ from pyinfra_solo.system.text import in_words, one_line
 
 
 def translate(error: Exception, where: str) -> SoloError:
-    """Return the SoloError for a foreign exception: DataError when a template caused it, or ConvergeError."""
+    """Return a foreign exception as DataError, when a template caused it, or as ConvergeError."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TemplateError) or "Error in template" in str(cause):

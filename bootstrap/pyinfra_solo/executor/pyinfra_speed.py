@@ -1,8 +1,8 @@
-"""Compute once what pyinfra 3.10 computes for each operation: half the time of 1,000 operations that change nothing.
+"""Compute once what pyinfra 3.10 computes for each operation.
 
-Nothing here changes a result. PYINFRA_SOLO_PLAIN=1 in the environment of the converge's process turns
-all of it off; with native off, too, that tells whether a fault is pyinfra's or ours. Delete a part once
-pyinfra does it itself.
+That is half the time of 1,000 operations that change nothing. Nothing here changes a result.
+PYINFRA_SOLO_PLAIN=1 in the environment of the converge's process turns all of it off: with native off
+too, that tells a fault of pyinfra from one of ours. Delete a part once pyinfra does it itself.
 """
 
 import gc
@@ -44,7 +44,7 @@ def forget_unset(data: HostData, keys: Iterable[str]) -> None:
 
 
 def check_type(value: Any, expected: Any, *args: Any, **kwargs: Any) -> Any:
-    """Check a global argument's type as typeguard.check_type, which is imported for unusual values only."""
+    """Check a global argument's type. typeguard.check_type is imported for unusual values only."""
     if ENABLED and _matches(value, expected):
         return value
     return import_module("typeguard").check_type(value, expected, *args, **kwargs)
@@ -126,7 +126,7 @@ _MANY = 64
 class _CachedHostData(HostData):
     """Caches "not set" for pyinfra's 32 global arguments as instance attributes.
 
-    pyinfra looks all of them up for each operation.
+    pyinfra asks for all of them for each operation.
     """
 
     def __init__(self, host: Host, *layers: Any) -> None:

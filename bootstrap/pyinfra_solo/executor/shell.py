@@ -58,7 +58,7 @@ def run_script(
         source = _sealed(script.encode(errors="surrogateescape"), stack)
         process = subprocess.Popen(
             [shell, f"/proc/{os.getpid()}/fd/{source}"],
-            stdin=_reader(_sealed(_stdin(stdin), stack), stack),
+            stdin=_reopen(_sealed(_stdin(stdin), stack), os.O_RDONLY, stack),
             stdout=_appender(out, stack), stderr=_appender(err, stack), process_group=0,
             env={**os.environ, **(environment or {})}, cwd=folder,
         )  # fmt: skip
@@ -82,11 +82,6 @@ def _sealed(data: bytes, stack: ExitStack) -> int:
     return descriptor
 
 
-def _reader(descriptor: int, stack: ExitStack) -> int:
-    """Open the file anew, to read it from its beginning."""
-    return _reopen(descriptor, os.O_RDONLY, stack)
-
-
 def _appender(file: IO[bytes], stack: ExitStack) -> int:
     """Open the nameless file anew, to append only.
 
@@ -99,6 +94,7 @@ def _appender(file: IO[bytes], stack: ExitStack) -> int:
 
 
 def _reopen(descriptor: int, flags: int, stack: ExitStack) -> int:
+    """Open the file of a descriptor anew, with a position and access of its own."""
     opened = os.open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
     stack.callback(os.close, opened)
     return opened

@@ -1,5 +1,6 @@
-"""Our connector under pyinfra's own command: `pyinfra @solo deploy.py`, and @local in `pyinfra_command`.
+"""Our connector under pyinfra's own command.
 
+`pyinfra @solo deploy.py` finds it by its entry point; `pyinfra_command` takes @local over with it.
 There the host is pyinfra's own and gevent has patched the process. The host's facts are answered as
 LocalHost's are, and each file is renamed into place at once.
 """
@@ -36,7 +37,10 @@ class SoloConnector(LocalConnector):
 
 
 def take_over(host: Host, *, native: bool, timeout: float) -> None:
-    """Use our connector for `host`, which is this machine. timeout: of a command without `_timeout`, seconds."""
+    """Use our connector for `host`, which is this machine.
+
+    timeout: seconds for a command without `_timeout`.
+    """
     if not isinstance(host.connector, SoloConnector):
         host.connector = SoloConnector(host.state, host)
     host.connector.native, host.connector.timeout = native, timeout

@@ -26,7 +26,7 @@ _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 
 
 def run(line: str, pending: PendingFiles) -> bool:
-    """Run the command `line` and return True; False: run it by a shell, it was not run or not to its end."""
+    """Run the command `line`. False: a shell must run it, as it was not run here, or failed."""
     if not _LINE.fullmatch(line):
         return False
     name, *words = shlex.split(line) if "'" in line else line.split(" ")

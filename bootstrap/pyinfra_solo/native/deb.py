@@ -36,4 +36,4 @@ def _packages() -> Any:
 
 
 FACT_VALUE: dict[str, Callable[..., Any]] = {"DebPackages": _packages}
-"""Fact -> function that returns its value. It takes the arguments of the fact's `command`."""
+"""Fact -> function of the arguments of its `command` that returns its value."""

@@ -82,7 +82,7 @@ def _time(seconds: float) -> datetime:
 
 
 def _status(kind: str, path: str) -> Any:
-    """Return the fact File, Directory or Link: None for no file, False for another kind, or its status."""
+    """Return a fact File, Directory or Link: a status, None for no file, or False for another kind."""
     if not is_plain(path) or _STAT_FIELD in path:
         return UNKNOWN
     try:
@@ -195,4 +195,4 @@ FACT_VALUE: dict[str, Callable[..., Any]] = {
     "Sha1File": _sha1,
     "FindInFile": _find_in_file,
 }
-"""Fact -> function that returns its value. It takes the arguments of the fact's `command`."""
+"""Fact -> function of the arguments of its `command` that returns its value."""

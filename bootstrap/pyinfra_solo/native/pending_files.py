@@ -33,7 +33,7 @@ class PendingFiles:
 
     def __init__(self) -> None:
         self.defer_rename = False
-        """True: a file stays pending for chown and chmod. Call `rename_into_place` when the operation ends."""
+        """True: a file stays pending for chown and chmod. Call `rename_into_place` afterwards."""
         self._pending: _Pending | None = None
         self._unsynced: list[str] = []
 
@@ -61,7 +61,7 @@ class PendingFiles:
             self.rename_into_place()
 
     def staged_path(self, path: str) -> str:
-        """Return the path that chown and chmod of `path` must change: the pending file's, or `path` itself."""
+        """Return the path to change instead of `path`: the pending file's, or `path` itself."""
         if self._pending and os.path.realpath(path) == self._pending.target:
             return self._pending.temporary
         return path

@@ -81,7 +81,7 @@ def _passwords() -> dict[str, str]:
 
 
 def _group_names(name: str) -> str:
-    """Return the output of `id -gn NAME` and `id -Gn NAME`. Raises KeyError for a group without a name."""
+    """Return `id -gn NAME` and `id -Gn NAME`. Raises KeyError for a group without a name."""
     first = pwd.getpwnam(name).pw_gid
     others = [gid for gid in os.getgrouplist(name, first) if gid != first]
     names = [grp.getgrgid(gid).gr_name for gid in [first, *others]]
@@ -113,4 +113,4 @@ COMMAND_OUTPUT: dict[str, Callable[..., Any]] = {
     "TmpDir": _tmp_dir,
     "Users": _users,
 }
-"""Fact -> function that returns its command's output lines. It takes the arguments of the fact's `command`."""
+"""Fact -> function of the arguments of its `command` that returns the command's output lines."""

@@ -34,4 +34,4 @@ COMMAND_OUTPUT: dict[str, Callable[..., Any]] = {
     "SystemdStatus": partial(_show, "SubState"),
     "SystemdEnabled": partial(_show, "UnitFileState"),
 }
-"""Fact -> function that returns its command's output lines. It takes the arguments of the fact's `command`."""
+"""Fact -> function of the arguments of its `command` that returns the command's output lines."""
