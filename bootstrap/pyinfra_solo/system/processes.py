@@ -5,9 +5,11 @@ all of the session or group. A daemon that called setsid(2) has left on purpose,
 """
 
 import errno
+import fcntl
 import os
 import select
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -23,6 +25,8 @@ _KILL = 5.0
 _CHECK = 0.02
 """Seconds between two checks of how much a child has written."""
 _PR_SET_NO_NEW_PRIVS = 38
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+_FS_IOC_SETFLAGS, _FS_APPEND_FL = 0x40086602, 0x20  # linux/fs.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +72,11 @@ def run(
     this process's. max_output: bytes of stdout and of stderr. merge: stderr into stdout. session: a
     session of its own, else a process group. as_user: uid, gid and further groups, taken on for good.
     Raises TimedOutError, ValueError for a NUL in a word, OSError when the program cannot be started.
+
+    A program may start others of another account (sudo, su, setpriv): what they inherit lets them
+    neither read nor change its input, nor change output that is written already.
     """
-    with _Output(max_output) as out, _Output(max_output) as err, _readable(stdin) as given:
+    with _Output(max_output) as out, _Output(max_output) as err, sealed(stdin) as given:
         process = _start(
             words, as_user, stdin=given, stdout=out.writer, stderr=subprocess.STDOUT if merge else err.writer,
             env=environment, cwd=folder, pass_fds=pass_fds, umask=umask,
@@ -100,7 +107,9 @@ class _Output:
     """A file without a name, of which a child gets a descriptor that can only append.
 
     Not a pipe: a daemon that keeps it open holds up nobody, and neither its later writes nor the end
-    of this process hurt it. Mode 0600: another account cannot open it through /proc.
+    of this process hurt it. Mode 0600: another account cannot open it through /proc. The inode's flag
+    keeps who inherits the descriptor from clearing O_APPEND, truncating and punching holes
+    (ioctl_iflags(2), fcntl(2)); it needs CAP_LINUX_IMMUTABLE and a file system that has it.
     """
 
     def __init__(self, most: int) -> None:
@@ -109,6 +118,7 @@ class _Output:
 
     def __enter__(self) -> "_Output":
         self._file = tempfile.TemporaryFile(buffering=0)
+        self._only_append(True)
         self.writer = _reopened(self._file.fileno(), os.O_WRONLY | os.O_APPEND)
         return self
 
@@ -120,23 +130,32 @@ class _Output:
         """Give back the disk space beyond the limit; whoever appends goes on from there."""
         if os.fstat(self._file.fileno()).st_size > self._most:
             self.cut = True
+            self._only_append(False)
             self._file.truncate(self._most)
+            self._only_append(True)
 
     def content(self) -> bytes:
         self.limit()
         return os.pread(self._file.fileno(), self._most, 0)
 
+    def _only_append(self, on: bool) -> None:
+        with suppress(OSError):
+            fcntl.ioctl(self._file.fileno(), _FS_IOC_SETFLAGS, struct.pack("l", _FS_APPEND_FL if on else 0))
+
 
 @contextmanager
-def _readable(data: bytes) -> Iterator[int]:
-    """Open a descriptor from which a child can read `data`, and which it cannot write to."""
-    if not data:
-        descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-    else:
-        with tempfile.TemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            descriptor = _reopened(file.fileno(), os.O_RDONLY)
+def sealed(data: bytes) -> Iterator[int]:
+    """Open a read-only descriptor of a file in memory that nobody can write to (memfd_create(2))."""
+    written = os.memfd_create("pyinfra-solo", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(written, view) :]
+        os.fchmod(written, 0o400)  # it is made 0777
+        fcntl.fcntl(written, fcntl.F_ADD_SEALS, _SEALS)
+        descriptor = _reopened(written, os.O_RDONLY)
+    finally:
+        os.close(written)
     try:
         yield descriptor
     finally:
