@@ -76,7 +76,7 @@ def run(
     A program may start others of another account (sudo, su, setpriv): what they inherit lets them
     neither read nor change its input, nor change output that is written already.
     """
-    with _Output(max_output) as out, _Output(max_output) as err, sealed(stdin) as given:
+    with _Output(max_output) as out, _Output(max_output) as err, sealed(stdin, 0o444) as given:
         process = _start(
             words, as_user, stdin=given, stdout=out.writer, stderr=subprocess.STDOUT if merge else err.writer,
             env=environment, cwd=folder, pass_fds=pass_fds, umask=umask,
@@ -144,14 +144,17 @@ class _Output:
 
 
 @contextmanager
-def sealed(data: bytes) -> Iterator[int]:
-    """Open a read-only descriptor of a file in memory that nobody can write to (memfd_create(2))."""
+def sealed(data: bytes, mode: int = 0o400) -> Iterator[int]:
+    """Open a read-only descriptor of a file in memory that nobody can write to (memfd_create(2)).
+
+    mode: who may open it anew through /proc.
+    """
     written = os.memfd_create("pyinfra-solo", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         view = memoryview(data)
         while view:
             view = view[os.write(written, view) :]
-        os.fchmod(written, 0o400)  # it is made 0777
+        os.fchmod(written, mode)  # it is made 0777
         fcntl.fcntl(written, fcntl.F_ADD_SEALS, _SEALS)
         descriptor = _reopened(written, os.O_RDONLY)
     finally:
