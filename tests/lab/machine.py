@@ -154,12 +154,15 @@ class BootedMachine:
         return Path(f"/proc/{self._leader}/root{path}")
 
     def wait_running(self, timeout: float = 60) -> float:
-        """Wait until the init system has finished booting; seconds since power-on.
+        """Wait until the init system has finished booting. Return the seconds since power-on.
 
-        systemd: the state `running`; LabError with the failed units when `degraded`. The others:
+        systemd: the state `running`, and an address; LabError with the failed units when `degraded`. The others:
         their default runlevel has been entered and its scripts are done.
         """
         programs.wait_for(f"{self.name} to run", self._booted, timeout, every=0.1)
+        if self.init == "systemd":
+            # Without our unit nothing wants this target, and nothing has waited for DHCP.
+            self.run("systemctl start network-online.target", timeout=timeout, check=True)
         return time.monotonic() - self.powered_on
 
     def _booted(self) -> bool:

@@ -68,23 +68,11 @@ def test_make_test_runs_every_part_and_fails_when_one_does() -> None:
     assert "List the targets" in done.stdout
 
 
-IDENTITY = {
-    f"GIT_{who}_{key}": "lab@example.com" for who in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")
-}
-
-
-def test_the_readmes_init_command_makes_an_ops_repository(fleet: Fleet) -> None:
-    machine = fleet.machine("init1")
-    (command,) = commands("pyinfra-solo init ")
-    machine.run(f"cd /root && {command}", check=True, env=IDENTITY)
-    assert machine.run("git -C /root/ops status --porcelain && git -C /root/ops ls-files").stdout.split()
-    assert machine.exists("/root/ops/bootstrap/install.sh")
-
-
 def test_the_readmes_commands_work_on_a_machine_in_service(fleet: Fleet) -> None:
     machine = fleet.machine("readme1")
     fleet.in_service(machine)
     machine.run(f"git clone -q {fleet.ops.http_url} /root/ops", check=True)
+    # A machine's engine has no skeleton to init from: tests/cli/test_init.py.
     shown = [line for line in commands("pyinfra") if " init " not in line]
     assert {"pyinfra-solo status", "pyinfra-solo run", "pyinfra @local deploy.py"} <= {*shown}
     for command in shown:
