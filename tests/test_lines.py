@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from tests.support.files import listing, stamps
-from tests.support.line import FILE, Line
+from tests.support.line import FILE, Line, working_tree
 from tests.support.machine import ENGINE
-from tests.support.ops_repo import ops, write
 from tests.support.programs import Result
 
 CHANGE = FILE.replace("data.text", "'another text'") + "\n"
@@ -44,14 +43,16 @@ class SoloLine(Line):
 class PyinfraLine(SoloLine):
     """A machine that pyinfra's own command converges from a working tree."""
 
+    tree: Path
+
     def commit(self, operations: str, healthy: str = "", more: Mapping[str, str | None] | None = None) -> str:
         assert more is None
-        write(self.target.parent / "tree", ops(operations, self.target, healthy))
+        self.tree = working_tree(self.target, operations, healthy)
         return "unknown"
 
     def run(self, **flags: str) -> Result:
         words = [word for key, value in flags.items() for word in ("--data", f"{key}={value}")]
-        return self.machine.pyinfra(self.target.parent / "tree", *words)
+        return self.machine.pyinfra(self.tree, *words)
 
 
 @pytest.fixture(params=[SoloLine, PyinfraLine], ids=["pyinfra-solo run", "pyinfra"])

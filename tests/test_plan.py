@@ -22,13 +22,6 @@ def machine(tmp_path: Path) -> LocalMachine:
     return LocalMachine(tmp_path / "machine")
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    folder = tmp_path / "target"
-    folder.mkdir()
-    return folder
-
-
 def test_a_working_tree_is_planned_and_nothing_is_touched(
     machine: LocalMachine, target: Path, tmp_path: Path
 ) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.files import listing, stamps
-from tests.support.line import FILE
+from tests.support.line import FILE, working_tree
 from tests.support.machine import LocalMachine
-from tests.support.ops_repo import ops, write
 
 
 @pytest.fixture
@@ -16,20 +15,9 @@ def machine(tmp_path: Path) -> LocalMachine:
     return LocalMachine(tmp_path / "machine")
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    folder = tmp_path / "target"
-    folder.mkdir()
-    return folder
-
-
-def tree(target: Path, operations: str) -> Path:
-    return write(target.parent / "tree", ops(operations, target))
-
-
 def test_deploy_py_that_cannot_be_read_leaves_the_gate(machine: LocalMachine, target: Path) -> None:
     """pyinfra fails before it calls the line."""
-    root = tree(target, FILE)
+    root = working_tree(target, FILE)
     machine.pyinfra(root).expect(0)
     (root / "deploy.py").write_text("def (\n")
     assert machine.pyinfra(root).code != 0
@@ -37,9 +25,9 @@ def test_deploy_py_that_cannot_be_read_leaves_the_gate(machine: LocalMachine, ta
 
 
 def test_dry_run_touches_neither_machine_nor_gate(machine: LocalMachine, target: Path) -> None:
-    machine.pyinfra(tree(target, FILE)).expect(0)
+    machine.pyinfra(working_tree(target, FILE)).expect(0)
     machine.configure(limits='drain = "always"')
-    root = tree(target, FILE.replace("data.text", "'other'"))
+    root = working_tree(target, FILE.replace("data.text", "'other'"))
     before = listing(target), stamps(target), stamps(machine.run_folder / "gate")
     machine.pyinfra(root, "--dry").expect(0)
     assert (listing(target), stamps(target), stamps(machine.run_folder / "gate")) == before
@@ -49,7 +37,7 @@ def test_lock_is_held_while_operations_run(machine: LocalMachine, target: Path) 
     """pyinfra calls the line only to declare; the lock is freed when the process ends."""
     machine.configure(limits="lock = 0.3")
     second = f"{sys.executable} -m pyinfra_solo run"
-    root = tree(
+    root = working_tree(
         target,
         f"server.shell(name='a second run', commands={second!r} + f' 2> {{data.target}}/error; echo $? > {{data.target}}/code')",
     )
