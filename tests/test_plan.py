@@ -1,4 +1,4 @@
-"""What a run would change, and nothing changed."""
+"""The command plan: what a run would change."""
 
 import json
 from pathlib import Path
@@ -22,17 +22,17 @@ def machine(tmp_path: Path) -> LocalMachine:
     return LocalMachine(tmp_path / "machine")
 
 
-def test_a_working_tree_is_planned_and_nothing_is_touched(
+def test_plan_of_a_working_tree_shows_diffs_and_touches_nothing(
     machine: LocalMachine, target: Path, tmp_path: Path
 ) -> None:
     """Neither the machine, nor the tree, nor the gate, nor a report."""
     tree = write(tmp_path / "tree", ops(OPERATIONS, target))
     (target / "file").write_text("old\n")
     before = listing(target), stamps(target), listing(tree), listing(machine.root)
-    said = machine.solo("plan", "--dir", str(tree), "--data", "token=hunter2").expect(2)
+    result = machine.solo("plan", "--dir", str(tree), "--data", "token=hunter2").expect(2)
     assert (listing(target), stamps(target), listing(tree)) == before[:3]
     assert {path for path in listing(machine.root) if not path.startswith("run")} == set(before[3])
-    assert said.stdout.splitlines() == [
+    assert result.stdout.splitlines() == [
         "~ site | the file is there",
         f"    --- {target}/file",
         f"    +++ {target}/file",
@@ -46,16 +46,16 @@ def test_a_working_tree_is_planned_and_nothing_is_touched(
         f"    $ touch {target}/done",
         "3 operations would change this machine, 0 would not.",
     ]
-    assert "hunter2" not in said.stdout + said.stderr
+    assert "hunter2" not in result.stdout + result.stderr
 
 
-def test_nothing_to_change_is_exit_status_0(machine: LocalMachine, target: Path, tmp_path: Path) -> None:
+def test_plan_without_a_change_has_exit_status_0(machine: LocalMachine, target: Path, tmp_path: Path) -> None:
     tree = write(tmp_path / "tree", ops('files.directory(name="a folder", path=data.target)', target))
-    said = machine.solo("plan", "--dir", str(tree)).expect(0)
-    assert said.stdout == "0 operations would change this machine, 1 would not.\n"
+    result = machine.solo("plan", "--dir", str(tree)).expect(0)
+    assert result.stdout == "0 operations would change this machine, 1 would not.\n"
 
 
-def test_the_wanted_commit_is_planned_as_a_run_would_converge_it(
+def test_plan_without_a_folder_is_of_the_wanted_commit(
     machine: LocalMachine, target: Path, tmp_path: Path
 ) -> None:
     lock = "# nothing\n"
@@ -70,7 +70,7 @@ def test_the_wanted_commit_is_planned_as_a_run_would_converge_it(
     assert not (machine.state / "last-run.json").exists()
 
 
-def test_a_plan_that_cannot_be_made_has_its_error_s_exit_status(
+def test_plan_that_fails_has_the_errors_exit_status(
     machine: LocalMachine, target: Path, tmp_path: Path
 ) -> None:
     tree = write(tmp_path / "tree", ops(OPERATIONS, target))
@@ -83,17 +83,17 @@ def test_a_plan_that_cannot_be_made_has_its_error_s_exit_status(
 
 @pytest.mark.parametrize("stage", sorted(path.stem for path in REPOSITORY.glob("inventories/*.py")))
 @pytest.mark.parametrize("role", sorted(path.parent.name for path in REPOSITORY.glob("roles/*/__init__.py")))
-def test_our_own_roles_are_planned_against_a_blank_machine(
+def test_roles_of_this_repository_can_be_planned_on_a_blank_machine(
     machine: LocalMachine, role: str, stage: str
 ) -> None:
     """What a commit would do, before any machine does it; it needs no root and no machine."""
     machine.config.unlink()
     before = listing(REPOSITORY / "roles")
-    said = machine.solo("plan", "--dir", str(REPOSITORY), "--role", role, "--stage", stage, "--blank").expect(
-        2
-    )
-    assert "operations would change this machine" in said.stdout
-    assert "Traceback" not in said.stderr
+    result = machine.solo(
+        "plan", "--dir", str(REPOSITORY), "--role", role, "--stage", stage, "--blank"
+    ).expect(2)
+    assert "operations would change this machine" in result.stdout
+    assert "Traceback" not in result.stderr
     assert {
         name: entry for name, entry in listing(REPOSITORY / "roles").items() if "__pycache__" not in name
     } == {name: entry for name, entry in before.items() if "__pycache__" not in name}

@@ -24,10 +24,11 @@ from tests.test_protocol import REQUEST
 STARTED = OperationStarted(number=1, name="one")
 HIDDEN = "hunter2"
 BLOCKS = """
-import os, sys
+import os, signal
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.protocol import OperationStarted
 events = EventWriter(os.fdopen(1, "wb"))
+signal.alarm(20)
 events.flush_regularly()
 events.buffer(OperationStarted(number=1, name="one"))
 os.read(0, 1)

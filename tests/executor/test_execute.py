@@ -116,8 +116,8 @@ def test_idempotence_is_required_of_every_change(
 @pytest.mark.parametrize(
     ("command", "name"),
     [
-        (script.run("packages", "look", "nginx"), "sh packages"),
-        (script.run("release", "look", environment={"TOKEN": "hunter2"}), "sh release"),
+        (script.run("packages", "check", "nginx"), "sh packages"),
+        (script.run("release", "check", environment={"TOKEN": "hunter2"}), "sh release"),
         (StringCommand("sh", "-c", "true #hunter2"), "sh"),
         (StringCommand("sh", "-c", QuoteString("true"), "hunter2 hunter2"), "sh"),
         (StringCommand("useradd", "-c", QuoteString("hunter2"), "-s", "/bin/sh", "name"), "useradd"),
