@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.files import listing, stamps
-from tests.support.machine import REPOSITORY, LocalMachine, install_runtime
-from tests.support.ops_repo import ops, write
-from tests.support.repository import Repository
+from tests.support.line import Line, working_tree
+from tests.support.machine import REPOSITORY, LocalMachine
 
 OPERATIONS = """
     files.put(name="the file is there", src=StringIO(f"{data.text} {data.token}\\n"), dest=f"{data.target}/file", mode="600")
@@ -22,11 +21,9 @@ def machine(tmp_path: Path) -> LocalMachine:
     return LocalMachine(tmp_path / "machine")
 
 
-def test_plan_of_a_working_tree_shows_diffs_and_touches_nothing(
-    machine: LocalMachine, target: Path, tmp_path: Path
-) -> None:
+def test_plan_of_a_working_tree_shows_diffs_and_touches_nothing(machine: LocalMachine, target: Path) -> None:
     """Neither the machine, nor the tree, nor the gate, nor a report."""
-    tree = write(tmp_path / "tree", ops(OPERATIONS, target))
+    tree = working_tree(target, OPERATIONS)
     (target / "file").write_text("old\n")
     before = listing(target), stamps(target), listing(tree), listing(machine.root)
     result = machine.solo("plan", "--dir", str(tree), "--data", "token=hunter2").expect(2)
@@ -49,34 +46,26 @@ def test_plan_of_a_working_tree_shows_diffs_and_touches_nothing(
     assert "hunter2" not in result.stdout + result.stderr
 
 
-def test_plan_without_a_change_has_exit_status_0(machine: LocalMachine, target: Path, tmp_path: Path) -> None:
-    tree = write(tmp_path / "tree", ops('files.directory(name="a folder", path=data.target)', target))
+def test_plan_without_a_change_has_exit_status_0(machine: LocalMachine, target: Path) -> None:
+    tree = working_tree(target, 'files.directory(name="a folder", path=data.target)')
     result = machine.solo("plan", "--dir", str(tree)).expect(0)
     assert result.stdout == "0 operations would change this machine, 1 would not.\n"
 
 
-def test_plan_without_a_folder_is_of_the_wanted_commit(
-    machine: LocalMachine, target: Path, tmp_path: Path
-) -> None:
-    lock = "# nothing\n"
-    install_runtime(machine, lock)
-    repository = Repository(tmp_path / "ops.git").make()
-    sha = repository.commit({**ops(OPERATIONS, target), "requirements.lock": lock}, "one")
-    machine.configure(ops=f'remotes = ["{repository.path}"]')
-    report = json.loads(machine.solo("plan", "--json").expect(2).stdout)
+def test_plan_without_a_folder_is_of_the_wanted_commit(tmp_path: Path) -> None:
+    line = Line(tmp_path)
+    sha = line.commit(OPERATIONS)
+    report = json.loads(line.machine.solo("plan", "--json").expect(2).stdout)
     assert (report["sha"], report["outcome"]) == (sha, "planned")
     assert [one["changed"] for one in report["operations"]] == [True, True, True]
-    assert list(target.iterdir()) == []
-    assert not (machine.state / "last-run.json").exists()
+    assert list(line.target.iterdir()) == []
+    assert not (line.machine.state / "last-run.json").exists()
 
 
-def test_plan_that_fails_has_the_errors_exit_status(
-    machine: LocalMachine, target: Path, tmp_path: Path
-) -> None:
-    tree = write(tmp_path / "tree", ops(OPERATIONS, target))
+def test_plan_that_fails_has_the_errors_exit_status(machine: LocalMachine, target: Path) -> None:
+    tree = working_tree(target, OPERATIONS)
     machine.solo("plan", "--dir", str(tree), "--data", "txet=x").expect(13)
     machine.solo("plan", "--dir", str(tree), "--role", "stie").expect(12)
-    machine.solo("plan", "--blank").expect(64)
     (tree / "deploy.py").write_text("def (\n")
     machine.solo("plan", "--dir", str(tree)).expect(1)
 
@@ -88,12 +77,15 @@ def test_roles_of_this_repository_can_be_planned_on_a_blank_machine(
 ) -> None:
     """What a commit would do, before any machine does it; it needs no root and no machine."""
     machine.config.unlink()
-    before = listing(REPOSITORY / "roles")
-    result = machine.solo(
-        "plan", "--dir", str(REPOSITORY), "--role", role, "--stage", stage, "--blank"
-    ).expect(2)
+    before = sources()
+    words = ["--dir", str(REPOSITORY), "--role", role, "--stage", stage, "--blank"]
+    result = machine.solo("plan", *words).expect(2)
     assert "operations would change this machine" in result.stdout
     assert "Traceback" not in result.stderr
-    assert {
-        name: entry for name, entry in listing(REPOSITORY / "roles").items() if "__pycache__" not in name
-    } == {name: entry for name, entry in before.items() if "__pycache__" not in name}
+    assert sources() == before
+
+
+def sources() -> dict[str, object]:
+    """List the files of this repository's roles, without Python's caches."""
+    files = listing(REPOSITORY / "roles")
+    return {name: entry for name, entry in files.items() if "__pycache__" not in name}

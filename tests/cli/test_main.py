@@ -92,35 +92,19 @@ def test_version_is_printed(machine: LocalMachine) -> None:
         (["--confg", "x", "run"], "No such option"),
         (["--config"], "requires an argument"),
         (["boot", "--role", "web"], "No such option"),
-        (["boot", "now"], "unexpected extra argument"),
-        (["boot", "--json"], "No such option"),
-        (["run", "web"], "unexpected extra argument"),
         (["run", "--data", "port"], "--data 'port…' is not KEY=VALUE."),
         (["run", "--ref", "--upload-pack=x"], "'--upload-pack=x' is not a branch, a tag or a commit"),
         (["run", "--ref", "a..b"], "'a..b' is not a branch"),
         (["plan", "--blank"], "--blank needs --dir"),
         (["plan", "--dir", "/no/such/folder"], "does not exist"),
-        (["plan", "--no-gate"], "No such option"),
         (["status", "web"], "unexpected extra argument"),
-        (["status", "--jsn"], "No such option"),
-        (["status", "--role", "web"], "No such option"),
         (["gate"], "Usage: "),
         (["gate", "shut"], "No such command 'shut'"),
-        (["gate", "status", "--reason", "x"], "No such option"),
-        (["gate", "status", "--jsn"], "No such option"),
-        (["gate", "status", "now"], "unexpected extra argument"),
         (["gate", "close"], "Missing option '--reason'"),
-        (["gate", "close", "maintenance"], "Missing option '--reason'"),
-        (["gate", "close", "--reason"], "requires an argument"),
         (["gate", "open"], "Missing option '--reason'"),
-        (["gate", "open", "--force"], "No such option"),
-        (["gate", "open", "--reason"], "requires an argument"),
         (["install", "--init", "openrc"], "'openrc' is not one of"),
-        (["install", "systemd"], "unexpected extra argument"),
-        (["install", "--nwo"], "No such option"),
         (["init"], "Missing argument 'DIRECTORY'"),
         (["init", "a", "b"], "unexpected extra argument"),
-        (["init", "--force", "a"], "No such option"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -185,11 +169,8 @@ def test_gate_status_and_close_print_the_gates_state(machine: LocalMachine) -> N
     open_gate_of(machine)
 
     assert machine.solo("gate", "status").expect(0).stdout == "open: converged and judged\n"
-    assert (
-        machine.solo("status")
-        .expect(0)
-        .stdout.startswith("machine   web, production, i-0a1\ngate      open since ")
-    )
+    shown = machine.solo("status").expect(0).stdout
+    assert shown.startswith("machine   web, production, i-0a1\ngate      open since ")
     assert machine.solo("gate", "close", "--reason", "maintenance").expect(0).stdout == "closed\n"
     assert machine.solo("gate", "close", "--reason", "still").expect(0).stdout == "closed already\n"
     assert machine.solo("gate", "status").expect(1).stdout == "closed: still\n"
@@ -221,13 +202,8 @@ def test_command_that_needs_root_says_so_to_others(machine: LocalMachine) -> Non
     if os.geteuid() != 0:
         pytest.skip("it takes root to become nobody")
     with open_to_all(machine) as root:
-        for words in (
-            ["run"],
-            ["boot"],
-            ["gate", "close", "--reason", "x"],
-            ["gate", "open", "--reason", "x"],
-        ):
-            refused(as_nobody(root, *words), 64, "Run it as root.")
+        for words in ("run", "boot", "gate close --reason x", "gate open --reason x"):
+            refused(as_nobody(root, *words.split()), 64, "Run it as root.")
         as_nobody(root, "status").expect(1)
 
 
