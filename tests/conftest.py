@@ -33,6 +33,14 @@ def machine_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """Make the folder in which a role of `tests.support.ops_repo` works."""
+    folder = tmp_path / "target"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
     """Serve metadata on the loopback to this process and its children."""
     with metadata_service(Instance()) as served:

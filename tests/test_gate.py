@@ -8,24 +8,27 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from pyinfra_solo import paths
 from pyinfra_solo.errors import PausedError
-from pyinfra_solo.gate import Statement, boot_id, close_gate, kept_statement, open_gate, read_gate
+from pyinfra_solo.gate import GatePolicy, Statement, boot_id, close_gate, kept_statement, open_gate, read_gate
 from tests.support.machine import ENGINE
 
 OTHER_BOOT = "00000000-0000-4000-8000-000000000000"
 
 
-def statement(**said: object) -> Statement:
+def statement(**values: object) -> Statement:
     whole = Statement(
         role="web", stage="production", sha="a" * 40, boot_id=boot_id(), instance_id="i-0a1", checks=[],
         python="/usr/bin/python3", run="20261121T000000Z-abcdef", at=1000.0,
     )  # fmt: skip
-    return replace(whole, **said)  # type: ignore[arg-type]
+    return replace(whole, **values)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -37,20 +40,20 @@ def ping(gate: Path) -> Path:
     return gate / "ping.html"
 
 
-def claim(gate: Path, said: str | None) -> None:
-    """A ping.html, and beside it whatever it is that vouches for it."""
+def claim(gate: Path, text: bytes | None) -> None:
+    """Write a ping.html, and beside it this text as its statement."""
     gate.mkdir(parents=True)
     ping(gate).write_text("ok")
-    if said is not None:
-        (gate.parent / "statement.json").write_text(said)
+    if text is not None:
+        (gate.parent / "statement.json").write_bytes(text)
 
 
-def test_a_machine_without_a_gate_is_out(gate: Path) -> None:
+def test_gate_of_a_new_machine_is_closed(gate: Path) -> None:
     assert (read_gate(gate=gate).open, read_gate(gate=gate).reason) == (False, "never opened")
     assert not gate.exists()
 
 
-def test_an_open_gate_has_a_page_and_a_statement(gate: Path) -> None:
+def test_open_gate_has_a_page_and_a_statement(gate: Path) -> None:
     open_gate(statement(), gate=gate)
     found = read_gate("i-0a1", gate=gate)
 
@@ -58,7 +61,7 @@ def test_an_open_gate_has_a_page_and_a_statement(gate: Path) -> None:
     assert (found.open, found.since, found.statement) == (True, 1000.0, statement())
 
 
-def test_the_folder_that_is_served_holds_the_page_alone(gate: Path) -> None:
+def test_served_folder_holds_the_page_alone(gate: Path) -> None:
     open_gate(statement(), gate=gate)
     close_gate("drained", reopenable=True, gate=gate)
     open_gate(statement(), gate=gate)
@@ -66,7 +69,7 @@ def test_the_folder_that_is_served_holds_the_page_alone(gate: Path) -> None:
     assert [path.name for path in gate.iterdir()] == ["ping.html"]
 
 
-def test_a_closed_gate_says_why_and_since_when_and_the_page_is_gone(gate: Path) -> None:
+def test_closed_gate_has_a_reason_a_time_and_no_page(gate: Path) -> None:
     open_gate(statement(), gate=gate)
 
     assert close_gate("the disk is being replaced", gate=gate)
@@ -76,7 +79,7 @@ def test_a_closed_gate_says_why_and_since_when_and_the_page_is_gone(gate: Path) 
     assert found.since is not None
 
 
-def test_a_gate_that_is_closed_again_keeps_the_newest_reason_and_the_first_time(gate: Path) -> None:
+def test_second_close_keeps_the_newest_reason_and_the_first_time(gate: Path) -> None:
     open_gate(statement(), gate=gate)
     close_gate("first", gate=gate)
     since = read_gate(gate=gate).since
@@ -85,16 +88,16 @@ def test_a_gate_that_is_closed_again_keeps_the_newest_reason_and_the_first_time(
     assert (read_gate(gate=gate).reason, read_gate(gate=gate).since) == ("second", since)
 
 
-def test_a_gate_whose_statement_is_of_another_boot_is_closed(gate: Path) -> None:
+def test_gate_with_a_statement_of_another_boot_is_closed(gate: Path) -> None:
     """An image that was taken of a machine in service, with /run on its disk."""
-    claim(gate, json.dumps(asdict(statement(boot_id=OTHER_BOOT))))
+    claim(gate, json.dumps(asdict(statement(boot_id=OTHER_BOOT))).encode())
     found = read_gate(gate=gate)
 
     assert (found.open, found.reason) == (False, "its statement was of another boot")
     assert not ping(gate).exists()
 
 
-def test_a_gate_whose_statement_is_of_another_instance_is_closed(gate: Path) -> None:
+def test_gate_with_a_statement_of_another_instance_is_closed(gate: Path) -> None:
     open_gate(statement(), gate=gate)
     found = read_gate("i-0b2", gate=gate)
 
@@ -102,23 +105,18 @@ def test_a_gate_whose_statement_is_of_another_instance_is_closed(gate: Path) -> 
     assert not ping(gate).exists()
 
 
-@pytest.mark.parametrize("said", [None, "", "{", "[]", '"ok"', "{}", '{"role": "web"}', "\x00"])
-def test_a_page_that_nothing_vouches_for_is_removed(gate: Path, said: str | None) -> None:
-    claim(gate, said)
+@pytest.mark.parametrize(
+    "text", [None, b"", b"{", b"[]", b'"ok"', b"{}", b'{"role": "web"}', b"\x00", b"\xff\xfe{}"]
+)
+def test_page_without_a_valid_statement_is_removed(gate: Path, text: bytes | None) -> None:
+    claim(gate, text)
     found = read_gate(gate=gate)
 
     assert (found.open, found.reason) == (False, "ping.html had no statement")
     assert not ping(gate).exists()
 
 
-def test_a_statement_that_is_not_utf_8_vouches_for_nothing(gate: Path) -> None:
-    claim(gate, None)
-    (gate.parent / "statement.json").write_bytes(b"\xff\xfe{}")
-
-    assert not read_gate(gate=gate).open
-
-
-def test_opening_an_open_gate_anew_for_the_same_leaves_it_as_it_is(gate: Path) -> None:
+def test_second_open_for_the_same_commit_leaves_the_gate_untouched(gate: Path) -> None:
     """A balancer's probe may be under way, and `status` says since when the machine is in."""
     open_gate(statement(at=1000.0), gate=gate)
     before = ping(gate).stat().st_ino
@@ -128,23 +126,23 @@ def test_opening_an_open_gate_anew_for_the_same_leaves_it_as_it_is(gate: Path) -
     assert read_gate(gate=gate).since == 1000.0
 
 
-def test_opening_it_for_another_commit_says_so(gate: Path) -> None:
+def test_second_open_for_another_commit_replaces_the_statement(gate: Path) -> None:
     open_gate(statement(), gate=gate)
     open_gate(statement(sha="b" * 40, at=2000.0), gate=gate)
 
     assert read_gate(gate=gate).statement == statement(sha="b" * 40, at=2000.0)
 
 
-def test_an_operator_s_close_keeps_what_the_gate_vouched_for(gate: Path) -> None:
+def test_close_by_hand_keeps_the_statement(gate: Path) -> None:
     open_gate(statement(), gate=gate)
-    close_gate("a look inside", reopenable=True, gate=gate)
+    close_gate("maintenance", reopenable=True, gate=gate)
 
     assert not read_gate(gate=gate).open
     assert kept_statement(gate=gate) == statement()
 
 
-def test_a_run_does_not_open_what_an_operator_closed_while_it_was_at_work(gate: Path) -> None:
-    """Also when the run itself has closed it again since, before its first change."""
+def test_gate_closed_by_hand_during_a_run_is_not_opened_by_it(gate: Path) -> None:
+    """Also when the run itself has closed it since, before its first change."""
     began = time.monotonic()
     close_gate("a core dump is being read", reopenable=True, gate=gate)
     close_gate("a run is changing this machine", gate=gate)
@@ -157,21 +155,21 @@ def test_a_run_does_not_open_what_an_operator_closed_while_it_was_at_work(gate: 
     assert ping(gate).exists()
 
 
-def test_any_other_close_forgets_it(gate: Path) -> None:
+def test_close_by_a_run_removes_the_statement(gate: Path) -> None:
     open_gate(statement(), gate=gate)
     close_gate("a run is changing this machine", gate=gate)
 
     assert kept_statement(gate=gate) is None
 
 
-def test_what_was_kept_in_another_boot_is_not_kept(gate: Path) -> None:
+def test_statement_kept_in_another_boot_is_ignored(gate: Path) -> None:
     open_gate(statement(boot_id=OTHER_BOOT), gate=gate)
-    close_gate("a look inside", reopenable=True, gate=gate)
+    close_gate("maintenance", reopenable=True, gate=gate)
 
     assert kept_statement(gate=gate) is None
 
 
-def test_closing_removes_whatever_lies_in_the_gate(gate: Path, tmp_path: Path) -> None:
+def test_close_removes_whatever_is_in_the_gates_folder(gate: Path, tmp_path: Path) -> None:
     """Also a folder, or a link to something that must stay."""
     kept = tmp_path / "kept"
     kept.mkdir()
@@ -186,7 +184,7 @@ def test_closing_removes_whatever_lies_in_the_gate(gate: Path, tmp_path: Path) -
     assert (kept / "file").exists()
 
 
-def test_a_folder_in_place_of_the_page_is_no_open_gate(gate: Path) -> None:
+def test_folder_in_place_of_the_page_is_a_closed_gate(gate: Path) -> None:
     ping(gate).mkdir(parents=True)
 
     assert not read_gate(gate=gate).open
@@ -194,13 +192,13 @@ def test_a_folder_in_place_of_the_page_is_no_open_gate(gate: Path) -> None:
 
 
 @pytest.mark.parametrize("reason", ["", "two\nlines", "\x1b[2J", "\udcff", "“quoted”", "x" * 100_000])
-def test_a_reason_may_be_any_text(gate: Path, reason: str) -> None:
+def test_reason_may_be_any_text(gate: Path, reason: str) -> None:
     close_gate(reason, gate=gate)
 
     assert read_gate(gate=gate).reason == reason
 
 
-def test_whoever_makes_the_gate_the_web_server_may_come_in(gate: Path) -> None:
+def test_folders_are_readable_whatever_the_umask(gate: Path) -> None:
     """An operator's shell may have `umask 077`, and nginx serves as another account."""
     script = "import sys; from pathlib import Path; from pyinfra_solo.gate import *; "
     script += "close_gate('x', gate=Path(sys.argv[1])); open_gate(Statement(**eval(sys.argv[2])), gate=Path(sys.argv[1]))"
@@ -216,20 +214,20 @@ def test_whoever_makes_the_gate_the_web_server_may_come_in(gate: Path) -> None:
     ]
 
 
-def test_who_looks_while_it_opens_and_closes_changes_nothing(gate: Path) -> None:
-    """`status` may be asked at any time; it must not close what was opened that very moment, nor put
-    a reason of its own in place of the one that was given."""
-    done, looked = threading.Event(), 0
+def test_reader_changes_nothing_while_the_gate_opens_and_closes(gate: Path) -> None:
+    """`status` may run at any time. It must neither close a gate that was opened at that moment, nor
+    replace the reason of a close."""
+    done, reads = threading.Event(), 0
 
-    def looking() -> None:
-        nonlocal looked
+    def read() -> None:
+        nonlocal reads
         while not done.is_set():
             read_gate(gate=gate)
-            looked += 1
+            reads += 1
 
-    others = [threading.Thread(target=looking) for _ in range(2)]
+    others = [threading.Thread(target=read) for _ in range(2)]
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)  # a look is cut short at any of its steps
+    sys.setswitchinterval(1e-6)  # a read is interrupted at any of its steps
     for other in others:
         other.start()
     try:
@@ -243,4 +241,71 @@ def test_who_looks_while_it_opens_and_closes_changes_nothing(gate: Path) -> None
         done.set()
         for other in others:
             other.join()
-    assert looked
+    assert reads
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy, and whether an open gate is open after each of its decisions."""
+
+    at_boot: bool
+    drain: str
+    before_run: bool
+    before_change: bool
+    on_failure: bool
+    on_failure_in_doubt: bool
+
+    def made(self) -> GatePolicy:
+        return GatePolicy(at_boot=self.at_boot, drain=self.drain)
+
+
+POLICIES = [
+    Policy(True, "on-change", False, False, False, False),
+    Policy(True, "always", False, False, False, False),
+    Policy(True, "never", False, False, False, False),
+    Policy(False, "on-change", True, False, True, False),
+    Policy(False, "always", False, False, True, False),
+    Policy(False, "never", True, True, True, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+@pytest.mark.parametrize("decision", ["before_run", "before_change", "on_failure", "on_failure_in_doubt"])
+def test_policy_closes_an_open_gate_or_leaves_it(policy: Policy, decision: str) -> None:
+    open_gate(statement())
+    made = policy.made()
+    decisions: dict[str, Callable[[], object]] = {
+        "before_run": made.before_run,
+        "before_change": made.before_change,
+        "on_failure": partial(made.on_failure, "a failure", in_doubt=False),
+        "on_failure_in_doubt": partial(made.on_failure, "a failure", in_doubt=True),
+    }
+    decisions[decision]()
+
+    assert read_gate().open == getattr(policy, decision)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=str)
+def test_policy_never_keeps_the_statement_of_a_closed_gate_at_a_change(policy: Policy) -> None:
+    """`gate open` must not open a machine that has changed since it was judged."""
+    open_gate(statement())
+    close_gate("maintenance", reopenable=True)
+
+    assert not policy.made().before_change()
+    assert kept_statement() is None
+
+
+@pytest.mark.parametrize("drain", ["on-change", "never"])
+def test_policy_before_a_run_closes_a_gate_of_another_boot(drain: str) -> None:
+    open_gate(statement(boot_id=OTHER_BOOT))
+    GatePolicy(at_boot=False, drain=drain).before_run()
+
+    assert not paths.GATE.joinpath("ping.html").exists()
+
+
+def test_policy_before_a_change_returns_whether_it_closed_the_gate() -> None:
+    open_gate(statement())
+
+    assert not GatePolicy(at_boot=False, drain="never").before_change()
+    assert GatePolicy(at_boot=False).before_change()
+    assert not GatePolicy(at_boot=False).before_change()

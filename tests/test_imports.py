@@ -1,4 +1,4 @@
-"""What is imported when: every module costs time on every machine, at every boot or poll."""
+"""Modules that commands import: each costs time on every machine, at every boot or poll."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def modules_of(program: str, folder: Path, *, stdin: str = "", words: tuple[str,
 
 
 @pytest.mark.parametrize("words", POLLED, ids=" ".join)
-def test_a_polled_command_imports_nothing_heavy(words: list[str], tmp_path: Path) -> None:
+def test_polled_command_imports_nothing_heavy(words: list[str], tmp_path: Path) -> None:
     program = "from pyinfra_solo.cli.main import main; main()"
     found = modules_of(program, tmp_path, words=tuple(words))
     assert "pyinfra_solo.cli.main" in found
@@ -60,7 +60,7 @@ def test_gate_status_imports_no_third_party_but_click(tmp_path: Path) -> None:
     assert "msgspec" not in found
 
 
-def test_a_converge_imports_neither_ssh_nor_aws_nor_git(tmp_path: Path) -> None:
+def test_converge_imports_neither_ssh_nor_aws_nor_git(tmp_path: Path) -> None:
     request = {
         "protocol": 1, "root": str(write(tmp_path / "ops", ops("pass", tmp_path))), "role": "site", "stage": "staging",
         "mode": "converge", "operation_timeout": 60, "drain": "on-change", "options": {},

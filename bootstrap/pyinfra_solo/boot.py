@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from pyinfra_solo import paths
-from pyinfra_solo.errors import IdentityError
+from pyinfra_solo.errors import IdentityError, PausedError
 from pyinfra_solo.gate import GatePolicy, Statement, boot_id, open_gate, read_gate
 from pyinfra_solo.protocol import VERSION, Mode, Request, RunOptions
 from pyinfra_solo.report.records import StationName
@@ -161,7 +161,11 @@ def vouch(target: Target, sha: str, checks: Sequence[dict[str, Any]], python: st
         run=run.id,
         at=time.time(),
     )
-    open_gate(statement, began=run.began)
+    try:
+        open_gate(statement, began=run.began)
+    except PausedError:
+        run.gate_in_doubt = False  # the operator's close, and the statement for `gate open`, must stay
+        raise
     run.gate_in_doubt = False
 
 

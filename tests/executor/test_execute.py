@@ -1,8 +1,7 @@
-"""How an operation is done: what its own code sees, how long it may take, and what is told of it."""
+"""Operations one after another: uploads, time limits, the idempotence check, and names of commands."""
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 
@@ -11,23 +10,20 @@ from pyinfra.api import QuoteString, StringCommand
 
 from pyinfra_solo.errors import ConvergeError, DeadlineError, JudgedError
 from pyinfra_solo.executor.connector import program
-from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.operations import packages, script
-from pyinfra_solo.protocol import Failed, OperationEnded
+from pyinfra_solo.protocol import NotIdempotent, OperationEnded
 from pyinfra_solo.stations.converge import Changes
-from tests.support.line import converged, new_run
-from tests.support.machine import use_root
-from tests.support.ops_repo import ops, write
+from tests.support.line import converged, new_run, working_tree
 
-SEES = """
-def look():
+CALLBACK_READS = """
+def read():
     files.put(name="it is put inside", src=StringIO("new"), dest=f"{data.target}/file", mode="600")
     Path(f"{data.target}/seen").write_text(Path(f"{data.target}/file").read_text())
 
 files.put(name="it is put", src=StringIO("old"), dest=f"{data.target}/file", mode="644")
-python.call(name="it is seen", function=look)
+python.call(name="it is read", function=read)
 """
-OWN = """
+OPERATION_READS = """
 from pyinfra.api import FileUploadCommand, operation
 
 @operation()
@@ -38,7 +34,7 @@ def put_and_read():
 
 put_and_read(name="an operation of the role's own")
 """
-TWICE = """
+NOTES_AFTER_A_COMMAND = """
 from pyinfra.api import operation
 
 @operation()
@@ -49,43 +45,29 @@ def notes():
 
 notes(name="it notes")
 """
-SLEEPS = """
-import time
-python.call(name="it sleeps", function=lambda: time.sleep(60), {arguments})
-"""
-HALF = """
+SLEEPS = "import time\npython.call(name='it sleeps', function=lambda: time.sleep(60), _timeout={timeout})"
+FAILURE_IGNORED = """
 server.shell(name="it half fails", commands=[f"echo x >{data.target}/half; false"], _ignore_errors=True)
 server.shell(name="it is never done", commands=["true"], _if=lambda: not Path(f"{data.target}/seen").exists())
 """
 
 
-@pytest.fixture
-def target(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    use_root(tmp_path / "machine", monkeypatch)
-    (tmp_path / "target").mkdir()
-    return tmp_path / "target"
-
-
-def tree(target: Path, operations: str) -> Path:
-    return write(target.parent / "ops", ops(operations, target))
-
-
-@pytest.mark.parametrize("operations", [SEES, OWN])
-def test_a_roles_own_code_finds_in_its_place_what_was_put(target: Path, operations: str) -> None:
-    converged(tree(target, operations))
+@pytest.mark.parametrize("operations", [CALLBACK_READS, OPERATION_READS], ids=["callback", "operation"])
+def test_code_of_a_role_reads_what_was_uploaded_before(target: Path, operations: str) -> None:
+    converged(working_tree(target, operations))
     assert (target / "seen").read_text() == (target / "file").read_text()
 
 
-def test_a_second_look_runs_no_code_past_the_first_command(target: Path) -> None:
-    changes = converged(tree(target, TWICE))
+def test_idempotence_check_stops_at_the_first_command(target: Path) -> None:
+    """An operation's own code after it is not run."""
+    changes = converged(working_tree(target, NOTES_AFTER_A_COMMAND))
     assert (target / "notes").read_text() == "noted"
     assert [one.commands for one in changes.not_idempotent or []] == [["run true"]]
 
 
-def test_what_failed_and_was_ignored_is_looked_at_again_as_it_may_have_changed_something(
-    target: Path,
-) -> None:
-    changes = converged(tree(target, HALF))
+def test_idempotence_is_checked_after_an_ignored_failure(target: Path) -> None:
+    """It may have changed something."""
+    changes = converged(working_tree(target, FAILURE_IGNORED))
     assert (target / "half").read_text() == "x\n"
     assert [one.name for one in changes.not_idempotent or []] == [
         "site | it half fails",
@@ -93,30 +75,42 @@ def test_what_failed_and_was_ignored_is_looked_at_again_as_it_may_have_changed_s
     ]
 
 
-def test_a_function_has_a_time_like_any_command(target: Path) -> None:
-    """It does not give way to gevent, and gevent's time-outs end nothing else."""
-    with pytest.raises(
-        ConvergeError, match=re.escape("'site | it sleeps' failed: Command timed out after 1s")
-    ):
-        converged(tree(target, SLEEPS.format(arguments="_timeout=1")))
+def test_python_function_is_ended_by_its_time_out(target: Path) -> None:
+    """It does not yield to gevent, and gevent's time-outs end nothing else."""
+    message = re.escape("'site | it sleeps' failed: Command timed out after 1s")
+    with pytest.raises(ConvergeError, match=message):
+        converged(working_tree(target, SLEEPS.format(timeout=1)))
 
 
-def test_out_of_time_names_the_operation_that_was_at_work(target: Path) -> None:
-    operations = f"""
-files.put(name="it is put", src=StringIO("old"), dest=f"{{data.target}}/file")
-{SLEEPS.format(arguments="")}
-"""
+def test_error_of_the_deadline_names_the_running_operation(target: Path) -> None:
+    """Also behind operations whose events are still buffered."""
+    put = 'files.put(name="it is put", src=StringIO("old"), dest=f"{data.target}/file")\n'
     with pytest.raises(DeadlineError, match=re.escape("the operation 'site | it sleeps' was running")):
-        converged(tree(target, operations), run=new_run(6))
+        converged(working_tree(target, put + SLEEPS.format(timeout=None)), run=new_run(4))
 
 
-def test_an_engine_without_a_second_look_proves_nothing() -> None:
-    changed = OperationEnded(name="one", changed=True)
-    changes = Changes(roles=[], operations=[changed], checks=[], closed=False)
-    with pytest.raises(JudgedError, match="made no idempotence check"):
+CHANGED = OperationEnded(name="one", changed=True)
+
+
+@pytest.mark.parametrize(
+    ("operations", "found", "error"),
+    [
+        ([CHANGED], None, "made no idempotence check"),
+        ([CHANGED], [NotIdempotent(name="one", commands=["run true"])], "one: run true"),
+        ([CHANGED], [], None),
+        ([], None, None),
+    ],
+)
+def test_idempotence_is_required_of_every_change(
+    operations: list[OperationEnded], found: list[NotIdempotent] | None, error: str | None
+) -> None:
+    """An older engine makes no check, and that proves nothing."""
+    changes = Changes(roles=[], operations=operations, checks=[], closed=False, not_idempotent=found)
+    if error:
+        with pytest.raises(JudgedError, match=error):
+            changes.require_idempotent()
+    else:
         changes.require_idempotent()
-    Changes(roles=[], operations=[], checks=[], closed=False).require_idempotent()
-    Changes(roles=[], operations=[changed], checks=[], closed=False, not_idempotent=[]).require_idempotent()
 
 
 @pytest.mark.parametrize(
@@ -133,15 +127,5 @@ def test_an_engine_without_a_second_look_proves_nothing() -> None:
         ("systemctl daemon-reload", "systemctl"),
     ],
 )
-def test_a_command_is_named_by_its_program_alone(command: StringCommand | str, name: str) -> None:
+def test_command_is_named_by_its_program_alone(command: StringCommand | str, name: str) -> None:
     assert program(command) == name
-
-
-def test_a_secret_is_hidden_in_every_form_that_a_message_gives_it() -> None:
-    hidden = "hush  hush\tsecret\\x"
-    out = io.BytesIO()
-    tell = EventWriter(out)
-    tell.hide([hidden])
-    tell.write(Failed(code=1, message=f"{hidden} and {hidden!r} and {' '.join(hidden.split())}"))
-    assert b"hush" not in out.getvalue()
-    assert out.getvalue().count(b"[redacted]") == 3

@@ -1,4 +1,4 @@
-"""How a run sounds: plain lines in a journal, a moving line on a terminal, and never a crash."""
+"""The console of a run: plain lines in a journal, a moving line on a terminal, and never a crash."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from pyinfra_solo.run.console import PlainConsole, TerminalConsole, console
 from pyinfra_solo.run.run import Console
 
 
-def all_of_it(speaks: Console) -> None:
-    speaks.station("converge", None, "running")
-    speaks.say("converge", "to change: \x1b[2J")
-    speaks.starting("nginx runs", 1, 3)
-    speaks.operation(Operation(name="nginx runs", changed=False, seconds=0.5), 1, 3)
-    speaks.operation(Operation(name="nginx serves", changed=True, seconds=1.5), 2, 3)
-    speaks.operation(
+def show_all(console: Console) -> None:
+    console.station("converge", None, "running")
+    console.say("converge", "to change: \x1b[2J")
+    console.starting("nginx runs", 1, 3)
+    console.operation(Operation(name="nginx runs", changed=False, seconds=0.5), 1, 3)
+    console.operation(Operation(name="nginx serves", changed=True, seconds=1.5), 2, 3)
+    console.operation(
         Operation(
             name="the app runs", changed=False, failed=True, seconds=2.0, output=["no\r", "such \udcff"]
         ),
         3,
         3,
     )
-    speaks.station("converge", 4.04, "failed")
+    console.station("converge", 4.04, "failed")
 
 
-def heard(kind: type[PlainConsole]) -> str:
+def shown(kind: type[PlainConsole]) -> str:
     out = io.StringIO()
-    all_of_it(kind(out))
+    show_all(kind(out))
     return out.getvalue()
 
 
-def test_in_a_journal_each_line_names_the_station_the_thing_and_how_it_went() -> None:
-    assert heard(PlainConsole).splitlines() == [
+def test_plain_lines_name_station_operation_and_outcome() -> None:
+    assert shown(PlainConsole).splitlines() == [
         "converge: to change: \\x1b[2J",
         "converge: 1/3 nginx runs: ok in 0.50 s",
         "converge: 2/3 nginx serves: changed in 1.50 s",
@@ -49,9 +49,9 @@ def test_in_a_journal_each_line_names_the_station_the_thing_and_how_it_went() ->
     ]
 
 
-def test_on_a_terminal_what_changed_stays_and_what_is_going_on_moves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_keeps_changes_and_overwrites_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
-    text = heard(TerminalConsole)
+    text = shown(TerminalConsole)
     stays = [line.rpartition("\x1b[K")[2] for line in text.split("\n")]
 
     assert stays == [
@@ -66,18 +66,18 @@ def test_on_a_terminal_what_changed_stays_and_what_is_going_on_moves(monkeypatch
     assert "\r\x1b[K· converge 1/3 nginx runs" in text
 
 
-def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colours_are_shown_on_a_terminal_without_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert "\x1b[31m✗\x1b[0m" in heard(TerminalConsole)
-    assert "\x1b[3" not in heard(PlainConsole)
+    assert "\x1b[31m✗\x1b[0m" in shown(TerminalConsole)
+    assert "\x1b[3" not in shown(PlainConsole)
     monkeypatch.setenv("NO_COLOR", "1")
-    assert "\x1b[3" not in heard(TerminalConsole)
+    assert "\x1b[3" not in shown(TerminalConsole)
 
 
 @pytest.mark.parametrize(
     ("term", "kind"), [("xterm", TerminalConsole), ("dumb", PlainConsole), (None, PlainConsole)]
 )
-def test_a_terminal_is_one_when_it_says_so(
+def test_kind_of_console_goes_by_term(
     term: str | None, kind: type[PlainConsole], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TERM", raising=False)
@@ -89,26 +89,26 @@ def test_a_terminal_is_one_when_it_says_so(
     os.close(leader)
 
 
-def test_what_is_no_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_console_of_a_file_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
 
     assert type(console(io.StringIO())) is PlainConsole
 
 
 class Full(io.StringIO):
-    """As /dev/full, whose own file keeps what it could not write, and fails again when it is closed."""
+    """Behaves as /dev/full. A real file would keep what it could not write, and fail when it is closed."""
 
     def write(self, text: str) -> int:
         raise OSError(errno.ENOSPC, f"No space left on device for {len(text)} characters")
 
 
 @pytest.mark.parametrize("kind", [PlainConsole, TerminalConsole])
-def test_nobody_hearing_it_is_no_failure(kind: type[PlainConsole]) -> None:
+def test_output_that_cannot_be_written_is_no_failure(kind: type[PlainConsole]) -> None:
     """A log on a full disk, or `| head`: the machine converges all the same."""
-    all_of_it(kind(Full()))
+    show_all(kind(Full()))
 
 
-def test_a_closed_stderr_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_stderr_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", None)
 
-    all_of_it(console())
+    show_all(console())

@@ -1,4 +1,4 @@
-"""The settings file: read once, checked whole, and explained by an example that cannot lie."""
+"""The settings file: every key is checked, and the example shows them all."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def refusal(path: Path) -> str:
 
 
 def uncommented(text: str) -> str:
-    """With the keys that the example only shows, which are comments that look like an assignment."""
+    """Uncomment the keys that the example only shows: comments that have the form of an assignment."""
     return re.sub(r"^# (?=\w+ = )", "", text, flags=re.MULTILINE)
 
 
@@ -40,11 +40,11 @@ def keys(tables: dict[str, Any]) -> dict[str, set[str]]:
     return {name: set(table) for name, table in tables.items()}
 
 
-def test_the_example_says_the_defaults() -> None:
+def test_example_has_the_defaults() -> None:
     assert load(EXAMPLE) == Settings()
 
 
-def test_the_example_lists_every_key_and_no_other() -> None:
+def test_example_lists_every_key_and_no_other() -> None:
     listed = tomllib.loads(uncommented(EXAMPLE.read_text()))
     refs = listed["ops"].pop("refs")
     there = keys(msgspec.to_builtins(Settings()))
@@ -53,7 +53,7 @@ def test_the_example_lists_every_key_and_no_other() -> None:
     assert keys(listed) == {**there, "ops": there["ops"] - {"refs"}}
 
 
-def test_what_the_example_only_shows_is_valid_too(tmp_path: Path) -> None:
+def test_commented_keys_of_the_example_are_valid(tmp_path: Path) -> None:
     settings = load(written(tmp_path, uncommented(EXAMPLE.read_text())))
 
     assert settings.ops.deploy_key == Path("/etc/pyinfra-solo/deploy_key")
@@ -62,17 +62,17 @@ def test_what_the_example_only_shows_is_valid_too(tmp_path: Path) -> None:
     assert settings.machine.role == "web"
 
 
-def test_a_machine_without_a_settings_file_has_the_defaults(machine_root: Path) -> None:
+def test_machine_without_a_settings_file_has_the_defaults(machine_root: Path) -> None:
     assert not (machine_root / "etc").exists()
     assert load() == Settings()
 
 
-def test_a_settings_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+def test_settings_file_that_is_given_must_exist(tmp_path: Path) -> None:
     """`--config /etc/pyinfra-slo/config.toml` must not converge a machine by the defaults."""
     assert "There is no settings file" in refusal(tmp_path / "config.tmol")
 
 
-def test_the_file_of_the_machine_is_read(machine_root: Path) -> None:
+def test_settings_file_of_the_machine_is_read(machine_root: Path) -> None:
     (machine_root / "etc/pyinfra-solo").mkdir(parents=True)
     (machine_root / "etc/pyinfra-solo/config.toml").write_text("[ops]\nref = 'production'\n")
 
@@ -102,7 +102,7 @@ def test_the_file_of_the_machine_is_read(machine_root: Path) -> None:
         ("limits = 3", "$.limits"),
     ],
 )  # fmt: skip
-def test_a_wrong_key_or_value_is_named_with_its_file(text: str, named: str, tmp_path: Path) -> None:
+def test_wrong_key_or_value_is_named_with_its_file(text: str, named: str, tmp_path: Path) -> None:
     assert named in refusal(written(tmp_path, text))
 
 
@@ -111,7 +111,7 @@ def test_whole_seconds_may_be_written_without_a_point(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[ops", "is not TOML"),
         ("[ops]\nref = 'a'\nref = 'b'\n", "is not TOML"),
@@ -119,11 +119,11 @@ def test_whole_seconds_may_be_written_without_a_point(tmp_path: Path) -> None:
         (b"\x00", "is not TOML"),
     ],
 )
-def test_what_is_not_toml_is_refused(text: str | bytes, said: str, tmp_path: Path) -> None:
-    assert said in refusal(written(tmp_path, text))
+def test_file_that_is_not_toml_is_refused(text: str | bytes, message: str, tmp_path: Path) -> None:
+    assert message in refusal(written(tmp_path, text))
 
 
-def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+def test_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
         "https://[::1]:8443/ops.git",
     ],
 )
-def test_a_remote_is_a_url_an_address_or_a_folder(remote: str) -> None:
+def test_remote_may_be_a_url_an_address_or_a_folder(remote: str) -> None:
     check_remote(remote, "the settings")
 
 
@@ -170,7 +170,7 @@ def test_a_remote_is_a_url_an_address_or_a_folder(remote: str) -> None:
         "../ops.git",
     ],
 )
-def test_a_remote_that_git_would_take_for_something_else_is_refused(remote: str, tmp_path: Path) -> None:
+def test_remote_that_git_takes_for_an_option_or_helper_is_refused(remote: str, tmp_path: Path) -> None:
     """gitremote-helpers(7): `<transport>::<address>` starts a program; a dash starts an option."""
     with pytest.raises(DataError, match="is not a remote"):
         check_remote(remote, "the settings")
@@ -188,7 +188,7 @@ REFS = [
 
 
 @pytest.mark.parametrize("ref", REFS)
-def test_a_ref_is_a_branch_a_tag_or_a_commit(ref: str) -> None:
+def test_ref_may_be_a_branch_a_tag_or_a_commit(ref: str) -> None:
     check_ref(ref, "--ref")
 
 
@@ -219,7 +219,7 @@ def test_a_ref_is_a_branch_a_tag_or_a_commit(ref: str) -> None:
         "main\x00",
     ],
 )
-def test_a_ref_that_git_would_take_for_something_else_is_refused(ref: str, tmp_path: Path) -> None:
+def test_ref_that_git_takes_for_something_else_is_refused(ref: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is not a branch, a tag or a commit"):
         check_ref(ref, "--ref")
     assert "is not a branch" in refusal(written(tmp_path, f"[ops]\nref = {_toml(ref)}\n"))
@@ -227,7 +227,7 @@ def test_a_ref_that_git_would_take_for_something_else_is_refused(ref: str, tmp_p
 
 
 @pytest.mark.parametrize("ref", [*REFS, "a.b/c-d", "a+b"])
-def test_git_takes_what_is_let_through(ref: str) -> None:
+def test_git_accepts_every_ref_that_is_accepted(ref: str) -> None:
     subprocess.run(["git", "check-ref-format", f"refs/heads/{ref}"], check=True)
 
 

@@ -1,4 +1,4 @@
-"""The parent of a converge: it hears the child out, ends it in time, and names what went wrong."""
+"""The parent of a converge: it reads the executor's events, ends it in time, and names what went wrong."""
 
 import io
 import os
@@ -8,33 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from pyinfra_solo import paths
 from pyinfra_solo.errors import ConvergeError, DataError, DeadlineError
 from pyinfra_solo.stations.converge import engine_of
-from tests.support.line import converged, new_run
-from tests.support.machine import ENGINE, use_root
-from tests.support.ops_repo import ops, write
+from tests.support.line import converged, new_run, working_tree
+from tests.support.machine import ENGINE
 from tests.support.programs import is_alive, wait_for
 
-
-@pytest.fixture(autouse=True)
-def _below_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_root(tmp_path / "machine", monkeypatch)
+TRUE = "server.shell(name='one', commands='true')\n"
 
 
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    folder = tmp_path / "target"
-    folder.mkdir()
-    return folder
-
-
-def tree(target: Path, operations: str) -> Path:
-    return write(target.parent / "tree", ops(operations, target))
-
-
-def test_the_deadline_ends_the_session_with_all_that_is_in_it(target: Path) -> None:
+def test_deadline_ends_every_process_of_the_session(target: Path) -> None:
     """A command's grandchild in a group of its own, too."""
-    root = tree(
+    root = working_tree(
         target,
         r"""
         server.shell(
@@ -51,9 +37,9 @@ def test_the_deadline_ends_the_session_with_all_that_is_in_it(target: Path) -> N
     assert not any(is_alive(int((target / name).read_text())) for name in ("child", "grandchild"))
 
 
-def test_a_child_that_is_killed_is_a_failure_that_names_its_operation(target: Path) -> None:
+def test_executor_that_is_killed_fails_with_its_operation(target: Path) -> None:
     """The kernel does so when memory runs out."""
-    root = tree(
+    root = working_tree(
         target, "server.shell(name='it takes long', commands=f'echo $PPID > {data.target}/pid; sleep 60')"
     )
 
@@ -73,33 +59,31 @@ def test_a_child_that_is_killed_is_a_failure_that_names_its_operation(target: Pa
     )
 
 
-def test_a_role_that_ends_the_process_is_a_failure(target: Path) -> None:
+def test_role_that_ends_the_executor_fails_the_converge(target: Path) -> None:
     """Exit status 0 without the last event is not a converge."""
     with pytest.raises(ConvergeError, match="ended with exit status 0 while starting pyinfra"):
-        converged(tree(target, "import os\nos._exit(0)"))
+        converged(working_tree(target, "import os\nos._exit(0)"))
 
 
-def test_each_operation_is_said_aloud_as_it_ends(target: Path) -> None:
-    heard = io.StringIO()
-    root = tree(
-        target, "server.shell(name='one', commands='true')\nfiles.directory(name='two', path=data.target)"
-    )
-    converged(root, run=new_run(output=heard))
-    said = [line.split(" in ")[0] for line in heard.getvalue().splitlines()]
-    assert said[:2] == ["converge: 1/2 site | one: changed", "converge: 2/2 site | two: ok"]
+def test_operations_are_shown_as_they_end(target: Path) -> None:
+    output = io.StringIO()
+    root = working_tree(target, TRUE + "files.directory(name='two', path=data.target)")
+    converged(root, run=new_run(output=output))
+    shown = [line.split(" in ")[0] for line in output.getvalue().splitlines()]
+    assert shown[:2] == ["converge: 1/2 site | one: changed", "converge: 2/2 site | two: ok"]
 
 
-def test_a_full_disk_for_events_stops_nothing(target: Path, tmp_path: Path) -> None:
-    (tmp_path / "machine/var/lib/pyinfra-solo/reports").rmdir()
-    assert converged(tree(target, "server.shell(name='one', commands='true')")).changed == 1
+def test_log_of_events_that_cannot_be_written_stops_nothing(target: Path) -> None:
+    (paths.STATE / "reports").rmdir()
+    assert converged(working_tree(target, TRUE)).changed == 1
 
 
-def test_the_environment_of_python_does_not_leak_into_a_converge(
+def test_environment_of_python_does_not_reach_operations(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONSTARTUP", "/nowhere")
     monkeypatch.setenv("PYTHONHASHSEED", "7")
-    converged(tree(target, "server.shell(name='one', commands=f'env > {data.target}/env')"))
+    converged(working_tree(target, "server.shell(name='one', commands=f'env > {data.target}/env')"))
     names = {line.partition("=")[0] for line in (target / "env").read_text().splitlines()}
     assert {name for name in names if name.startswith("PYTHON")} == {
         "PYTHONDONTWRITEBYTECODE",
@@ -110,7 +94,7 @@ def test_the_environment_of_python_does_not_leak_into_a_converge(
     assert {"PATH", "LANG", "HOME"} <= names
 
 
-def test_a_tree_s_own_engine_comes_before_its_lock_file_s(tmp_path: Path) -> None:
+def test_engine_of_a_checkout_comes_before_its_lock_files(tmp_path: Path) -> None:
     runtime = tmp_path / "runtime"
     with pytest.raises(DataError, match="has no engine"):
         engine_of(tmp_path, runtime / "bin/python")
@@ -119,6 +103,5 @@ def test_a_tree_s_own_engine_comes_before_its_lock_file_s(tmp_path: Path) -> Non
     (packages / "__init__.py").touch()
     assert "PYTHONPATH" not in engine_of(tmp_path, runtime / "bin/python").environment
     (tmp_path / "bootstrap").symlink_to(ENGINE)
-    assert engine_of(tmp_path, runtime / "bin/python").environment["PYTHONPATH"] == str(
-        tmp_path / "bootstrap"
-    )
+    environment = engine_of(tmp_path, runtime / "bin/python").environment
+    assert environment["PYTHONPATH"] == str(tmp_path / "bootstrap")

@@ -1,4 +1,4 @@
-"""Who this machine is, while the metadata service and the EC2 API do what they do at boot."""
+"""Identify the machine while the metadata service answers late, wrong or not at all."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ EC2 = Machine(ec2="yes")
 
 
 @pytest.fixture
-def heard() -> io.StringIO:
+def output() -> io.StringIO:
     return io.StringIO()
 
 
 @pytest.fixture
-def run(heard: io.StringIO) -> Run:
-    return new_run(output=heard)
+def run(output: io.StringIO) -> Run:
+    return new_run(output=output)
 
 
 def identified(run: Run, machine: Machine = EC2, *, known: bool = False, within: float = 20) -> Instance:
@@ -38,14 +38,11 @@ def waits(run: Run) -> list[str]:
     return [wait.why for wait in run.report.stations[0].waits]
 
 
-def test_an_instance_is_all_that_the_metadata_service_says(metadata: Metadata, run: Run) -> None:
+def test_instance_has_every_fact_of_its_metadata(metadata: Metadata, run: Run) -> None:
     served = metadata.instance
-    served.tags, served.asg, served.security_groups = (
-        {"Role": "web", "Stage": "production"},
-        "web-blue",
-        ["default", "acme-web"],
-    )
-    served.lifecycle_state = "Pending:Wait"
+    served.tags = {"Role": "web", "Stage": "production"}
+    served.asg, served.lifecycle_state = "web-blue", "Pending:Wait"
+    served.security_groups = ["default", "acme-web"]
 
     assert identified(run) == Instance(
         on_ec2=True, id=served.id, region="eu-west-1", zone="eu-west-1a", group="web-blue", lifecycle="Pending:Wait",
@@ -55,7 +52,7 @@ def test_an_instance_is_all_that_the_metadata_service_says(metadata: Metadata, r
     assert waits(run) == []
 
 
-def test_an_instance_without_a_group_has_no_lifecycle(metadata: Metadata, run: Run) -> None:
+def test_instance_without_a_group_has_no_lifecycle(metadata: Metadata, run: Run) -> None:
     metadata.instance.tags = {"Role": "web"}
     found = identified(run)
 
@@ -67,7 +64,7 @@ def test_an_instance_without_a_group_has_no_lifecycle(metadata: Metadata, run: R
     ["\u2603" * 256, "a\nb", "\x1b[2J\x00", "../../etc", "'; reboot #", " ", "\U0001f600" * 64],
     ids=["256 odd characters", "two lines", "an escape", "a path", "a shell", "a space", "beyond 16 bits"],
 )
-def test_a_tag_may_hold_any_text(metadata: Metadata, run: Run, text: str) -> None:
+def test_tag_may_hold_any_text(metadata: Metadata, run: Run, text: str) -> None:
     metadata.instance.tags = {"Role": text, "k e/y:=+.@": text}
 
     assert dict(identified(run).tags) == {"Role": text, "k e/y:=+.@": text}
@@ -81,9 +78,7 @@ def test_a_tag_s_key_is_quoted_whole(metadata: Metadata, run: Run) -> None:
     assert "/meta-data/tags/instance/a%2Fb%3Fc" in metadata.asked()
 
 
-def test_what_goes_wrong_for_a_while_is_waited_for_and_told(
-    metadata: Metadata, run: Run, heard: io.StringIO
-) -> None:
+def test_passing_faults_are_waited_for_and_shown(metadata: Metadata, run: Run, output: io.StringIO) -> None:
     metadata.instance.tags = {"Role": "web"}
     metadata.service.refuse_tokens = 1
     metadata.service.faults.fail = [503]
@@ -93,21 +88,21 @@ def test_what_goes_wrong_for_a_while_is_waited_for_and_told(
     assert len(waits(run)) == 3
     assert "PUT api/token answered 503" in waits(run)
     assert "PUT api/token answered 403" in waits(run)
-    assert heard.getvalue().count("identify: metadata service: ") == 3
-    assert "; next try in 0." in heard.getvalue()
+    assert output.getvalue().count("identify: metadata service: ") == 3
+    assert "; next try in 0." in output.getvalue()
 
 
-def test_a_service_that_is_late_is_waited_for(metadata: Metadata, run: Run) -> None:
+def test_service_that_starts_late_is_waited_for(metadata: Metadata, run: Run) -> None:
     metadata.service.stop()
     metadata.instance.tags = {"Role": "web"}
-    run.console = Starts(metadata)
+    run.console = StartsService(metadata)
 
     assert identified(run).id == metadata.instance.id
     assert "refused" in waits(run)[0]
 
 
-class Starts:
-    """A voice upon whose first word about a wait the service begins to serve."""
+class StartsService:
+    """A console that starts the service at the first message of a wait."""
 
     def __init__(self, metadata: Metadata) -> None:
         self.metadata = metadata
@@ -124,7 +119,7 @@ class Starts:
 
 
 @pytest.mark.parametrize("fault", ["off", "hang", "fail", "refuse", "drop"])
-def test_a_service_that_never_answers_fails_in_time_and_says_what_to_set(
+def test_service_that_never_answers_fails_in_time_with_what_to_set(
     metadata: Metadata, run: Run, fault: str
 ) -> None:
     if fault == "off":
@@ -138,57 +133,53 @@ def test_a_service_that_never_answers_fails_in_time_and_says_what_to_set(
         identified(run, within=0.3)
 
 
-def test_a_machine_that_need_not_be_on_ec2_does_without(
-    metadata: Metadata, run: Run, heard: io.StringIO, monkeypatch: pytest.MonkeyPatch
+def test_machine_with_known_role_and_stage_needs_no_service(
+    metadata: Metadata, run: Run, output: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del metadata
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", NOWHERE)
 
     assert identified(run, Machine(), known=True, within=0.1) == Instance(on_ec2=False)
-    assert "not on EC2; role and stage come from settings or flags" in heard.getvalue()
+    assert "not on EC2; role and stage come from settings or flags" in output.getvalue()
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_machine_that_is_said_not_to_be_on_ec2_asks_nobody(
-    metadata: Metadata, run: Run, known: bool
-) -> None:
+def test_machine_set_as_not_on_ec2_requests_nothing(metadata: Metadata, run: Run, known: bool) -> None:
     assert identified(run, Machine(ec2="no"), known=known) == Instance(on_ec2=False)
     assert metadata.service.asked == []
 
 
-def test_version_1_alone_fails_at_once(metadata: Metadata, run: Run) -> None:
+def test_service_of_version_1_alone_fails_at_once(metadata: Metadata, run: Run) -> None:
     metadata.service.version_1_only = True
     with pytest.raises(V1OnlyError):
         identified(run)
     assert waits(run) == []
 
 
-def test_another_cloud_s_metadata_service_is_no_ec2_for_a_machine_that_need_not_be_on_it(
-    metadata: Metadata, run: Run, heard: io.StringIO
+def test_service_of_another_cloud_is_not_ec2_with_known_role(
+    metadata: Metadata, run: Run, output: io.StringIO
 ) -> None:
-    """OpenStack answers at the same address, and knows no tokens."""
+    """OpenStack answers at the same address, without tokens."""
     metadata.service.version_1_only = True
 
     assert identified(run, Machine(), known=True) == Instance(on_ec2=False)
-    assert "IMDSv1 only" in heard.getvalue()
+    assert "IMDSv1 only" in output.getvalue()
 
 
-def test_a_service_without_an_instance_id_is_not_ec2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_without_an_instance_id_is_not_ec2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with canned_server(answer("200 OK", b"token"), answer("404 Not Found")) as server:
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
         with pytest.raises(IdentityError, match=r"has no instance-id\. Is this an EC2 instance"):
             identified(run)
 
 
-def test_tags_that_are_not_enabled_and_not_to_be_asked_of_the_api_are_told(
-    metadata: Metadata, run: Run
-) -> None:
+def test_tags_disabled_and_no_api_is_an_error_with_what_to_enable(metadata: Metadata, run: Run) -> None:
     metadata.instance.tags = None
     with pytest.raises(IdentityError, match="--instance-metadata-tags enabled"):
         identified(run, Machine(ec2="yes", tags="metadata"))
 
 
-def test_tags_that_are_not_wanted_are_not_asked_for(metadata: Metadata, run: Run) -> None:
+def test_tags_set_to_none_are_not_requested(metadata: Metadata, run: Run) -> None:
     metadata.instance.tags = {"Role": "web"}
     found = identified(run, Machine(ec2="yes", tags="none"))
 

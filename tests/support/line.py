@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from pyinfra_solo.errors import SoloError
 from pyinfra_solo.protocol import VERSION, Request, RunOptions
 from pyinfra_solo.run.console import PlainConsole
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.stations.converge import Changes, converge, engine_of
 from pyinfra_solo.system.deadline import Deadline
 from tests.support.machine import LocalMachine, install_runtime
-from tests.support.ops_repo import ops
+from tests.support.ops_repo import ops, write
 from tests.support.repository import Repository
 
 LOCK = "# nothing but what the image has\n"
@@ -51,6 +54,19 @@ def converged(root: Path, *, run: Run | None = None, **options: Any) -> Changes:
             events_file=run.events_file,
             lock=run.lock,
         )
+
+
+def working_tree(target: Path, operations: str, healthy: str = "", **more: str) -> Path:
+    """Write a working tree beside `target`, the folder in which its role `site` does `operations`."""
+    return write(target.parent / "tree", ops(operations, target, healthy, **more))
+
+
+def failed(root: Path, kind: type[SoloError], **options: Any) -> tuple[str, Run]:
+    """Run the station converge, which must raise an error of this kind. Return its message, and the run."""
+    run = new_run()
+    with pytest.raises(kind) as raised:
+        converged(root, run=run, **options)
+    return str(raised.value), run
 
 
 class Line:

@@ -1,4 +1,4 @@
-"""The command group `pyinfra-solo`, JSON on stdout, and runs: shared by all commands.
+"""Define the command group `pyinfra-solo`, and print JSON and start runs for all commands.
 
 Each command imports what it needs when it runs, so that all start fast.
 """
@@ -12,14 +12,14 @@ import click
 
 from pyinfra_solo import __version__
 
-if TYPE_CHECKING:  # click alone is loaded before a command is known
+if TYPE_CHECKING:  # only click is imported before a command is known
     from pyinfra_solo.run.run import Run
     from pyinfra_solo.run.settings import Settings
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 printed: list[Any] = []
-"""JSON values that went to stdout: `main` prints one itself when a command failed before it did."""
+"""JSON values written to stdout. `main` prints the error as JSON when a command failed before it wrote one."""
 
 
 @click.group(context_settings=_CONTEXT)
@@ -48,7 +48,7 @@ def print_json(value: Any) -> None:
 def start(
     config: Path | None, name: str, as_json: bool = False, **options: Any
 ) -> "AbstractContextManager[tuple[Settings, Run]]":
-    """Start a run (see run/start.py); with as_json print its report at the end, also of a failure."""
+    """Start a run (see run/start.py); with as_json print its report at the end, also after a failure."""
     from pyinfra_solo.run.start import start_run
 
     return start_run(config, name, at_end=print_json if as_json else None, **options)

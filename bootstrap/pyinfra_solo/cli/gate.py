@@ -1,4 +1,4 @@
-"""Commands for the gate: what the balancer's health check sees."""
+"""Define the commands for the gate: status, close, open."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Commands that only read: status, report."""
+"""Define the commands that only read: status, report."""
 
 import json
 from pathlib import Path
@@ -25,12 +25,12 @@ def status(as_json: bool) -> int:
 
 @command.command()
 @click.argument("run", required=False)
-@click.option("--slow", is_flag=True, help="The ten slowest operations, and what they waited for.")
-@click.option("--timeline", is_flag=True, help="The whole boot as bars, from the kernel to the gate.")
+@click.option("--slow", is_flag=True, help="Show the ten slowest operations, and what they waited for.")
+@click.option("--timeline", is_flag=True, help="Show the whole boot as bars, from the kernel to the gate.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write both to an HTML page.")
 @as_json_option
 def report(run: str | None, slow: bool, timeline: bool, html: Path | None, as_json: bool) -> None:
-    """Show what the last run did and what took its time, or what RUN did."""
+    """Show what the last run, or RUN, changed, and how long each station took."""
     from pyinfra_solo.report import html as page
     from pyinfra_solo.report import text
     from pyinfra_solo.report.records import encode

@@ -1,4 +1,4 @@
-"""The process `pyinfra-solo`: signals, and an exit status for each failure. stdout is data, stderr is text."""
+"""Run the process `pyinfra-solo`: signals, exit statuses, data on stdout, messages on stderr."""
 
 import os
 import signal
@@ -8,13 +8,13 @@ from typing import NoReturn
 
 import click
 
-from pyinfra_solo.cli import gate, inspect, run, setup  # noqa: F401 - they add their commands
+from pyinfra_solo.cli import gate, inspect, run, setup  # noqa: F401 - adds their commands
 from pyinfra_solo.cli.common import command, print_json, printed
 from pyinfra_solo.errors import SoloError, UsageError
 
 
 class InterruptedRunError(SoloError):
-    """A signal has stopped the run. The exit status is as in a shell: 143 for SIGTERM."""
+    """A signal stopped the run. The exit status is 128 + its number, as in a shell: 143 for SIGTERM."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"The run was stopped by {signal.Signals(number).name}.")
@@ -22,7 +22,7 @@ class InterruptedRunError(SoloError):
 
 
 def main() -> NoReturn:
-    """Run the command line. Each failure is one line on stderr, and the exit status of its kind."""
+    """Run the command line and exit. A failure is one line on stderr, and the exit status of its kind."""
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1)
             signal.signal(number, _stop)

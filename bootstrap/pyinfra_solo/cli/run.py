@@ -1,4 +1,4 @@
-"""Commands that run the line: boot, run, plan."""
+"""Define the commands that run the line: boot, run, plan."""
 
 import re
 import sys
@@ -11,7 +11,7 @@ import click
 from pyinfra_solo.cli.common import command, start
 from pyinfra_solo.errors import DataError, UsageError
 
-if TYPE_CHECKING:  # `gate status` is polled, and loads no msgspec
+if TYPE_CHECKING:  # `gate status` is polled, and imports no msgspec
     from pyinfra_solo.protocol import RunOptions
 
 _SHARED = (

@@ -1,4 +1,4 @@
-"""Commands that set things up: install the boot units, write a new ops repo."""
+"""Define the commands that set up: install the boot units, write a new ops repo."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from pyinfra_solo.cli.common import command
     "--init",
     "kind",
     type=click.Choice(["systemd", "upstart", "sysv"]),
-    help="For this init system, not the one that runs.",
+    help="Install for this init system, not the running one.",
 )
 @click.option("--now", is_flag=True, help="Start the boot run now.")
 def install(kind: str | None, now: bool) -> int:

@@ -1,14 +1,13 @@
 """Write events to the line's process, with secret values replaced."""
 
-import json
 import threading
 import time
 from collections.abc import Sequence
-from typing import IO, Any, TypeVar
+from typing import IO, Any
 
 import msgspec
 
-from pyinfra_solo.protocol import AnyEvent, Event
+from pyinfra_solo.protocol import AnyEvent
 from pyinfra_solo.system.text import one_line
 
 _MAX_TEXT = 2000
@@ -17,8 +16,6 @@ _REDACTED = "[redacted]"
 _SHORTEST_SECRET = 4
 """Characters. Shorter values would match inside ordinary words."""
 _FLUSH_SECONDS = 0.1
-
-T = TypeVar("T")
 
 
 class EventWriter:
@@ -62,7 +59,7 @@ class EventWriter:
 
     def buffer(self, event: AnyEvent) -> None:
         """Write the event within 0.1 s, or with the next `flush`."""
-        line = _encode(self.redacted(event)) + b"\n"
+        line = msgspec.json.encode(self._redacted(event)) + b"\n"
         with self._lock:
             self._out.write(line)
             self._buffered = True
@@ -74,15 +71,15 @@ class EventWriter:
                 self._buffered = False
                 self._out.flush()
 
-    def redacted(self, value: T) -> T:
-        """Return the value with every secret in its strings replaced."""
-        return self._redacted(value)  # type: ignore[no-any-return]
-
     def _redacted(self, value: Any) -> Any:
+        """Return the value with every secret in its strings replaced, and bytes that are no UTF-8 escaped.
+
+        Such bytes (PEP 383) would become JSON that the line cannot decode.
+        """
         if isinstance(value, str):
             for secret in self._secrets:
                 value = value.replace(secret, _REDACTED)
-            return value[:_MAX_TEXT]
+            return value.encode(errors="backslashreplace").decode()[:_MAX_TEXT]
         if isinstance(value, msgspec.Struct):
             fields = {name: self._redacted(getattr(value, name)) for name in value.__struct_fields__}
             return type(value)(**fields)
@@ -91,10 +88,3 @@ class EventWriter:
         if isinstance(value, (list, tuple)):
             return [self._redacted(inner) for inner in value]
         return value
-
-
-def _encode(event: Event) -> bytes:
-    try:
-        return msgspec.json.encode(event)
-    except UnicodeEncodeError:  # a name that is not UTF-8
-        return json.dumps(msgspec.to_builtins(event)).encode()

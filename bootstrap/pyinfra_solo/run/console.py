@@ -1,4 +1,4 @@
-"""How a run sounds on stderr: plain lines in a journal, a moving line on a terminal."""
+"""Show a run on stderr: plain lines in a journal; on a terminal, progress in the last line."""
 
 import io
 import os
@@ -14,14 +14,14 @@ from pyinfra_solo.system.text import printable
 
 
 def console(out: TextIO | None = None) -> Console:
-    """The voice that suits where stderr goes (`NO_COLOR` and TERM=dumb are honoured)."""
+    """Return the console for `out`, or stderr: TerminalConsole on a terminal that TERM does not call dumb."""
     out = out or sys.stderr or io.StringIO()  # a parent may have closed it
     terminal = out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     return TerminalConsole(out) if terminal else PlainConsole(out)
 
 
 class PlainConsole:
-    """A line for everything that is worth one: the station, the thing and the reason."""
+    """Writes a line for each message, operation and ended station."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -34,7 +34,7 @@ class PlainConsole:
         self._line(f"{station}: {text}")
 
     def starting(self, name: str, number: int, of: int) -> None:
-        """Said when it ends."""
+        """Write nothing: `operation` writes the line when it has ended."""
 
     def operation(self, operation: Operation, number: int, of: int) -> None:
         did = "FAILED" if operation.failed else "changed" if operation.changed else "ok"
@@ -46,13 +46,13 @@ class PlainConsole:
         self._write(printable(text) + "\n")
 
     def _write(self, text: str) -> None:
-        with suppress(OSError):  # a full disk or a closed pipe: a run does not fail because nobody hears it
+        with suppress(OSError):  # a full disk or a closed pipe must not fail the run
             self._out.write(text)
             self._out.flush()
 
 
 class TerminalConsole(PlainConsole):
-    """Stations and changes stay; what is going on moves in the last line."""
+    """Keeps lines of stations and changes, and overwrites the last line with progress. Honours NO_COLOR."""
 
     def __init__(self, out: TextIO) -> None:
         super().__init__(out)

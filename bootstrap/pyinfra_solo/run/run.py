@@ -1,4 +1,4 @@
-"""Run: the deadline, console, lock and report of one run, which accompany it down the line."""
+"""Hold the deadline, console, lock and report of one run."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ class Console(Protocol):
 
 
 class Progress(Protocol):
-    """The part of a Run that stations use: its deadline, and where they say what they do and wait for."""
+    """Is the part of a Run that stations use: its deadline, messages, and waits."""
 
     @property
     def deadline(self) -> Deadline: ...
@@ -59,14 +59,14 @@ class Run:
             began=round(self.began, 3),
         )  # fmt: skip
         self.reports_kept = 30
-        """How many reports stay on disk."""
+        """Number of reports that stay on disk."""
         self.gate_in_doubt = False
         """The statement of an open gate may no longer be true: something was changed, or is being judged."""
         self.lock: tuple[int, ...] = ()
         """The run lock's descriptor. The executor holds it too: when this process is killed, the machine
-        stays locked until the operation at hand has ended."""
+        stays locked until the running operation has ended."""
         self.on_station: Callable[[str], None] = lambda _station: None
-        """Called with each station's name: the run lock's file shows it to whoever waits."""
+        """Called with each station's name: the run lock's file shows it to runs that wait."""
         self._file = ReportFile(self.report) if keep_report else None
         self._planned = 0
 
@@ -81,7 +81,7 @@ class Run:
 
     @contextmanager
     def station(self, name: str) -> Iterator[Station]:
-        """Time the station. Its start is written to disk at once, its end with what comes next."""
+        """Time the station. Its start is written to disk at once, its end with the next station or `end`."""
         station = Station(name=name, started=self._elapsed())
         self.report.stations.append(station)
         self.report.station = name
@@ -108,7 +108,7 @@ class Run:
         self.console.say(self.report.station or "run", text)
 
     def waited(self, wait: Wait) -> None:
-        """Report a try that failed, and the pause after it."""
+        """Report a failed try, and the pause after it."""
         self.report.stations[-1].waits.append(wait)
         self.console.say(
             self.report.station or "run", f"{wait.what}: {wait.why}; next try in {wait.seconds:.1f} s"
@@ -148,7 +148,7 @@ class Run:
                 self.say(f"idempotence check: {result} ({seconds:.2f} s)")
 
     def end(self, outcome: str, error: BaseException | None = None, *, exit_code: int = 0) -> None:
-        """Write the run's outcome. A failure that is no SoloError is exit status 1."""
+        """Write the run's outcome. An error other than SoloError has exit status 1."""
         self.record(outcome=outcome, seconds=self._elapsed(), exit_code=exit_code)
         if error is not None:
             code = error.exit_code if isinstance(error, SoloError) else 1
@@ -158,12 +158,12 @@ class Run:
             self._file.prune(self.reports_kept)
 
     def never_had_the_lock(self) -> None:
-        """Leave last-run.json alone: the machine's last run is the one that has the lock."""
+        """Keep last-run.json: the machine's last run is the one that has the lock."""
         if self._file:
             self._file.is_last = False
 
     def save(self) -> None:
-        """Write the report. A disk that is full or read-only stops no run."""
+        """Write the report. A full or read-only disk stops no run."""
         if not self._file:
             return
         before = self._file.problem

@@ -1,6 +1,6 @@
-"""Read the settings file: TOML, once, into frozen values. An unknown key is refused by its name.
+"""Read the settings file, TOML, into frozen values. An unknown key is an error that names it.
 
-`bootstrap/config.example.toml` is the manual; a test holds that it shows the defaults.
+`bootstrap/config.example.toml` documents every key; a test compares it with these defaults.
 """
 
 import re
@@ -41,19 +41,19 @@ class Ops(Table, frozen=True):
     timeout: Seconds = 60.0
     """For each remote."""
     fallback: Literal["newest", "last-good", "none"] = "newest"
-    """When no remote answers: the newest commit fetched for that ref, the last one that was judged
-    ready, or none."""
+    """Commit to use when no remote answers: the newest that was fetched for that ref, the last one that
+    was judged ready, or none."""
     keep: Count = 3
 
 
 class Machine(Table, frozen=True):
-    """[machine]: the role and stage of a machine whose tags and security groups do not name them."""
+    """[machine]: role and stage of a machine whose tags and security groups do not name them."""
 
     role: str | None = None
     stage: str | None = None
     ec2: Literal["auto", "yes", "no"] = "auto"
     tags: Literal["auto", "metadata", "api", "none"] = "auto"
-    """Where to read instance tags: the metadata service, then the EC2 API (auto), or only one of them."""
+    """Source of instance tags: the metadata service, then the EC2 API (auto), or only one of them."""
 
 
 class Prepare(Table, frozen=True):
@@ -74,11 +74,11 @@ class Converge(Table, frozen=True):
     """Gather facts and run plain commands in the process, not by pyinfra's shell commands."""
     idempotence: Literal["report", "refuse"] = "report"
     """After a converge that changed something, each operation is evaluated once more. One that would
-    change something again is reported, or also keeps the gate closed."""
+    change something once more is reported, or also keeps the gate closed."""
 
 
 class Limits(Table, frozen=True):
-    """[limits]: bounds in seconds, and when a run closes the gate of a machine in service."""
+    """[limits]: times in seconds, the number of reports, and when a run closes the gate."""
 
     deadline: Seconds = 1800.0
     operation: Seconds = 600.0
@@ -99,7 +99,7 @@ class Settings(Table, frozen=True):
 
 
 def load(path: Path | None = None) -> Settings:
-    """Read the settings file; without one a machine has the defaults. A `path` that is given must exist.
+    """Read the settings file; without one return the defaults. A `path` that is given must exist.
 
     Raises DataError, naming the file and the key.
     """

@@ -20,7 +20,7 @@ from pyinfra_solo.system.deadline import Deadline, alarm
 from pyinfra_solo.system.lock import held
 
 _GRACE = 60.0
-"""Seconds after the deadline in which a station may still end by its own bound."""
+"""Seconds after the deadline in which a station may still end by its own time-out."""
 
 
 @contextmanager
@@ -34,13 +34,13 @@ def start_run(
     bounded: bool = True,
     at_end: Callable[[Any], None] | None = None,
 ) -> Iterator[tuple[Settings, Run]]:
-    """Give the settings and a Run; end its report and decide on the gate whatever happens inside.
+    """Yield the settings and a Run; at the end write its report and apply the gate policy.
 
     at_boot: close the gate first, wait for the lock as long as the deadline allows, and close the gate
-    on any failure. bounded: set an alarm for the whole process, which ends what no station's own bound
-    has ended. at_end: is given the report as JSON values, also of a failed run.
+    on any failure. locked: take the run lock. bounded: set an alarm for the whole process, the last resort
+    behind the stations' own time-outs. at_end: called with the report as JSON values, also of a failed run.
 
-    Raises SoloError; a bug leaves as it is.
+    Raises SoloError, and other errors unchanged.
     """
     run = Run(command, Deadline.after(Settings().limits.deadline), console(), keep_report=keep_report)
     if at_boot:
@@ -52,7 +52,7 @@ def start_run(
             run.deadline = Deadline.after(settings.limits.deadline)
             if bounded:
                 late = DeadlineError(
-                    "Out of time: a station did not end by itself. `pyinfra-solo report` says which."
+                    "Out of time: a station did not end by its own time-out. `pyinfra-solo report` shows which."
                 )
                 stack.enter_context(alarm(settings.limits.deadline + _GRACE, late))
             if locked:
@@ -82,14 +82,14 @@ _DISK = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EROFS, e
 
 
 def _named(error: BaseException) -> BaseException:
-    """Return a SoloError for what the disk or a missing right does to any station; others as they are."""
+    """Return a SoloError for a full disk or a missing permission; other errors unchanged."""
     if isinstance(error, SoloError):
         return error
     if isinstance(error, PermissionError) and os.geteuid() != 0:
         return UsageError(f"{error.filename}: {error.strerror}. Run it as root.")
     if isinstance(error, OSError):
         text = f"{error.filename or 'a file'}: {error.strerror}" if error.errno in _DISK else None
-    else:  # the last lines of a child, such as git
+    else:  # the output of a child, such as git
         lines = str(error).splitlines()
         text = next((line for line in lines if any(word in line for word in _DISK.values())), None)
     return (
