@@ -46,7 +46,10 @@ def fetch(
         raise SourceError("No remote is set. Put the ops repo's URL into ops.remotes in the settings.")
     checkouts = state / "checkouts"
     checkouts.mkdir(mode=0o700, parents=True, exist_ok=True)
-    bare = BareRepository(state, ops, run.say)
+    bare = BareRepository(
+        state, run.say, deploy_key=ops.deploy_key, known_hosts=ops.known_hosts,
+        allowed_signers=ops.allowed_signers, revoked_signers=ops.revoked_signers,
+    )  # fmt: skip
     sha, source = _ladder(bare, ops, ref, good, run)
     checkout = Checkout(root=_materialised(bare, sha, checkouts), sha=sha, ref=ref, source=source)
     if tidy:
@@ -61,7 +64,7 @@ def _ladder(bare: BareRepository, ops: Ops, ref: str, good: str | None, run: Run
     problems = []
     for remote in ops.remotes:
         try:
-            return bare.bring(remote, ref, run.deadline.sooner(ops.within)), shown(remote)
+            return bare.fetch(remote, ref, run.deadline.sooner(ops.within)), shown(remote)
         except GitError as error:
             problems.append(f"{shown(remote)}: {reason(error)}")
             run.say(f"{shown(remote)} gives nothing: {reason(error)}")
