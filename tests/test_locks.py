@@ -31,7 +31,7 @@ def test_lock_pins_every_package_with_hashes_and_names_no_index(name: str) -> No
     path = REPOSITORY / name
     text = path.read_text()
 
-    assert lockfile.pins(path.read_bytes(), path)
+    assert lockfile.count(path.read_bytes(), path)
     assert not re.search(r"https?://|file:|--index|--find-links", text)
 
 

@@ -17,7 +17,7 @@ def house(tmp_path: Path) -> House:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "problem"),
     [
         ("", "names no package"),
         ("alpha==1.0\n", "line 1: alpha has no hash"),
@@ -27,17 +27,17 @@ def house(tmp_path: Path) -> House:
         ("alpha @ http://evil.example/alpha.whl --hash=sha256:" + ZERO, "line 1: "),
         ("-r other.txt", "line 1: '-r other.txt' is not"),
         ("alpha==1.0 --hash=md5:00", "line 1: "),
-        ("alpha==1.0 \\\n    --hash=sha256:" + ZERO + " \\", "line 1: the file ends within a line"),
+        ("alpha==1.0 \\\n    --hash=sha256:" + ZERO + " \\", "line 1: the file ends within this line"),
+        (f"# hidden \ralpha==1.0 --hash=sha256:{ZERO} --index-url=http://evil.example", "line 2: "),
+        (f"beta==1 \\\n  --hash=sha256:{ZERO}\n    # a comment\n\nalpha==1.0\n", "line 5: alpha has no hash"),
     ],
 )
-def test_a_lock_file_that_pins_not_everything_is_refused_with_its_line(
-    house: House, text: str, said: str
-) -> None:
-    house.lock.write_text(text)
+def test_a_lock_file_without_pins_and_hashes_is_refused(house: House, text: str, problem: str) -> None:
+    house.lock.write_bytes(text.encode())
     with pytest.raises(DataError) as raised:
         house.prepare()
     assert str(raised.value).startswith(house.lock.name)
-    assert said in str(raised.value)
+    assert problem in str(raised.value)
     assert not house.into.exists()
 
 
@@ -59,8 +59,4 @@ cffi==2.1.1 ; platform_python_implementation != 'PyPy' \\
     # via cryptography
 moto[ec2, server]==5.2.5 --hash=sha512:{ZERO}{ZERO}
 """.encode()
-    pins = lockfile.pins(content, Path("requirements.lock"))
-    assert [(pin.name, pin.version, pin.hashes, pin.line) for pin in pins] == [
-        ("cffi", "2.1.1", 2, 2),
-        ("moto", "5.2.5", 1, 6),
-    ]
+    assert lockfile.count(content, Path("requirements.lock")) == 2

@@ -29,7 +29,7 @@ def test_a_wheel_that_is_not_the_locked_one_is_refused_by_name(house: House) -> 
     assert house.names() == set()
 
 
-def test_a_wheel_that_was_changed_is_refused_also_when_it_was_good_before(house: House) -> None:
+def test_a_changed_wheel_is_refused_even_if_an_earlier_one_was_good(house: House) -> None:
     house.prepare()
     shutil.rmtree(house.into.parent)
     wheel(house.wheels, "alpha", body="import os\n")
@@ -49,10 +49,10 @@ def test_a_wheel_that_nobody_has_is_named(house: House) -> None:
 
 def test_an_index_that_does_not_answer_is_a_source_that_may_come_back(house: House) -> None:
     house.ask(("gamma", "3.0", ZERO))
-    with pytest.raises(SourceError, match="A wheel cannot be had") as raised:
+    with pytest.raises(SourceError, match=r"^No wheel for ") as raised:
         house.prepare()
     assert raised.value.retry
-    assert "asking the network" in house.said[-1]
+    assert "trying the index" in house.said[-1]
 
 
 def test_a_wheel_that_is_not_at_hand_comes_from_the_index(house: House) -> None:
@@ -115,6 +115,6 @@ def test_uv_writes_nothing_into_the_home_of_who_runs_it(
     assert not (tmp_path / "home").exists()
 
 
-def test_a_machine_without_uv_is_told_what_to_run(house: House) -> None:
+def test_a_machine_without_uv_gets_a_message_with_what_to_run(house: House) -> None:
     with pytest.raises(SourceError, match=r"/nonexistent/uv cannot be run: .* Run bootstrap/install\.sh\."):
         house.prepare(tool=Path("/nonexistent/uv"))

@@ -6,7 +6,7 @@ from pathlib import Path
 from pyinfra.api.command import FileUploadCommand, StringCommand
 
 from pyinfra_solo.executor.diff import preview
-from pyinfra_solo.operations import packages, script
+from pyinfra_solo.operations import packages
 from pyinfra_solo.operations.validated import UNVALIDATED
 
 
@@ -34,11 +34,6 @@ def test_a_program_of_ours_is_shown_by_its_name_verb_and_arguments() -> None:
     assert preview(command, blank=False) == [
         """$ packages apply lists_age:=60 'packages:=["a", "b"]' 'text=a word'"""
     ]
-
-
-def test_a_shell_program_is_shown_by_its_name_and_words() -> None:
-    lines = preview(script.run("release", "apply", "a word"), blank=False)
-    assert lines == ["$ sh -c ... release apply 'a word'"]
 
 
 def test_a_command_of_several_lines_is_shown_whole() -> None:

@@ -70,7 +70,7 @@ def test_buffered_event_is_written_before_a_child_starts(
     log: IO[bytes], native: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A child of a native fact, or of a shell command; no thread writes here."""
-    for name in ("begins", "waited"):  # the Executor sets them for the whole process
+    for name in ("before_child", "after_child"):  # the Executor sets them for the whole process
         monkeypatch.setattr(programs, name, None)
     events = EventWriter(log)
     state = local_state(Path("/"), {})
@@ -78,7 +78,7 @@ def test_buffered_event_is_written_before_a_child_starts(
     Executor(REQUEST, state, host, events)
     events.buffer(STARTED)
     if native:
-        seen = programs.said(["/bin/cat", log.name]).decode()
+        seen = programs.stdout_of(["/bin/cat", log.name]).decode()
     else:
         seen = host.run_shell_command(StringCommand("cat", log.name))[1].stdout
     assert protocol.decode_event(seen.strip().encode()) == STARTED

@@ -10,7 +10,8 @@ from pyinfra.api import QuoteString, StringCommand
 
 from pyinfra_solo.errors import ConvergeError, DeadlineError, JudgedError
 from pyinfra_solo.executor.connector import program
-from pyinfra_solo.operations import packages, script
+from pyinfra_solo.operations import packages
+from pyinfra_solo.operations.release import bundle
 from pyinfra_solo.protocol import NotIdempotent, OperationEnded
 from pyinfra_solo.stations.converge import Changes
 from tests.support.line import converged, new_run, working_tree
@@ -117,7 +118,7 @@ def test_idempotence_is_required_of_every_change(
     ("command", "name"),
     [
         (packages.PROGRAM.command("check", {"packages": ["nginx"]}), "packages"),
-        (script.run("release", "look", environment={"TOKEN": "hunter2"}), "sh release"),
+        (bundle.command("apply", "hunter2"), "release"),
         (StringCommand("sh", "-c", "true #hunter2"), "sh"),
         (StringCommand("sh", "-c", QuoteString("true"), "hunter2 hunter2"), "sh"),
         (StringCommand("useradd", "-c", QuoteString("hunter2"), "-s", "/bin/sh", "name"), "useradd"),

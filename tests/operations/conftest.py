@@ -1,15 +1,22 @@
-"""An operation's program, called in the process and run as a command."""
+"""Fixtures of operations: a program called in both ways, and an app with releases."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pyinfra_solo import paths
 from pyinfra_solo.operations.script import Program
+from tests.support.releases import Shop
+from tests.support.repository import Repository
+from tests.support.wheels import lock, uv, wheel
 
 Ask = Callable[..., Any]
 
@@ -34,3 +41,31 @@ def run(program: Program, verb: str, **arguments: Any) -> subprocess.CompletedPr
         ["sh", "-c", program.command(verb, arguments).get_raw_value()],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other accounts can reach, as they can /srv; pytest's own is for root alone."""
+    folder = Path(tempfile.mkdtemp(prefix="pyinfra-solo-test-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def shop(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+    monkeypatch.setattr(paths, "RUN", open_folder / "run")
+    monkeypatch.setenv("PATH", str(uv().parent), prepend=":")
+    made = Shop(Repository(open_folder / "shop.git").make(), open_folder / "srv")
+    made.root.mkdir()
+    made.push("one")
+    return made
+
+
+@pytest.fixture
+def with_wheels(shop: Shop, tmp_path: Path) -> Shop:
+    """Its releases have an environment with the package alpha."""
+    sha = wheel(shop.root / "wheels", "alpha")
+    shop.push("one", **{"requirements.lock": lock(tmp_path / "lock", ("alpha", "1.0", sha)).read_text()})
+    shop.options["requirements"] = "requirements.lock"
+    return shop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pyinfra_solo.errors import DeadlineError
 from pyinfra_solo.stations.prepare import runtime_key
 from pyinfra_solo.system import durable
 from tests.support.files import stamps
@@ -25,16 +27,33 @@ def house(tmp_path: Path) -> House:
     return House(tmp_path)
 
 
-def test_a_runtime_is_made_without_a_network_from_wheels_at_hand(house: House) -> None:
+def test_a_runtime_is_built_from_local_wheels_without_a_network(house: House) -> None:
     runtime = house.prepare()
     assert runtime.made == "offline"
     assert runtime.python == house.into / runtime.key / "bin/python"
     assert prints(runtime, "import alpha, beta; alpha.main(); beta.main()") == "1.0\n2.0"
     assert durable.is_complete(house.into / runtime.key)
     assert house.names() == {runtime.key}
+    assert house.said == ["building the runtime: 2 packages from requirements.lock"]
 
 
-def test_a_runtime_works_where_it_was_moved_to_commands_and_bytecode_included(house: House) -> None:
+def test_its_lock_file_is_for_root_alone(house: House) -> None:
+    """A descriptor that can only read is enough for flock(2) to hold up every build."""
+    house.into.mkdir(parents=True)
+    (house.into / ".lock").touch(0o644)
+    house.prepare()
+    assert (house.into / ".lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_that_is_held_is_given_up_in_time(house: House) -> None:
+    house.into.mkdir(parents=True)
+    with (house.into / ".lock").open("w") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        with pytest.raises(DeadlineError, match="Another process was still building a runtime"):
+            house.prepare(timeout=0.2)
+
+
+def test_a_moved_runtime_works_with_its_commands_and_bytecode(house: House) -> None:
     runtime = house.prepare()
     moved = house.into.parent / "elsewhere"
     (house.into / runtime.key).rename(moved)
@@ -45,7 +64,7 @@ def test_a_runtime_works_where_it_was_moved_to_commands_and_bytecode_included(ho
     assert not [path.name for path in written if durable.BUILDING.encode() in path.read_bytes()]
 
 
-def test_a_runtime_that_is_there_is_found_without_starting_or_writing_anything(house: House) -> None:
+def test_a_complete_runtime_is_found_without_a_process_or_a_write(house: House) -> None:
     first = house.prepare()
     before = stamps(house.into)
     found = house.prepare(tool=Path("/nonexistent/uv"), timeout=0)
@@ -79,7 +98,7 @@ def test_another_lock_file_and_another_python_are_another_runtime() -> None:
 
 
 @pytest.mark.parametrize("harm", ["no marker", "no interpreter"])
-def test_a_runtime_that_cannot_be_believed_is_made_again(house: House, harm: str) -> None:
+def test_a_runtime_that_is_not_complete_is_built_anew(house: House, harm: str) -> None:
     runtime = house.prepare()
     module = next((house.into / runtime.key).glob("lib/python3*/site-packages/alpha/__init__.py"))
     module.write_text("")
@@ -97,7 +116,7 @@ def test_the_next_runtime_takes_from_the_cache_what_the_last_one_had(house: Hous
     assert house.prepare().made == "offline"
 
 
-def test_a_cache_that_a_killed_run_left_is_not_believed(house: House) -> None:
+def test_a_cache_that_a_killed_run_left_is_not_used(house: House) -> None:
     """uv does not sync it: after a power cut it holds empty files, which uv would install."""
     house.prepare()
     cache = house.into.parent / "uv-cache"
@@ -108,9 +127,7 @@ def test_a_cache_that_a_killed_run_left_is_not_believed(house: House) -> None:
     assert prints(house.prepare(), "import alpha; alpha.main()") == "1.0"
 
 
-def test_a_run_killed_half_way_leaves_nothing_believed_and_the_next_one_repairs_it(
-    house: House, tmp_path: Path
-) -> None:
+def test_a_run_killed_half_way_is_repaired_by_the_next(house: House, tmp_path: Path) -> None:
     command: list[str | Path] = [
         PYTHON,
         "-m",
@@ -160,7 +177,7 @@ def test_two_runs_at_once_build_it_once(house: House) -> None:
     assert sorted("found" in err for _, err in said) == [False, True]
 
 
-def test_old_runtimes_go_but_never_the_one_in_use_or_the_image_s(house: House) -> None:
+def test_old_runtimes_go_but_never_one_in_use_or_the_images(house: House) -> None:
     keys = []
     for number in range(4):
         sha = wheel(house.wheels, "gamma", f"{number}.0")
@@ -183,7 +200,7 @@ def test_old_runtimes_go_but_never_the_one_in_use_or_the_image_s(house: House) -
 
 
 @pytest.mark.parametrize(("sha", "status"), [("right", 0), (ZERO, 11)])
-def test_as_a_command_it_prints_the_path_and_ends_with_the_errors_status(
+def test_the_command_prints_the_path_or_ends_with_the_errors_status(
     house: House, sha: str, status: int
 ) -> None:
     house.ask(("alpha", "1.0", wheel(house.wheels, "alpha") if sha == "right" else sha))

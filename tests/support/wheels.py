@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from pyinfra_solo.stations.prepare import Runtime, prepare
@@ -25,8 +28,13 @@ def uv() -> Path:
     return Path(found)
 
 
-def wheel(folder: Path, name: str, version: str = "1.0", body: str = "") -> str:
-    """A wheel with the module `name` and a command of that name, which prints the version: its hash."""
+def wheel(
+    folder: Path, name: str, version: str = "1.0", body: str = "", files: Mapping[str, str] | None = None
+) -> str:
+    """A wheel with the module `name` and a command of that name, which prints the version: its hash.
+
+    files: more of them, by their paths in site-packages.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{version}-py3-none-any.whl"
     about = f"{name}-{version}.dist-info"
@@ -39,6 +47,40 @@ def wheel(folder: Path, name: str, version: str = "1.0", body: str = "") -> str:
         archive.writestr(f"{about}/WHEEL", tags)
         archive.writestr(f"{about}/entry_points.txt", f"[console_scripts]\n{name} = {name}:main\n")
         archive.writestr(f"{about}/RECORD", "")
+        for more, text in (files or {}).items():
+            archive.writestr(more, text)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+_BACKEND = """\
+import os, subprocess, zipfile
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    {code}
+    about = "{name}-1.0.dist-info"
+    with zipfile.ZipFile(os.path.join(folder, "{name}-1.0-py3-none-any.whl"), "w") as archive:
+        archive.writestr("{name}.py", "")
+        archive.writestr(about + "/METADATA", "Metadata-Version: 2.1\\nName: {name}\\nVersion: 1.0\\n")
+        archive.writestr(about + "/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(about + "/RECORD", "")
+    return "{name}-1.0-py3-none-any.whl"
+"""
+
+
+def source_package(folder: Path, name: str, code: str) -> str:
+    """A package without a wheel, whose own build backend runs `code` when it is built: its hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-1.0.tar.gz"
+    files = {
+        "pyproject.toml": "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n"
+        f"[project]\nname = '{name}'\nversion = '1.0'\n",
+        "backend.py": _BACKEND.format(name=name, code=code),
+        "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+    }
+    with tarfile.open(path, "w:gz") as archive:
+        for inner, text in files.items():
+            about = tarfile.TarInfo(f"{name}-1.0/{inner}")
+            about.size = len(text.encode())
+            archive.addfile(about, io.BytesIO(text.encode()))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

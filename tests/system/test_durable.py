@@ -57,7 +57,7 @@ def killed_at_random(code: str, argument: Path, seconds: float) -> None:
     process.wait()
 
 
-def test_a_file_has_the_content_and_the_mode_asked_for_whatever_the_umask(tmp_path: Path) -> None:
+def test_a_file_has_its_content_and_mode_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0o077)
     try:
         durable.write(tmp_path / "file", "text\n", 0o644)
@@ -69,7 +69,7 @@ def test_a_file_has_the_content_and_the_mode_asked_for_whatever_the_umask(tmp_pa
     assert (tmp_path / "secret").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_file_that_cannot_be_written_stays_as_it_was_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):
         durable.write(tmp_path / "folder", "text")
@@ -94,7 +94,7 @@ def test_a_link_is_moved_over_what_was_there(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
-def test_a_published_folder_is_believed_and_one_that_is_only_there_is_not(tmp_path: Path) -> None:
+def test_a_folder_is_complete_once_it_is_published(tmp_path: Path) -> None:
     (tmp_path / ".building-x").mkdir()
     (tmp_path / ".building-x/file").write_text("whole")
     assert not durable.is_complete(tmp_path / ".building-x")
@@ -104,7 +104,14 @@ def test_a_published_folder_is_believed_and_one_that_is_only_there_is_not(tmp_pa
     assert not (tmp_path / ".building-x").exists()
 
 
-def test_what_is_not_finished_gives_way_and_what_is_finished_stays(tmp_path: Path) -> None:
+def test_a_marker_of_another_name_may_hold_something(tmp_path: Path) -> None:
+    (tmp_path / ".building-x").mkdir()
+    durable.publish(tmp_path / ".building-x", tmp_path / "x", "marker", "content")
+    assert durable.is_complete(tmp_path / "x", "marker")
+    assert (tmp_path / "x/marker").read_text() == "content"
+
+
+def test_publishing_replaces_an_incomplete_folder_only(tmp_path: Path) -> None:
     def build(text: str) -> Path:
         building = tmp_path / ".building-x"
         building.mkdir()
@@ -121,14 +128,14 @@ def test_what_is_not_finished_gives_way_and_what_is_finished_stays(tmp_path: Pat
     assert not (tmp_path / ".building-x").exists()
 
 
-def test_a_doubted_folder_keeps_its_files_and_is_not_believed(tmp_path: Path) -> None:
+def test_an_invalidated_folder_keeps_its_files(tmp_path: Path) -> None:
     durable.complete(tmp_path)
     durable.invalidate(tmp_path)
     durable.invalidate(tmp_path)
     assert not durable.is_complete(tmp_path)
 
 
-def test_a_publisher_killed_at_any_moment_leaves_all_of_it_or_nothing_that_is_believed(
+def test_a_publisher_killed_at_any_moment_leaves_a_whole_folder_or_none(
     tmp_path: Path,
 ) -> None:
     for _ in range(15):
@@ -143,12 +150,16 @@ def test_a_publisher_killed_at_any_moment_leaves_all_of_it_or_nothing_that_is_be
     assert [path.name for path in tmp_path.iterdir()] in ([], ["one"])
 
 
-def test_leftovers_go_and_nothing_else_does(tmp_path: Path) -> None:
+def test_what_killed_runs_left_goes_and_nothing_else(tmp_path: Path) -> None:
+    """Those of folders, of `write` and of `link`."""
     for name in (".building-1", "kept"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
     (tmp_path / ".building-link").symlink_to(tmp_path / "kept")
     (tmp_path / ".building-file").touch()
+    (tmp_path / ".current.123.new").symlink_to("kept")
+    (tmp_path / ".file.abcdef.new").touch()
+    assert len(durable.unfinished(tmp_path)) == 5
     durable.remove_unfinished(tmp_path)
     assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == ["kept", "kept/file"]
     durable.remove_unfinished(tmp_path / "not there")

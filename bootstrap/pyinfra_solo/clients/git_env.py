@@ -1,4 +1,9 @@
-"""The environment in which git may run here: it never asks, never hangs, and trusts pinned keys only."""
+"""Make the environment of git: it never prompts, never hangs, and trusts pinned host keys only.
+
+Standard library only: `release` sends this module to machines that have no engine.
+"""
+
+from __future__ import annotations
 
 import base64
 import shlex
@@ -7,7 +12,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 
 def environment(deploy_key: Path | None = None, known_hosts: Path | None = None) -> dict[str, str]:
-    """Variables for git and the ssh that it starts (git(1), ssh_config(5)).
+    """Return variables for git and the ssh that it starts (git(1), ssh_config(5)).
 
     Without `known_hosts` no ssh host is known, so every ssh remote is refused. The low-speed limit
     ends a transfer that stalls: under 1000 bytes/s for 10 s (git-config(1), http.lowSpeedLimit).
@@ -40,9 +45,11 @@ def environment(deploy_key: Path | None = None, known_hosts: Path | None = None)
     }
 
 
-def without_password(remote: str) -> tuple[str, dict[str, str]]:
-    """A http or https URL without its user and password, and variables that send them all the same
-    (git-config(1), http.<url>.extraHeader; git(1), GIT_CONFIG_COUNT). Other remotes as they are."""
+def split_credentials(remote: str) -> tuple[str, dict[str, str]]:
+    """Split a http or https URL into one without user and password, and variables that send these.
+
+    See git-config(1), http.<url>.extraHeader, and git(1), GIT_CONFIG_COUNT. Other remotes stay as they are.
+    """
     parts = urlsplit(remote) if remote.startswith(("http://", "https://")) else None
     if parts is None or parts.username is None:
         return remote, {}

@@ -1,14 +1,17 @@
-"""The one door to uv: an environment made and filled from a lock file, within a time, leaving nothing.
+"""Run uv: make an environment, and fill it from a lock file, within a time. Tried with uv 0.13.8.
 
-Standard library only, as `prepare` is. Tried with uv 0.13.8.
+Standard library only: install.sh runs `prepare` without it, and `release` sends this module to
+machines that have no engine.
 """
+
+from __future__ import annotations
 
 import os
 import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,96 +23,115 @@ _PASSED = (
     "http_proxy", "https_proxy", "no_proxy", "all_proxy",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
 )  # fmt: skip
-"""What uv may know of the process that starts it. VIRTUAL_ENV, PYTHON* and UV_* would change what it makes."""
+"""Variables that uv gets. VIRTUAL_ENV, PYTHON* and UV_* would change what it makes."""
+
+Run = Callable[[Sequence[str], Mapping[str, str], float], "tuple[int, str]"]
+"""Run words in an environment, for some seconds; return exit status and output.
+
+Raises TimeoutError, OSError."""
+
+
+def run(words: Sequence[str], environment: Mapping[str, str], seconds: float) -> tuple[int, str]:
+    """Run a program as this account. All that it started ends at the time-out."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True, umask=0o022,
+        )  # fmt: skip
+        try:
+            process.wait(timeout=max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            raise TimeoutError from None
+        finally:
+            if process.returncode is None:
+                end_group(process.pid)
+                process.wait()
+        output.seek(0)
+        return process.returncode, output.read().decode(errors="replace")
 
 
 @dataclass(frozen=True)
 class Uv:
-    """uv, to be run until the monotonic clock reads `until` (seconds), with a cache of its own."""
+    """uv, until the monotonic clock reads `until` (seconds), with `cache` as its cache and home.
+
+    run: runs it. build: allow packages without a wheel, whose authors' code then runs. compile: write
+    bytecode, for which uv starts the new environment's python. limit: the option that sets the time.
+    """
 
     path: Path
     cache: Path
     until: float
     log: Callable[[str], None]
+    run: Run = run
+    build: bool = False
+    compile: bool = True
+    limit: str = "[prepare] within"
 
     def make_environment(self, folder: Path, python: str) -> None:
-        """An empty environment in `folder` that works after a move. Raises SourceError, DeadlineError."""
-        status, said = self._run(
+        """Make an empty environment in `folder` that works after a move. Raises SourceError, DeadlineError."""
+        status, output = self._uv(
             "venv", "--quiet", "--no-project", "--relocatable", "--offline", "--python", python, str(folder)
         )
         if status:
-            raise SourceError(f"No environment can be made for {python}: {_brief(said)}.")
+            raise SourceError(f"No environment can be made for {python}: {_reason(output)}.")
 
     def install(self, folder: Path, lock: Path, wheels: Sequence[Path | str], index: str | None) -> str:
-        """Fill the environment from `lock`, without the network when that can be done.
+        """Fill the environment from `lock`: first without the network, then from the index.
 
         Returns "offline" or "index". Raises TrustError when a wheel is not the one that was locked,
-        SourceError when one cannot be had, DeadlineError.
+        DataError for the lock file, SourceError when a wheel is missing, DeadlineError.
         """
         urls = [str(one) for one in wheels if "://" in str(one)]
         folders = [str(one) for one in wheels if "://" not in str(one) and Path(one).is_dir()]
         places = ["--default-index", index] if index else []
-        status, said = self._sync(folder, lock, [*places, "--offline"], folders)
+        status, output = self._sync(folder, lock, [*places, "--offline"], folders)
         if status == 0:
             return "offline"
-        _refuse(said, lock)
-        self.log(f"not from what is at hand ({_brief(said)}); asking the network")
+        _refuse(output, lock)
+        self.log(f"not in the local wheels ({_reason(output)}); trying the index")
         if urls:
-            status, said = self._sync(folder, lock, ["--no-index"], [*folders, *urls])
+            status, output = self._sync(folder, lock, ["--no-index"], [*folders, *urls])
             if status == 0:
                 return "index"
-            _refuse(said, lock)
-            if "--find-links" in said:
-                self.log(f"{_brief(said)}; asking the index alone")
+            _refuse(output, lock)
+            if "--find-links" in output:
+                self.log(f"{_reason(output)}; trying the index alone")
                 urls = []
-        status, said = self._sync(folder, lock, places, [*folders, *urls])
+        status, output = self._sync(folder, lock, places, [*folders, *urls])
         if status:
-            _refuse(said, lock)
+            _refuse(output, lock)
             raise SourceError(
-                f"A wheel cannot be had: {_brief(said)}. Put it in a folder of [prepare] wheels, or check the index."
+                f"No wheel for {_reason(output)}. Put it into a folder of wheels, or check the index."
             )
         return "index"
 
     def _sync(self, folder: Path, lock: Path, places: Sequence[str], links: Sequence[str]) -> tuple[int, str]:
         """`--no-build`: building from source would run code that no hash covers."""
+        options = [] if self.build else ["--no-build"]
+        options += ["--compile-bytecode"] if self.compile else []
         found = [word for one in links for word in ("--find-links", one)]
-        return self._run(
-            "pip", "sync", "--require-hashes", "--no-build", "--compile-bytecode", "--link-mode", "copy",
+        return self._uv(
+            "pip", "sync", "--require-hashes", *options, "--link-mode", "copy",
             "--python", str(folder / "bin/python"), *places, *found, str(lock),
         )  # fmt: skip
 
-    def _run(self, *words: str) -> tuple[int, str]:
-        """Its exit status and what it said. All that it started ends with it, or with the time."""
+    def _uv(self, *words: str) -> tuple[int, str]:
         began = time.monotonic()
-        with tempfile.TemporaryFile() as said:
-            try:
-                process = subprocess.Popen(
-                    [str(self.path), *words], env=self._environment(), stdin=subprocess.DEVNULL,
-                    stdout=said, stderr=said, start_new_session=True, umask=0o022,
-                )  # fmt: skip
-            except OSError as error:
-                raise SourceError(
-                    f"{self.path} cannot be run: {error.strerror}. Run bootstrap/install.sh."
-                ) from error
-            try:
-                process.wait(timeout=max(0.0, self.until - began))
-            except subprocess.TimeoutExpired:
-                seconds = time.monotonic() - began
-                raise DeadlineError(
-                    f"`uv {' '.join(words[:2])}` was ended after {seconds:.0f} s, its time. Raise [prepare] within."
-                ) from None
-            finally:
-                if process.returncode is None:
-                    end_group(process.pid)
-                    process.wait()
-            said.seek(0)
-            return process.returncode, said.read().decode(errors="replace")
+        try:
+            return self.run([str(self.path), *words], self._environment(), self.until - began)
+        except TimeoutError:
+            seconds = time.monotonic() - began
+            raise DeadlineError(
+                f"`uv {' '.join(words[:2])}` was ended after {seconds:.0f} s, its time. Raise {self.limit}."
+            ) from None
+        except OSError as error:
+            raise SourceError(
+                f"{self.path} cannot be run: {error.strerror}. Run bootstrap/install.sh."
+            ) from error
 
     def _environment(self) -> dict[str, str]:
-        passed = {name: os.environ[name] for name in _PASSED if name in os.environ}
         return {
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            **passed,
+            **passed(),
             # uv writes below it, also where a boot unit has none; and it must not differ by who runs us.
             "HOME": str(self.cache),
             "UV_CACHE_DIR": str(self.cache),
@@ -120,28 +142,33 @@ class Uv:
         }
 
 
-def _refuse(said: str, lock: Path) -> None:
-    """Raises what no other source can mend: TrustError for a wheel, DataError for the lock file."""
-    wrong = re.search(r"Hash mismatch for `([^`]+)`", said)
+def passed() -> dict[str, str]:
+    """Return the variables of this process that an installer gets."""
+    given = {name: os.environ[name] for name in _PASSED if name in os.environ}
+    return {"PATH": "/usr/local/bin:/usr/bin:/bin", **given}
+
+
+def _refuse(output: str, lock: Path) -> None:
+    """Raise what no other source can cure: TrustError for a wheel, DataError for the lock file."""
+    wrong = re.search(r"Hash mismatch for `([^`]+)`", output)
     if wrong:
         raise TrustError(
             f"{wrong[1]} is not what {lock.name} was locked to: its hash differs. Find out who changed the wheel, "
-            "or lock anew."
+            "or make the lock file anew."
         )
-    if "Couldn't parse requirement" in said or "In `--require-hashes` mode" in said:
+    if "Couldn't parse requirement" in output or "In `--require-hashes` mode" in output:
         raise DataError(
-            f"{lock.name} is not understood: {_brief(said)}. Make it again with `uv pip compile --generate-hashes`."
+            f"{lock.name} is invalid: {_reason(output)}. Make it with `uv pip compile --generate-hashes`."
         )
 
 
-def _brief(said: str) -> str:
-    """What uv says is wrong, as one line: the error and its deepest reason."""
-    found = re.findall(r"^\s*(error|cause): (.*)$", said, re.MULTILINE)
-    words = [text for _, text in found]
+def _reason(output: str) -> str:
+    """Return uv's error and its deepest cause in one line."""
+    words = [text for _, text in re.findall(r"^\s*(error|cause): (.*)$", output, re.MULTILINE)]
     if not words:
-        return (said.strip().splitlines() or ["uv said nothing"])[-1][:300].rstrip(".")
-    if words[0].startswith("No solution found") and len(words) > 1:
-        return re.sub(r"^Because |,? (and|so) (you require|we can conclude).*$", "", words[1])[:300].rstrip(
-            "."
-        )
-    return (words[0] if len(words) == 1 else f"{words[0]}: {words[-1]}")[:300].rstrip(".")
+        text = (output.strip().splitlines() or ["uv gave no reason"])[-1]
+    elif words[0].startswith("No solution found") and len(words) > 1:
+        text = re.sub(r"^Because |,? (and|so) (you require|we can conclude).*$", "", words[1])
+    else:
+        text = words[0] if len(words) == 1 else f"{words[0]}: {words[-1]}"
+    return text[:300].rstrip(".")

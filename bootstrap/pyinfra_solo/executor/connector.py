@@ -199,11 +199,6 @@ def program(command: StringCommand | str) -> str:
     """Return the name of the command's program or script, alone: arguments may hold secrets."""
     if isinstance(command, ProgramCommand):
         return command.program
-    bits = list(command.bits) if isinstance(command, StringCommand) else []
-    if "-c" in bits[1:-2]:
-        shell, _, text, name = bits[(at := bits.index("-c")) - 1 : at + 3]
-        if shell == "sh" and isinstance(text, QuoteString) and re.fullmatch("[a-z]+", str(name)):
-            return f"sh {name}"
     first = re.match(r"[\w./+-]+(?=\s|$)", _raw(command).lstrip())
     return first[0].rpartition("/")[2] if first else "sh"
 

@@ -4,7 +4,7 @@ from difflib import unified_diff
 from pathlib import Path
 from typing import Any
 
-from pyinfra.api.command import FileUploadCommand, QuoteString, StringCommand
+from pyinfra.api.command import FileUploadCommand, StringCommand
 from pyinfra.api.util import get_file_io
 
 from pyinfra_solo.operations.script import ProgramCommand
@@ -20,18 +20,9 @@ def preview(command: Any, *, blank: bool) -> list[str]:
     if isinstance(command, StringCommand):
         return [
             f"$ {line}" if number == 0 else f"  {line}"
-            for number, line in enumerate(_brief(command).get_masked_value().splitlines())
+            for number, line in enumerate(command.get_masked_value().splitlines())
         ]
     return [str(command)]
-
-
-def _brief(command: StringCommand) -> StringCommand:
-    """Return the command without its environment and the text of our own scripts."""
-    bits = list(command.bits)
-    if bits[:1] == ["env"] and "sh" in bits:
-        bits = bits[bits.index("sh") :]
-    bits = ["..." if isinstance(bit, QuoteString) and "\n" in str(bit.obj) else bit for bit in bits]
-    return StringCommand(*bits, _separator=command.separator)
 
 
 def _diff(command: FileUploadCommand, *, blank: bool) -> list[str]:

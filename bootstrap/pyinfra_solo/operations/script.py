@@ -7,7 +7,7 @@ import ast
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
@@ -19,19 +19,20 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 from pyinfra_solo.native import programs
 from pyinfra_solo.operations import prelude
 
-_FOLDER = Path(__file__).parent
 _HERE = ("@local", "@solo")
 Value = TypeVar("Value")
 
 
 class ProgramCommand(StringCommand):
-    """The command that runs a program. program: its name. shown: its name, its verb and their arguments."""
+    """A command that runs one of our programs, sent as text.
 
-    def __init__(self, program: str, source: str, words: list[str]) -> None:
-        python = sys.executable if getattr(host, "name", "") in _HERE else "python3"
+    interpreter: the words before the text. program: its name. shown: its name, its verb and their
+    arguments, for plans.
+    """
+
+    def __init__(self, interpreter: Sequence[str], text: str, program: str, *words: str) -> None:
         called = [program, *words]
-        # -I and -S: no file of the user's, the folder's or site-packages takes part.
-        super().__init__(python, "-I", "-S", "-c", *map(QuoteString, [source, *called]))
+        super().__init__(*interpreter, *map(QuoteString, [text, *called]))
         self.program = program
         self.shown = shlex.join(called)
 
@@ -50,7 +51,10 @@ class Program:
 
     def command(self, verb: str, arguments: Mapping[str, Any]) -> ProgramCommand:
         """Make the command for a verb. The arguments show in `ps`: no secret."""
-        return ProgramCommand(self.name, self.source, [verb, *prelude.encode(arguments)])
+        python = sys.executable if getattr(host, "name", "") in _HERE else "python3"
+        # -I and -S: no file of the user's, the folder's or site-packages takes part.
+        interpreter = (python, "-I", "-S", "-c")
+        return ProgramCommand(interpreter, self.source, self.name, verb, *prelude.encode(arguments))
 
     def call(self, verb: str, arguments: Mapping[str, Any]) -> Any:
         """Call a verb in this process, and return its answer. Its children count as a native answer's."""
@@ -93,22 +97,9 @@ def _text(module: ModuleType) -> str:
     return "\n".join(lines)
 
 
-def run(name: str, *words: str, environment: Mapping[str, str] | None = None) -> StringCommand:
-    """Make the command that runs the shell program `name`.sh with `words`. They show in `ps`: no secret."""
-    text = next(_FOLDER.glob(f"*/{name}.sh")).read_text()
-    variables = [QuoteString(f"{key}={value}") for key, value in (environment or {}).items()]
-    head = ["env", *variables] if variables else []
-    return StringCommand(*head, "sh", "-c", QuoteString(text), name, *map(QuoteString, words))
-
-
 def failure(message: str) -> StringCommand:
     """Make a command that fails with `message`: what an operation yields when it cannot be done.
 
     An exception out of an operation ends pyinfra's run as an internal error (pyinfra 3.10).
     """
     return StringCommand("sh", "-c", QuoteString('echo "$1" >&2; exit 1'), "sh", QuoteString(message))
-
-
-def pairs(lines: list[str]) -> dict[str, str]:
-    """Read `key=value` lines, as release.sh prints them."""
-    return dict(line.split("=", 1) for line in lines if "=" in line)

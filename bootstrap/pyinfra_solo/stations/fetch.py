@@ -46,7 +46,10 @@ def fetch(
         raise SourceError("No remote is set. Put the ops repo's URL into ops.remotes in the settings.")
     checkouts = state / "checkouts"
     checkouts.mkdir(mode=0o700, parents=True, exist_ok=True)
-    bare = BareRepository(state, ops, progress.say)
+    bare = BareRepository(
+        state, progress.say, deploy_key=ops.deploy_key, known_hosts=ops.known_hosts,
+        allowed_signers=ops.allowed_signers, revoked_signers=ops.revoked_signers,
+    )  # fmt: skip
     sha, source = _from_remotes_or_disk(bare, ops, ref, good, progress)
     checkout = Checkout(root=_check_out(bare, sha, checkouts), sha=sha, ref=ref, source=source)
     if tidy:
@@ -63,7 +66,7 @@ def _from_remotes_or_disk(
     problems = []
     for remote in ops.remotes:
         try:
-            return bare.bring(remote, ref, progress.deadline.sooner(ops.timeout)), shown(remote)
+            return bare.fetch(remote, ref, progress.deadline.sooner(ops.timeout)), shown(remote)
         except GitError as error:
             problems.append(f"{shown(remote)}: {reason(error)}")
             progress.say(f"{shown(remote)}: fetch failed: {reason(error)}")

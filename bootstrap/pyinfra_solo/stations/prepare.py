@@ -1,8 +1,7 @@
-"""Station prepare: the Python environment that a lock file asks for, hashes required.
+"""Station prepare: build the Python environment that a lock file describes, with hashes required.
 
-A runtime is a folder named by its key, and is there in full or not at all: it is built beside its
-place, synced, and moved in. Standard library only: install.sh runs this module before any
-dependency exists.
+A runtime is a folder named by its key. It is built beside its place, synced, and renamed, so it is
+complete or absent. Standard library only: install.sh runs this module before any dependency exists.
 """
 
 import argparse
@@ -31,8 +30,8 @@ _RECIPE = "1"
 class Runtime:
     """A Python environment, complete and on disk.
 
-    key: names what it was made from. python: its interpreter. made: "found" when it was there,
-    "offline" from wheels at hand, "index" with the network. seconds: how long that took.
+    key: names what it was made from. python: its interpreter. made: "found" when it existed, "offline"
+    when built from local wheels, "index" when the network was used. seconds: how long that took.
     """
 
     key: str
@@ -42,7 +41,7 @@ class Runtime:
 
 
 def runtime_key(lock: bytes, python: str) -> str:
-    """16 hexadecimal digits for a lock file's content, an interpreter and this machine's architecture.
+    """Return 16 hexadecimal digits for a lock file's content, an interpreter and this architecture.
 
     The interpreter counts by its resolved name, /usr/bin/python3.11: it changes with the minor
     version, for which a runtime is made, and not with a security update, which runtimes survive.
@@ -64,10 +63,10 @@ def prepare(
     keep: int = 2,
     log: Callable[[str], None],
 ) -> Runtime:
-    """The runtime for the file `lock`: the first complete one in `homes`, else built in `into`.
+    """Find the runtime for the file `lock` in `homes`, or build it in `into`.
 
     wheels: folders or URLs. index: instead of uv's default. timeout: seconds for all of it. keep:
-    how many runtimes stay in `into`. When one is found, nothing is started and nothing is built.
+    how many runtimes stay in `into`. When one is found, no process is started and nothing is written.
     Raises DataError (the lock), TrustError (a hash), SourceError (no wheel), DeadlineError.
     """
     started = time.monotonic()
@@ -76,8 +75,7 @@ def prepare(
     found = _find(key, homes)
     if found:
         return Runtime(key, found, "found", time.monotonic() - started)
-    pins = lockfile.pins(content, lock)
-    log(f"{lock.name} asks for {len(pins)} packages, which are not here yet")
+    log(f"building the runtime: {lockfile.count(content, lock)} packages from {lock.name}")
     with _alone(into, started + timeout):
         found = _find(key, [*homes, into])
         if found:
@@ -100,11 +98,11 @@ def _read(lock: Path) -> bytes:
 
 
 def _find(key: str, homes: Sequence[Path]) -> Path | None:
-    """The interpreter of the complete runtime `key`. One whose Python was removed does not count."""
+    """Return the interpreter of the complete runtime `key`; a runtime whose Python was removed does not count."""
     for home in homes:
         python = home / key / "bin/python"
         if durable.is_complete(home / key) and os.access(python, os.X_OK):
-            with suppress(OSError):  # so that the least used goes first; an image's may be read-only
+            with suppress(OSError):  # the time of last use, for _prune; an image's may be read-only
                 os.utime(home / key / durable.MARKER)
             return python
     return None
@@ -120,10 +118,10 @@ def _build(
     index: str | None,
 ) -> str:
     durable.remove_unfinished(into)
-    # What stands here without an interpreter is of a Python that was removed.
+    # A complete runtime that was not found has an interpreter that was removed.
     durable.invalidate(into / key)
     building = into / f"{durable.BUILDING}{key}-{os.getpid()}"
-    # uv does not sync its cache: after a power cut it may hold empty files, and uv would use them.
+    # uv does not sync its cache: after a power cut it may hold empty files, which uv would use.
     if not durable.is_complete(tool.cache):
         durable.discard(tool.cache)
     tool.cache.mkdir(mode=0o755, exist_ok=True)
@@ -131,9 +129,9 @@ def _build(
     try:
         tool.make_environment(building, python)
         # The bytes that were checked, not the path: a checkout could be written to in between.
-        asked = building / "requirements.lock"
-        asked.write_bytes(content)
-        made = tool.install(building, asked, wheels, index)
+        checked = building / "requirements.lock"
+        checked.write_bytes(content)
+        made = tool.install(building, checked, wheels, index)
         durable.publish(building, into / key)
         durable.complete(tool.cache)
     except OSError as error:
@@ -145,10 +143,14 @@ def _build(
 
 @contextmanager
 def _alone(into: Path, until: float) -> Iterator[None]:
-    """One builder at a time; the lock goes with its process. Raises DeadlineError, SourceError."""
+    """Hold the lock of `into`; it ends with its process. Raises DeadlineError, SourceError.
+
+    Mode 0600: any open descriptor, even a read-only one, is enough for flock(2) to hold up every build.
+    """
     try:
         into.mkdir(mode=0o755, parents=True, exist_ok=True)
-        handle = os.open(into / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(into / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(handle, 0o600)
     except OSError as error:
         raise SourceError(f"Runtimes cannot be built in {into}: {error.strerror}. Run as root.") from error
     try:
@@ -159,7 +161,7 @@ def _alone(into: Path, until: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= until:
                     raise DeadlineError(
-                        f"Another process was still building a runtime in {into} when the time was over."
+                        f"Another process was still building a runtime in {into} at the time-out. End it, or wait."
                     ) from None
                 time.sleep(0.1)
         yield
@@ -168,14 +170,14 @@ def _alone(into: Path, until: float) -> Iterator[None]:
 
 
 def _prune(into: Path, key: str, keep: int, log: Callable[[str], None]) -> None:
-    """Remove all but the `keep` last used ones; never one that something runs from."""
+    """Remove all but the `keep` last used runtimes, and never one that a process runs from."""
     kept = [path for path in into.iterdir() if re.fullmatch(r"[0-9a-f]{16}", path.name)]
     kept.sort(key=_last_used, reverse=True)
     old = [path for path in kept if path.name != key][max(0, keep - 1) :]
     for path in old:
         if not _in_use(path):
             durable.discard(path)
-            log(f"the runtime {path.name} is not needed any more, and is removed")
+            log(f"removed the old runtime {path.name}")
 
 
 def _last_used(runtime: Path) -> float:
@@ -186,7 +188,7 @@ def _last_used(runtime: Path) -> float:
 
 
 def _in_use(runtime: Path) -> bool:
-    """Whether this process, the baked launcher, or any command line names it (proc(5), cmdline)."""
+    """Check whether this process, the baked launcher or a command line uses it (proc(5), cmdline)."""
     if Path(sys.prefix).resolve() == runtime.resolve():
         return True
     if (runtime.parent.parent / "runtime").resolve() == runtime.resolve():
@@ -201,7 +203,8 @@ def _in_use(runtime: Path) -> bool:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="prepare", description="Print the path of the runtime for a lock file, building it if need be."
+        prog="prepare",
+        description="Print the path of the runtime for a lock file; build it if it does not exist.",
     )
     parser.add_argument("--lock", type=Path, required=True, help="requirements.lock")
     parser.add_argument("--into", type=Path, required=True, help="the folder of runtimes")
@@ -218,12 +221,12 @@ def _say(text: str) -> None:
 
 
 def main() -> int:
-    """The module as a command: the runtime's path on stdout, talk on stderr, errors.py's exit status."""
-    asked = _arguments()
+    """Run as a command: the runtime's path on stdout, messages on stderr, the exit status of errors.py."""
+    options = _arguments()
     try:
         runtime = prepare(
-            asked.lock, homes=[asked.into], into=asked.into, uv=asked.uv, wheels=asked.wheels,
-            index=asked.index, python=asked.python, timeout=asked.timeout, log=_say,
+            options.lock, homes=[options.into], into=options.into, uv=options.uv, wheels=options.wheels,
+            index=options.index, python=options.python, timeout=options.timeout, log=_say,
         )  # fmt: skip
     except SoloError as error:
         _say(str(error))

@@ -1,9 +1,11 @@
-"""What survives a power cut: files that are whole, and folders that are believed only when finished.
+"""Write files and folders so that a power cut leaves them whole, or as they were.
 
 ext4 commits a name within 5 s and the contents behind it within 30 s, so a rename alone can leave
-an empty file under the right name. Here contents reach the disk before the name that vouches for
-them. Standard library only: `prepare` runs before any dependency is installed.
+an empty file under the right name. Here contents reach the disk before their name does. Standard
+library only: `prepare` runs before any dependency is installed, `release` on machines without us.
 """
+
+from __future__ import annotations
 
 import ctypes
 import errno
@@ -14,18 +16,20 @@ from contextlib import suppress
 from pathlib import Path
 
 MARKER = ".complete"
-"""Stands in a folder whose contents were on disk before it was written."""
+"""A file that is written into a folder after all other contents are on disk."""
 BUILDING = ".building-"
-"""How the name of a folder starts that is being built, or removed."""
+"""The prefix of a folder that is being built or removed."""
+_NEW = ".new"
+"""The suffix of a file or link that is about to be renamed."""
 
 
 def write(path: Path, data: bytes | str, mode: int = 0o644) -> None:
-    """`path` holds `data` with `mode`, or what it held before; after the return also without power.
+    """Replace the file `path` by one that holds `data`, has `mode`, and survives a power cut.
 
     Raises OSError; then `path` is as it was.
     """
     content = data.encode() if isinstance(data, str) else data
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".new", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_NEW, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -40,8 +44,8 @@ def write(path: Path, data: bytes | str, mode: int = 0o644) -> None:
 
 
 def link(path: Path, target: Path | str) -> None:
-    """`path` is a symbolic link to `target`, moved into place over whatever link or file it was."""
-    beside = path.parent / f".{path.name}.{os.getpid()}.new"
+    """Replace the link or file `path` by a symbolic link to `target`. Raises OSError."""
+    beside = path.parent / f".{path.name}.{os.getpid()}{_NEW}"
     beside.unlink(missing_ok=True)
     beside.symlink_to(target)
     beside.replace(path)
@@ -49,7 +53,7 @@ def link(path: Path, target: Path | str) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """The names in the folder `path` are on disk. Raises OSError."""
+    """Write the names in the folder `path` to disk. Raises OSError."""
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -61,7 +65,7 @@ def sync_folder(path: Path) -> None:
 
 
 def sync_tree(path: Path) -> None:
-    """Everything below `path` that is on the file system of `path` is on disk. Raises OSError.
+    """Write everything on the file system of the folder `path` to disk. Raises OSError.
 
     One syncfs(2): for 9600 files of a runtime on ext4 0.16 s, against 1.7 s for an fsync each. On
     overlayfs it syncs the upper file system. Linux before 5.8 does not report its write errors.
@@ -79,41 +83,41 @@ def sync_tree(path: Path) -> None:
         os.close(handle)
 
 
-def complete(path: Path) -> None:
-    """What the folder `path` holds is on disk, and then its marker is. Raises OSError."""
+def complete(path: Path, marker: str = MARKER, content: str = "") -> None:
+    """Write the contents of the folder `path` to disk, and then its marker. Raises OSError."""
     sync_tree(path)
-    write(path / MARKER, "")
+    write(path / marker, content)
 
 
-def is_complete(path: Path) -> bool:
-    """Whether the folder `path` was finished; one stat(2). Without a marker nothing is believed."""
-    return (path / MARKER).exists()
+def is_complete(path: Path, marker: str = MARKER) -> bool:
+    """Check whether the folder `path` has its marker; one stat(2)."""
+    return (path / marker).exists()
 
 
 def invalidate(path: Path) -> None:
-    """The folder `path` is not believed from here on, also after a power cut."""
+    """Remove the marker of the folder `path`, durably. Raises OSError."""
     with suppress(FileNotFoundError):
         (path / MARKER).unlink()
         sync_folder(path)
 
 
-def publish(building: Path, final: Path) -> None:
-    """Move the finished folder `building` to `final`, on the same file system, believed and durable.
+def publish(building: Path, final: Path, marker: str = MARKER, content: str = "") -> None:
+    """Complete the folder `building` and rename it to `final`, on the same file system.
 
-    What stands at `final` without a marker goes; a complete one stays, and `building` goes.
+    A complete folder at `final` stays, and `building` is removed; an incomplete one is replaced.
     Raises OSError.
     """
-    if is_complete(final):
+    if is_complete(final, marker):
         shutil.rmtree(building)
         return
-    complete(building)
+    complete(building, marker, content)
     discard(final)
     building.rename(final)
     sync_folder(final.parent)
 
 
 def discard(path: Path) -> None:
-    """Remove the folder `path`, if it is there; a cut half-way leaves nothing that is believed."""
+    """Remove the folder `path`, if it exists: renamed first, so that a half is never taken for a whole."""
     gone = path.parent / f"{BUILDING}gone-{path.name}-{os.getpid()}"
     shutil.rmtree(gone, ignore_errors=True)
     try:
@@ -124,13 +128,20 @@ def discard(path: Path) -> None:
     shutil.rmtree(gone)
 
 
-def remove_unfinished(parent: Path, prefix: str = BUILDING) -> None:
-    """Remove what killed runs left in `parent`. The caller holds the lock that lets one run build."""
+def unfinished(parent: Path) -> list[Path]:
+    """List what killed runs left in `parent`: BUILDING*, and the new files of `write` and `link`."""
     if not parent.is_dir():
-        return
-    for path in parent.iterdir():
-        if not path.name.startswith(prefix):
-            continue
+        return []
+    return [
+        path
+        for path in parent.iterdir()
+        if path.name.startswith(BUILDING) or (path.name.startswith(".") and path.name.endswith(_NEW))
+    ]
+
+
+def remove_unfinished(parent: Path) -> None:
+    """Remove what killed runs left in `parent`. The caller holds the lock that lets one run build."""
+    for path in unfinished(parent):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
