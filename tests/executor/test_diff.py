@@ -30,7 +30,7 @@ def test_what_is_no_text_has_no_diff(tmp_path: Path) -> None:
     assert preview(command, blank=False) == [f"Binary file {tmp_path}/a differs"]
 
 
-@pytest.mark.parametrize("name", ["packages", "release", "service", "account"])
+@pytest.mark.parametrize("name", ["packages", "service", "account"])
 def test_a_program_of_ours_is_shown_by_its_name_and_words(name: str) -> None:
     lines = preview(script.run(name, "apply", "a word"), blank=False)
     assert lines == [f"$ sh -c ... {name} apply 'a word'"]

@@ -16,6 +16,7 @@ from pyinfra_solo.executor.__main__ import Request, _request
 from pyinfra_solo.executor.connector import program
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.operations import script
+from pyinfra_solo.operations.release import bundle
 from pyinfra_solo.report.records import Operation
 from pyinfra_solo.stations.converge import Changes
 from tests.support.machine import converged, new_run, ops, put_below, write
@@ -129,7 +130,8 @@ def test_an_engine_that_is_asked_what_it_does_not_know_says_so() -> None:
     ("command", "name"),
     [
         (script.run("packages", "look", "nginx"), "sh packages"),
-        (script.run("release", "look", environment={"TOKEN": "hunter2"}), "sh release"),
+        (script.run("service", "look", environment={"TOKEN": "hunter2"}), "sh service"),
+        (bundle.command("apply", "hunter2"), "sh release"),
         (StringCommand("sh", "-c", "true #hunter2"), "sh"),
         (StringCommand("sh", "-c", QuoteString("true"), "hunter2 hunter2"), "sh"),
         (StringCommand("useradd", "-c", QuoteString("hunter2"), "-s", "/bin/sh", "name"), "useradd"),

@@ -6,107 +6,49 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pyinfra_solo.clients import git_env as gitenv
+from pyinfra_solo import paths
 from pyinfra_solo.errors import DataError
-from pyinfra_solo.operations import release as app
-from pyinfra_solo.operations import script
+from pyinfra_solo.operations.release import bundle
+from pyinfra_solo.operations.release.releases import MARKER
+from pyinfra_solo.system import kept
+from pyinfra_solo.system.kept import Kept
+from tests.lab.host import run as run_command
 from tests.lab.host import wait_for
-from tests.lab.repository import Repository
-from tests.support.pyinfra_api import Played, play
-from tests.support.wheels import PYTHON, lock, wheel
+from tests.support.releases import Shop, changed, refused, warnings
 
-MARKER = ".pyinfra-solo-release"
-CUT_AT = ("mkdir", "mv", "ln", "rm", "sync", "find", "timeout", "git", "install", "ls")
-"""The programs before whose every run a release is killed: between two of them nothing gets on disk."""
+WAYS = ("ours", "shell", "pyinfra")
 
 
-@dataclass
-class Shop:
-    """A repository of an app, and the folder in which its releases are made."""
-
-    repository: Repository
-    root: Path
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def base(self) -> Path:
-        return self.root / "shop"
-
-    @property
-    def current(self) -> Path:
-        return self.base / "current"
-
-    def push(self, text: str, **more: str | bytes | None) -> str:
-        """A commit whose page says `text`."""
-        return self.repository.commit({"page.txt": text, "page.py": f"TEXT = {text!r}\n", **more}, text)
-
-    def release(self, **options: Any) -> Played:
-        """Once, through pyinfra."""
-        wanted: dict[str, Any] = {
-            "app": "shop",
-            "repo": str(self.repository.path),
-            "user": "nobody",
-            "root": str(self.root),
-            "requirements": None,
-            "wheels": str(self.root / "wheels"),
-            **self.options,
-            **options,
-        }
-        return play(lambda: app.release(name="the shop is at its release", **wanted))
-
-    def releases(self) -> list[str]:
-        """Names in the folder of releases."""
-        return sorted(path.name for path in (self.base / "releases").iterdir())
-
-
-@pytest.fixture
-def shop(tmp_path: Path) -> Shop:
-    made = Shop(Repository(tmp_path / "shop.git").make(), tmp_path / "srv")
-    made.root.mkdir()
-    made.push("one")
-    return made
-
-
-def made(played: Played) -> bool:
-    """It changed something; a failure is an error of the test."""
-    assert not played.failed, played.text
-    return played.made == ("the shop is at its release",)
-
-
-def refused(played: Played) -> str:
-    assert played.failed == "the shop is at its release", played.text
-    return played.text
-
-
-def test_the_tip_of_a_branch_becomes_current(shop: Shop) -> None:
+@pytest.mark.parametrize("how", WAYS)
+def test_the_tip_of_a_branch_becomes_current(shop: Shop, how: str) -> None:
     sha = shop.repository.tip()
-    assert made(shop.release())
+    assert changed(shop.release(how=how))
     assert shop.current.is_symlink()
     assert shop.current.readlink() == Path("releases", sha[:12])
-    assert (shop.current / "page.txt").read_text() == "one"
+    assert shop.page() == "one"
     assert (shop.current / MARKER).read_text() == f"{sha}\n"
     assert list(shop.current.glob("__pycache__/page.*.pyc")), "the app may not write its bytecode itself"
 
 
-def test_the_app_owns_what_is_shared_and_nothing_else(shop: Shop) -> None:
+def test_the_app_owns_shared_and_nothing_else(shop: Shop) -> None:
     shop.release()
     assert (shop.base / "shared").owner() == "nobody"
     assert (shop.base / "shared").stat().st_mode & 0o777 == 0o750
     assert (shop.current / "page.txt").owner() == "root"
 
 
-def test_a_second_time_changes_nothing(shop: Shop) -> None:
+@pytest.mark.parametrize("how", WAYS)
+def test_a_second_time_changes_nothing(shop: Shop, how: str) -> None:
     shop.release()
     before = {path: path.lstat().st_mtime_ns for path in shop.base.rglob("*")}
-    assert not made(shop.release())
+    assert not changed(shop.release(how=how))
     assert {path: path.lstat().st_mtime_ns for path in shop.base.rglob("*")} == before
 
 
@@ -114,20 +56,20 @@ def test_a_new_commit_becomes_current_and_the_one_before_stays(shop: Shop) -> No
     first = shop.repository.tip()
     shop.release()
     second = shop.push("two")
-    assert made(shop.release())
-    assert (shop.current / "page.txt").read_text() == "two"
+    assert changed(shop.release())
+    assert shop.page() == "two"
     assert (shop.base / "previous").readlink().name == first[:12]
     assert shop.releases() == sorted([first[:12], second[:12]])
 
 
-def test_a_release_that_is_there_is_not_built_again(shop: Shop) -> None:
+def test_a_complete_release_is_not_built_a_second_time(shop: Shop) -> None:
     first = shop.repository.tip()
     shop.release()
     shop.push("two")
     shop.release()
     built = (shop.base / "releases" / first[:12]).stat().st_ino
-    assert made(shop.release(ref=first))
-    assert (shop.current / "page.txt").read_text() == "one"
+    assert changed(shop.release(ref=first))
+    assert shop.page() == "one"
     assert shop.current.stat().st_ino == built
 
 
@@ -136,25 +78,41 @@ def test_a_tag_may_be_named(shop: Shop, message: str) -> None:
     first = shop.repository.tip()
     shop.repository.tag("v1.0", first, message=message)
     shop.push("two")
-    assert made(shop.release(ref="v1.0"))
+    assert changed(shop.release(ref="v1.0"))
     assert (shop.current / MARKER).read_text() == f"{first}\n"
 
 
-def test_a_commit_that_is_named_whole_asks_no_remote_once_it_is_there(shop: Shop) -> None:
+def test_a_branch_wins_over_a_tag_of_its_name(shop: Shop) -> None:
+    shop.repository.tag("main", shop.repository.tip())
+    shop.push("two")
+    shop.release()
+    assert shop.page() == "two"
+
+
+def test_a_full_commit_id_asks_no_remote_once_it_is_built(shop: Shop) -> None:
     sha = shop.repository.tip()
     shop.release(ref=sha)
     shutil.rmtree(shop.repository.path)
-    assert not made(shop.release(ref=sha))
+    assert not changed(shop.release(ref=sha))
+
+
+def test_a_commit_that_the_server_does_not_offer_is_fetched(shop: Shop) -> None:
+    """uploadpack.allowAnySHA1InWant is off on most servers: then all refs are fetched."""
+    first = shop.repository.tip()
+    shop.push("two")
+    (shop.repository.path / "config").write_text("[core]\n\tbare = true\n")
+    assert changed(shop.release(ref=first))
+    assert shop.page() == "one"
 
 
 def test_a_branch_of_another_folder_is_not_taken_for_the_branch(shop: Shop) -> None:
     shop.repository.branch("old/main", shop.push("two"))
     shop.repository.branch("main", shop.push("three"))
     shop.release()
-    assert (shop.current / "page.txt").read_text() == "three"
+    assert shop.page() == "three"
 
 
-def test_the_newest_are_kept_with_the_current_and_the_previous_one(shop: Shop) -> None:
+def test_the_newest_stay_with_the_current_and_the_previous_one(shop: Shop) -> None:
     first = shop.repository.tip()
     shop.release(keep=2)
     ids = []
@@ -167,65 +125,153 @@ def test_the_newest_are_kept_with_the_current_and_the_previous_one(shop: Shop) -
     assert shop.releases() == sorted([first[:12], ids[2]])
 
 
-def test_an_unknown_branch_is_an_error_even_with_a_release_to_stay_at(shop: Shop) -> None:
+def test_an_unknown_branch_is_an_error_whatever_is_current(shop: Shop) -> None:
     shop.release()
     assert "has no branch or tag 'mian'. Push it, or name another." in refused(shop.release(ref="mian"))
-    assert (shop.current / "page.txt").read_text() == "one"
+    assert shop.page() == "one"
 
 
-def test_a_commit_that_the_repository_has_not_is_an_error(shop: Shop) -> None:
-    assert "is not in" in refused(shop.release(ref="1" * 40))
-    assert not shop.current.exists()
-
-
-def test_without_git_the_machine_stays_at_its_release(shop: Shop) -> None:
+@pytest.mark.parametrize("offline", ["keep", "fail"])
+def test_a_commit_that_the_repository_lacks_is_an_error(shop: Shop, offline: str) -> None:
     shop.release()
-    shutil.rmtree(shop.repository.path)
-    assert not made(shop.release())
-    assert (shop.current / "page.txt").read_text() == "one"
+    assert "is not in" in refused(shop.release(ref="1" * 40, offline=offline))
+    assert shop.page() == "one"
 
 
-def test_without_git_it_may_also_be_told_to_fail(shop: Shop) -> None:
-    shop.release()
-    shutil.rmtree(shop.repository.path)
-    assert "did not answer" in refused(shop.release(offline="fail"))
+class TestWithoutGit:
+    """A release that is not the wanted one is never a success, and never restarts a service."""
+
+    @pytest.fixture
+    def gone(self, shop: Shop) -> Shop:
+        """It has a release, and its remote does not answer."""
+        shop.release()
+        self.sha = shop.repository.tip()
+        shop.repository.path.rename(shop.repository.path.with_name("gone.git"))
+        return shop
+
+    @pytest.fixture
+    def cut(self, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shop:
+        """It has a release, and git fails after it has named the next commit."""
+        shop.release()
+        self.sha, self.next = shop.repository.tip(), shop.push("two")
+        path = tmp_path / "bin/git"
+        path.parent.mkdir()
+        path.write_text(
+            '#!/bin/sh\ncase " $* " in *" fetch "*) echo "fatal: cut off" >&2; exit 128 ;; esac\n'
+            f'exec {shutil.which("git")} "$@"\n'
+        )
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(path.parent), prepend=":")
+        return shop
+
+    @pytest.mark.parametrize("how", WAYS)
+    def test_a_branch_keeps_its_release_and_says_so(self, gone: Shop, how: str) -> None:
+        with warnings() as lines:
+            assert not changed(gone.release(how=how))
+        assert gone.page() == "one"
+        line = f"shop: kept at {self.sha[:12]} instead of main: "
+        assert [one for one in lines if line in one]
+        found = kept.read(paths.RUN / "kept")
+        assert [(one.app, one.current, one.wanted) for one in found] == [("shop", self.sha, "main")]
+        assert str(found[0]) == f"{line}{found[0].reason}"
+        assert "does not appear to be a git repository" in found[0].reason
+
+    @pytest.mark.parametrize("how", WAYS)
+    def test_a_connection_cut_after_the_check_changes_nothing(self, cut: Shop, how: str) -> None:
+        with warnings() as lines:
+            assert not changed(cut.release(how=how))
+        assert cut.page() == "one"
+        line = f"shop: kept at {self.sha[:12]} instead of {self.next[:12]}: fatal: cut off"
+        assert [one for one in lines if line in one]
+        assert kept.read(paths.RUN / "kept") == [Kept("shop", self.sha, self.next, "fatal: cut off")]
+        assert cut.releases() == [self.sha[:12]]
+
+    def test_the_record_goes_when_the_wanted_release_is_current(self, gone: Shop) -> None:
+        gone.release()
+        gone.repository.path.with_name("gone.git").rename(gone.repository.path)
+        assert not changed(gone.release())
+        assert not kept.read(paths.RUN / "kept")
+
+    def test_the_record_goes_when_the_wanted_release_is_made(self, gone: Shop) -> None:
+        gone.release()
+        gone.repository.path.with_name("gone.git").rename(gone.repository.path)
+        gone.push("two")
+        assert changed(gone.release())
+        assert not kept.read(paths.RUN / "kept")
+
+    def test_a_full_commit_id_is_an_error(self, gone: Shop) -> None:
+        text = refused(gone.release(ref="1" * 40))
+        assert f"shop: 111111111111 ({'1' * 40}) cannot be fetched: fatal: " in text
+        assert f"The release {self.sha[:12]} stays. Check that this machine can reach and read" in text
+        assert not kept.read(paths.RUN / "kept")
+
+    def test_a_full_commit_id_may_keep_when_that_is_asked_for(self, gone: Shop) -> None:
+        assert not changed(gone.release(ref="1" * 40, offline="keep"))
+        assert kept.read(paths.RUN / "kept")[0].wanted == "1" * 40
+
+    def test_a_branch_may_fail_when_that_is_asked_for(self, gone: Shop) -> None:
+        text = refused(gone.release(offline="fail"))
+        assert "did not answer (fatal: " in text
+        assert f"the commit of 'main' is unknown, and the release {self.sha[:12]} stays" in text
+
+    def test_without_a_release_it_fails(self, shop: Shop) -> None:
+        shutil.rmtree(shop.repository.path)
+        assert "there is no release" in refused(shop.release())
+
+    def test_a_remote_that_hangs_is_given_up(
+        self, shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With all that git has started."""
+        shop.release()
+        path = tmp_path / "bin/git"
+        path.parent.mkdir()
+        path.write_text(f"#!/bin/sh\nsleep 300 & echo $! >{tmp_path}/child\nwait\n")
+        path.chmod(0o755)
+        monkeypatch.setenv("PATH", str(path.parent), prepend=":")
+        started = time.monotonic()
+        assert not changed(shop.release(timeout=2))
+        assert time.monotonic() - started < 20
+        assert "no answer in 2 s" in kept.read(paths.RUN / "kept")[0].reason
+        wait_for("git's child to end", lambda: not _lives(int((tmp_path / "child").read_text())), 5)
 
 
-def test_without_git_and_without_a_release_it_fails(shop: Shop) -> None:
-    shutil.rmtree(shop.repository.path)
-    assert "did not answer" in refused(shop.release())
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}/fd").exists()
 
 
 def test_a_release_without_its_marker_is_not_believed(shop: Shop) -> None:
     shop.release()
     (shop.current / MARKER).unlink()
     (shop.current / "page.txt").write_text("half")
-    assert made(shop.release())
-    assert (shop.current / "page.txt").read_text() == "one"
+    assert changed(shop.release())
+    assert shop.page() == "one"
 
 
-def test_a_damaged_repository_is_made_anew(shop: Shop) -> None:
+@pytest.mark.parametrize("suffix", ["pack", "idx"])
+def test_a_damaged_repository_is_made_anew(shop: Shop, suffix: str) -> None:
     shop.release()
-    for pack in shop.base.glob("repo.git/objects/pack/*.pack"):
-        pack.chmod(0o600)
-        pack.write_bytes(b"")
+    found = list(shop.base.glob(f"repo.git/objects/pack/*.{suffix}"))
+    assert found
+    for path in found:
+        path.chmod(0o600)
+        path.write_bytes(b"")
     shop.push("two")
-    assert made(shop.release())
-    assert (shop.current / "page.txt").read_text() == "two"
+    assert changed(shop.release())
+    assert shop.page() == "two"
 
 
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../..", "inner/../../../x", "loop/../../../../etc"])
-def test_a_link_out_of_the_tree_is_refused_before_the_switch(shop: Shop, target: str, tmp_path: Path) -> None:
+def test_a_link_out_of_the_tree_is_refused(shop: Shop, target: str, tmp_path: Path) -> None:
     shop.release()
     tree = tmp_path / "tree"
     (tree / "inner").mkdir(parents=True)
     (tree / "inner" / "link").symlink_to(target)
     shop.repository.copy_tree(tree)
     assert "the symlink inner/link points outside of the release" in refused(shop.release())
-    assert (shop.current / "page.txt").read_text() == "one"
+    assert shop.page() == "one"
     assert len(shop.releases()) == 2, "the refused tree lies there until the next run; it is no release"
     shop.push("three", **{"inner/link": None})
-    assert made(shop.release())
+    assert changed(shop.release())
     assert all(not name.startswith(".") for name in shop.releases())
 
 
@@ -235,12 +281,13 @@ def test_a_link_within_the_tree_is_kept(shop: Shop, tmp_path: Path) -> None:
     (tree / "page.txt").write_text("linked")
     (tree / "inner" / "link").symlink_to("../page.txt")
     shop.repository.copy_tree(tree)
-    assert made(shop.release())
+    assert changed(shop.release())
     assert (shop.current / "inner/link").read_text() == "linked"
 
 
-def test_a_tree_may_not_bring_its_own_marker(shop: Shop) -> None:
-    shop.push("two", **{MARKER: "0" * 40})
+@pytest.mark.parametrize("name", [MARKER, ".venv/pyvenv.cfg"])
+def test_a_tree_may_not_bring_what_a_release_adds(shop: Shop, name: str) -> None:
+    shop.push("two", **{name: "0" * 40})
     assert "brings a .venv" in refused(shop.release())
 
 
@@ -262,123 +309,85 @@ def test_a_tree_may_not_bring_its_own_marker(shop: Shop) -> None:
         {"offline": "maybe"},
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_runs(shop: Shop, wrong: dict[str, Any]) -> None:
+def test_an_invalid_value_is_refused_before_anything_runs(shop: Shop, wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError) as refusal:
         shop.release(**wrong)
     assert "hunter2" not in str(refusal.value)
     assert not shop.base.exists()
 
 
-@pytest.fixture
-def with_wheels(shop: Shop, tmp_path: Path) -> Shop:
-    sha = wheel(shop.root / "wheels", "alpha")
-    shop.push("one", **{"requirements.lock": lock(tmp_path / "lock", ("alpha", "1.0", sha)).read_text()})
-    shop.options["requirements"] = "requirements.lock"
-    return shop
+def test_an_unknown_user_is_named(shop: Shop) -> None:
+    assert "there is no user nosuch. Create it before the release." in refused(shop.release(user="nosuch"))
 
 
-def no_uv(tmp_path: Path) -> str:
-    """A PATH on which there is everything but uv."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for place in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"):
-        for tool in Path(place).iterdir():
-            if tool.name not in ("uv", *(path.name for path in folder.iterdir())):
-                (folder / tool.name).symlink_to(tool)
-    return str(folder)
+def test_a_full_disk_is_named(shop: Shop) -> None:
+    shop.push("two", large=os.urandom(3_000_000))
+    run_command(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", shop.root])
+    try:
+        assert f"shop: the disk is full at {shop.base}. Make room there." in refused(shop.release())
+        run_command(["mount", "-o", "remount,size=50m", shop.root])
+        assert changed(shop.release())
+        shop.push("three", large=os.urandom(60_000_000))
+        assert "the disk is full" in refused(shop.release()), "it is no reason to keep a release"
+        assert shop.page() == "two"
+    finally:
+        run_command(["umount", shop.root])
 
 
-@pytest.mark.parametrize("how", ["uv", "pip"])
-def test_its_environment_works_where_it_is_and_needs_no_index(
-    with_wheels: Shop, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if how == "pip":
-        if subprocess.run([PYTHON, "-c", "import ensurepip"], check=False, capture_output=True).returncode:
-            pytest.skip("python3-venv is not installed")
-        monkeypatch.setenv("PATH", no_uv(tmp_path))
-    assert made(with_wheels.release())
-    said = subprocess.run(
-        [with_wheels.current / ".venv/bin/alpha"], capture_output=True, text=True, check=True
-    )
-    assert said.stdout == "1.0\n"
-    assert list(with_wheels.current.glob(".venv/lib/*/site-packages/alpha/__pycache__/*.pyc"))
-    scripts = [
-        path.read_bytes() for path in (with_wheels.current / ".venv/bin").iterdir() if not path.is_symlink()
-    ]
-    assert not any(b".tmp-" in text for text in scripts)
+def test_its_lock_file_is_for_root_alone(shop: Shop) -> None:
+    """A descriptor that can only read is enough for flock(2) to hold up every release."""
+    shop.base.mkdir()
+    (shop.base / ".lock").touch(0o644)
+    shop.release()
+    assert (shop.base / ".lock").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_package_of_another_hash_is_not_installed(with_wheels: Shop, tmp_path: Path) -> None:
-    with_wheels.release()
-    text = lock(tmp_path / "lock", ("alpha", "1.0", "0" * 64)).read_text()
-    with_wheels.push("two", **{"requirements.lock": text})
-    assert "cannot be made" in refused(with_wheels.release())
-    assert (with_wheels.current / "page.txt").read_text() == "one"
+def test_two_runs_at_once_do_not_meet(shop: Shop) -> None:
+    second = shop.push("two")
+    runs = [shop.start(second) for _ in range(3)]
+    outputs = [process.communicate(timeout=120)[0] for process in runs]
+    assert [process.returncode for process in runs] == [0, 0, 0], outputs
+    assert sum("has built" in text for text in outputs) == 1
+    assert shop.releases() == [second[:12]]
 
 
-def test_a_tree_without_its_lock_file_is_refused(with_wheels: Shop) -> None:
-    with_wheels.push("two", **{"requirements.lock": None})
-    assert "there is no requirements.lock" in refused(with_wheels.release())
+_CUT = """\
+import os, signal, sys
+events = {"os.rename", "os.mkdir", "os.rmdir", "os.remove", "os.symlink", "os.chmod", "os.chown", "subprocess.Popen"}
+count = 0
+def cut(event, arguments):
+    global count
+    writes = event == "open" and str(arguments[0]).startswith(os.environ["BASE"]) and arguments[2] & 3
+    if event in events or writes:
+        count += 1
+        if str(count) == os.environ["CUT"]:
+            os.killpg(0, signal.SIGKILL)
+sys.addaudithook(cut)
+"""
+"""Kills the program before the n-th of its calls that change something on disk, or start a program."""
 
 
-def apply(shop: Shop, sha: str, environment: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """The program that makes a release, alone, in a session of its own."""
-    wheels = str(shop.root / "wheels")
-    requirements = shop.options.get("requirements") or ""
-    words = [str(shop.base), str(shop.repository.path), "main", "60"]
-    words += [sha, "3", requirements, "nobody", PYTHON, wheels, "fail", "no"]
-    command = script.run("release", "apply", *words, environment=gitenv.environment()).get_raw_value()
-    return subprocess.Popen(
-        ["sh", "-c", command],
-        env={**os.environ, **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def _run_until(shop: Shop, sha: str, cut: int) -> int:
+    process = shop.start(sha, prelude=_CUT, BASE=str(shop.base), CUT=str(cut))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode in (0, -signal.SIGKILL), output
+    return process.returncode
 
 
-class Cuts:
-    """A PATH whose programs count their runs, and kill the whole group before the n-th."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.count = folder / "count"
-        self.bin = folder / "bin"
-        self.bin.mkdir(parents=True)
-        for tool in CUT_AT:
-            real = shutil.which(tool)
-            path = self.bin / tool
-            path.write_text(
-                f"#!/bin/sh\nread n <{self.count}\nn=$((n + 1))\necho $n >{self.count}\n"
-                f'[ "$n" != "$CUT" ] || kill -KILL 0\nexec {real} "$@"\n'
-            )
-            path.chmod(0o755)
-
-    def run(self, shop: Shop, sha: str, cut: int) -> int:
-        """Exit status of a run that is killed before its program number `cut`; none is 0."""
-        self.count.write_text("0\n")
-        process = apply(shop, sha, {"PATH": f"{self.bin}:{os.environ['PATH']}", "CUT": str(cut)})
-        output, _ = process.communicate(timeout=120)
-        assert process.returncode in (0, -signal.SIGKILL), output
-        return process.returncode
-
-
-def holds(shop: Shop, pages: dict[str, str]) -> None:
+def _holds(shop: Shop, pages: dict[str, str]) -> None:
     """`current` is not there, or names a release that is all there."""
     if not shop.current.is_symlink():
         return
     sha = (shop.current / MARKER).read_text().strip()
     assert shop.current.readlink() == Path("releases", sha[:12])
-    assert (shop.current / "page.txt").read_text() == pages[sha]
+    assert shop.page() == pages[sha]
     if shop.options.get("requirements"):
-        said = subprocess.run([shop.current / ".venv/bin/alpha"], capture_output=True, text=True, check=False)
-        assert said.stdout == "1.0\n", said.stderr
+        done = subprocess.run([shop.current / ".venv/bin/alpha"], capture_output=True, text=True, check=False)
+        assert done.stdout == "1.0\n", done.stderr
 
 
-def cut_everywhere(shop: Shop, folder: Path, sha: str, pages: dict[str, str]) -> int:
-    """Kill a release before each of its programs, each time from the same beginning: how many."""
-    cuts = Cuts(folder)
+def _cut_everywhere(shop: Shop, folder: Path, sha: str, pages: dict[str, str]) -> int:
+    """Kill a release before each change that it makes, each time from the same beginning: how many."""
     beginning = folder / "beginning"
     shutil.copytree(shop.root, beginning, symlinks=True)
     cut, status = 0, -signal.SIGKILL
@@ -386,26 +395,25 @@ def cut_everywhere(shop: Shop, folder: Path, sha: str, pages: dict[str, str]) ->
         cut += 1
         shutil.rmtree(shop.root)
         shutil.copytree(beginning, shop.root, symlinks=True)
-        status = cuts.run(shop, sha, cut)
-        holds(shop, pages)
+        status = _run_until(shop, sha, cut)
+        _holds(shop, pages)
         if status != 0:
-            assert cuts.run(shop, sha, 0) == 0
-        assert (shop.current / "page.txt").read_text() == pages[sha], f"after the cut {cut}"
+            assert _run_until(shop, sha, 0) == 0
+        assert shop.page() == pages[sha], f"after the cut {cut}"
         left = [path.name for path in (*shop.base.iterdir(), *(shop.base / "releases").iterdir())]
-        assert not [name for name in left if name.startswith(".tmp-")], f"after the cut {cut}"
+        assert [name for name in left if name.startswith(".")] == [".lock"], f"after the cut {cut}"
     return cut - 1
 
 
 @pytest.mark.parametrize("from_nothing", [True, False])
-def test_killed_anywhere_current_is_complete_and_the_next_run_ends_it(
-    shop: Shop, tmp_path: Path, from_nothing: bool
-) -> None:
+def test_killed_anywhere_current_is_complete(shop: Shop, tmp_path: Path, from_nothing: bool) -> None:
+    """And the next run ends what was begun."""
     first = shop.repository.tip()
     if not from_nothing:
         shop.release()
     second = shop.push("two")
-    points = cut_everywhere(shop, tmp_path / "cuts", second, {first: "one", second: "two"})
-    assert points > 15, "the programs were cut"
+    points = _cut_everywhere(shop, tmp_path, second, {first: "one", second: "two"})
+    assert points > 15, "the run was cut"
 
 
 @pytest.mark.soak
@@ -413,7 +421,7 @@ def test_killed_anywhere_with_an_environment(with_wheels: Shop, tmp_path: Path) 
     first = with_wheels.repository.tip()
     with_wheels.release()
     second = with_wheels.push("two")
-    assert cut_everywhere(with_wheels, tmp_path / "cuts", second, {first: "one", second: "two"}) > 15
+    assert _cut_everywhere(with_wheels, tmp_path, second, {first: "one", second: "two"}) > 15
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.2, 0.4, 0.8])
@@ -421,34 +429,36 @@ def test_killed_at_any_time_the_next_run_ends_it(with_wheels: Shop, seconds: flo
     first = with_wheels.repository.tip()
     with_wheels.release()
     second = with_wheels.push("two")
-    process = apply(with_wheels, second)
+    process = with_wheels.start(second)
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=20)
-    holds(with_wheels, {first: "one", second: "two"})
-    made(with_wheels.release())
-    assert (with_wheels.current / "page.txt").read_text() == "two"
+    _holds(with_wheels, {first: "one", second: "two"})
+    changed(with_wheels.release())
+    assert with_wheels.page() == "two"
     assert len(with_wheels.releases()) == 2
 
 
-def test_two_runs_at_once_do_not_meet(shop: Shop) -> None:
-    second = shop.push("two")
-    runs = [apply(shop, second) for _ in range(3)]
-    said = [process.communicate(timeout=120)[0] for process in runs]
-    assert [process.returncode for process in runs] == [0, 0, 0], said
-    assert sum("has built" in text for text in said) == 1
-    assert shop.releases() == [second[:12]]
+def test_the_program_needs_nothing_but_python_and_git() -> None:
+    """A push over SSH sends it to machines that have no engine."""
+    command = bundle.command("check", "{}").get_raw_value()
+    assert len(command) < 100_000, "one argument has 128 KiB at most (execve(2))"
+    own = {name for name in bundle.MODULES if name.startswith("operations.release")}
+    folder = Path(bundle.__file__).parent
+    assert own == {
+        f"operations.release.{path.stem}" for path in folder.glob("[a-z]*.py") if path.stem != "bundle"
+    }
+    loader = bundle.source().replace("sys.exit(module", "print(*sys.modules)  #")
+    done = subprocess.run(["python3", "-I", "-S", "-c", loader], capture_output=True, text=True, check=True)
+    foreign = {name.partition(".")[0] for name in done.stdout.split()} - {"pyinfra_solo", "__main__"}
+    assert foreign <= sys.stdlib_module_names
 
 
-def test_a_remote_that_hangs_is_given_up(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shop.release()
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    hang: Callable[[], bool] = (tmp_path / "asked").exists
-    (folder / "git").write_text(f"#!/bin/sh\ntouch {tmp_path}/asked\nexec sleep 300\n")
-    (folder / "git").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    started = time.monotonic()
-    assert not made(shop.release(timeout=2))
-    assert time.monotonic() - started < 20
-    wait_for("git was asked", hang, 5)
+def test_a_machine_without_python_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    done = subprocess.run(
+        ["/bin/sh", "-c", bundle.command("check", "{}").get_raw_value()],
+        env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no Python 3.11 or later" in done.stderr

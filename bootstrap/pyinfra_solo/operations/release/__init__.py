@@ -1,25 +1,35 @@
 """Releases of an application: `/srv/<app>/releases/<id>`, and `current`, which names one of them.
 
-A release is a commit's tree with the virtual environment that its lock file asks for. It is built
-beside the others, synced, marked complete, renamed, and only then is `current` moved, by a rename.
-Killed anywhere, or without power, `current` names a complete release, and the next run begins anew.
+A release is a commit's tree with the virtual environment of its lock file. It is built beside the
+others, synced, marked complete and renamed; then `current` is moved by a rename. Killed anywhere, or
+without power, `current` names a complete release, and the next run starts over.
+
+`check` runs in this process, or where the machine is; `make` always runs there (see bundle.py).
 """
 
+import json
 import re
+import time
 from collections.abc import Generator, Mapping
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pyinfra import host, logger
 from pyinfra.api import FactBase, StringCommand, operation
 
-from pyinfra_solo.clients import git_env as gitenv
+from pyinfra_solo import paths
+from pyinfra_solo.clients.git_core import COMMIT
 from pyinfra_solo.errors import DataError
+from pyinfra_solo.native import programs
 from pyinfra_solo.operations import script
+from pyinfra_solo.operations.release import bundle
+from pyinfra_solo.operations.release.check import check
+from pyinfra_solo.operations.release.request import Request
+from pyinfra_solo.system.kept import Kept
 
 WHEELS = "/opt/pyinfra-solo/wheels"
-"""Wheels that the image brings: what is there needs no index."""
+"""Wheels of the image: they need no index."""
 
 _APP = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./+-]{0,200}", re.ASCII)
@@ -27,63 +37,87 @@ _LOCK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*"
 
 
 class ReleaseState(FactBase[dict[str, str]]):
-    """current: the full commit of the complete release that `current` names, or nothing.
+    """The state of an application's releases.
 
-    leftovers: "yes" when a killed run left something. With a repo also one of: wanted, the commit
-    that the ref stands for; unknown, "yes" when there is no such ref; problem, why git did not answer.
+    current: the full commit of the complete release that `current` names, or ''. leftovers: "yes" when
+    a killed run left something. One of: wanted, the commit of the ref; unknown, "yes" when there is no
+    such ref; problem, why git did not answer. When no remote is to be asked, instead of these: kept, the
+    reason for which the current release was kept, if it was.
     """
 
     default = dict
 
     @staticmethod
-    def blank(ref: str = "", **_asked: Any) -> dict[str, str]:
-        """On a machine with nothing on it, for a plan that asks no remote either."""
-        return {"wanted": f"<the commit of {ref}>"}
+    def blank(request: str) -> dict[str, str]:
+        """Answer for a machine with nothing on it, in a plan that asks no remote either."""
+        return {"wanted": f"<the commit of {json.loads(request)['ref']}>"}
 
-    def command(
-        self,
-        base: str,
-        repo: str = "",
-        ref: str = "",
-        timeout: int = 60,
-        environment: Mapping[str, str] | None = None,
-    ) -> StringCommand:
-        return script.run("release", "look", base, repo, ref, str(timeout), environment=environment)
+    @staticmethod
+    def native(request: str) -> dict[str, str]:
+        """Answer in this process: git is the one child."""
+        asked = Request(**json.loads(request))
+        if not asked.ask:
+            return check(asked)
+        if programs.begins:
+            programs.begins()
+        began = time.monotonic()
+        try:
+            return check(asked)
+        finally:
+            if programs.waited:
+                programs.waited("git", time.monotonic() - began)
+
+    def command(self, request: str) -> StringCommand:
+        return bundle.command("check", request)
 
     def process(self, output: list[str]) -> dict[str, str]:
-        return script.pairs(output)
+        return dict(json.loads(output[-1]))
 
 
 @operation()
-def _release(
-    base: str,
-    repo: str,
-    ref: str,
-    timeout: int,
-    environment: Mapping[str, str],
-    words: list[str],
-    keep_offline: bool,
-) -> Generator[StringCommand, None, None]:
-    state = host.get_fact(
-        ReleaseState, base=base, repo=repo, ref=ref, timeout=min(timeout, 60), environment=environment
-    )
-    current, wanted, app = state.get("current", ""), state.get("wanted", ""), Path(base).name
+def _release(request: Mapping[str, Any]) -> Generator[StringCommand, None, None]:
+    asked = Request(**request)
+    state = host.get_fact(ReleaseState, request=asked.json())
+    app, current, wanted = asked.app, state.get("current", ""), state.get("wanted", "")
     if state.get("unknown"):
-        yield script.failure(f"{app}: {_shown(repo)} has no branch or tag {ref!r}. Push it, or name another.")
-    elif not wanted and current and keep_offline:
-        logger.warning(
-            f"{host.print_prefix}{app} stays at {current[:12]}: git did not answer ({state.get('problem')})"
-        )
-    elif not wanted:
         yield script.failure(
-            f"{app}: {_shown(repo)} did not answer ({state.get('problem')}). Can this machine reach it, and read it?"
+            f"{app}: {_shown(asked)} has no branch or tag {asked.ref!r}. Push it, or name another."
+        )
+    elif not wanted and current and asked.offline == "keep":
+        _report_kept(asked, current, asked.ref, state.get("problem", ""))
+    elif not wanted:
+        stays = f"the release {current[:12]} stays" if current else "there is no release"
+        yield script.failure(
+            f"{app}: {_shown(asked)} did not answer ({state.get('problem')}), so the commit of {asked.ref!r} is "
+            f"unknown, and {stays}. Check that this machine can reach and read it."
         )
     elif wanted == current and not state.get("leftovers"):
         host.noop(f"{app} is at {current[:12]}")
     else:
-        yield script.run(
-            "release", "apply", base, repo, ref, str(timeout), wanted, *words, environment=environment
-        )
+        yield bundle.command("apply", replace(asked, sha=wanted).json())
+        if host.executing_op_hash:  # a preview runs nothing, and comes here too
+            state = host.get_fact(ReleaseState, request=replace(asked, ask=False).json())
+            if state["current"] != wanted:
+                _report_kept(asked, state["current"], wanted, state.get("kept", ""))
+                _count_as_unchanged()
+
+
+def _report_kept(request: Request, current: str, wanted: str, reason: str) -> None:
+    logger.warning(f"{host.print_prefix}{Kept(request.app, current, wanted, reason)}")
+
+
+def _count_as_unchanged() -> None:
+    """Complete the running operation without commands: pyinfra 3.10 counts these as changes.
+
+    A service would be restarted for a release that stays.
+    """
+    running = host.nested_executing_op_hash or host.executing_op_hash
+    assert running  # noqa: S101 - for mypy
+    meta = host.state.get_op_data_for_host(host, running).operation_meta
+    complete = meta.set_complete
+    vars(meta)["set_complete"] = lambda success, _commands, *more, **named: complete(
+        success, [], *more, **named
+    )
 
 
 def release(
@@ -101,39 +135,32 @@ def release(
     root: str = "/srv",
     wheels: str = WHEELS,
     timeout: int = 300,
-    offline: str = "keep",
+    offline: Literal["keep", "fail"] | None = None,
     build: bool = False,
     **arguments: Any,
 ) -> Any:
-    """`<root>/<app>/current` is a complete release of `ref`.
+    """Make `<root>/<app>/current` a complete release of `ref`.
 
-    ref: a branch, a tag (a branch wins over a tag of its name), or a whole commit id, which is not
-    looked up. user: owner of `shared`, all that the app may write. keep: releases to keep, besides
+    ref: a branch, a tag (a branch wins over a tag of its name), or a full commit id, for which no
+    remote is asked. user: owner of `shared`, all that the app may write. keep: releases to keep, besides
     the current and the previous one. requirements: the lock file in the tree, with hashes; None for
     no environment. deploy_key, known_hosts: files on the machine. timeout: seconds for all of it.
-    offline: when git does not answer, "keep" the complete release that is there, or "fail".
-    build: allow packages without a wheel; their authors' code then runs as root.
-    Raises DataError at once for a value that cannot be meant.
+    offline: when git does not answer, "keep" the complete release that is there, or "fail"; without it
+    a full commit id fails, and a branch or tag keeps. build: allow packages without a wheel; their
+    authors' code runs as the account of builds (see environment.py).
+    Raises DataError at once for an invalid value.
     """
-    _check(app, repo, ref, keep, requirements, offline)
-    environment = gitenv.environment(
-        Path(deploy_key) if deploy_key else None, Path(known_hosts) if known_hosts else None
-    )
-    words = [str(keep), requirements or "", user, python, wheels, offline, "yes" if build else "no"]
-    return _release(
-        name=name,
-        base=f"{root}/{app}",
-        repo=repo,
-        ref=ref,
-        timeout=timeout,
-        environment=environment,
-        words=words,
-        keep_offline=offline == "keep",
-        **arguments,
-    )
+    offline = offline or ("fail" if COMMIT.fullmatch(ref) else "keep")
+    _validate(app, repo, ref, keep, requirements, offline)
+    request = Request(
+        app=app, repo=repo, ref=ref, user=user, keep=keep, requirements=requirements or "",
+        deploy_key=deploy_key or "", known_hosts=known_hosts or "", python=python, root=root, wheels=wheels,
+        timeout=timeout, offline=offline, build=build, uv=str(paths.BAKED / "uv/bin/uv"), run=str(paths.RUN),
+    )  # fmt: skip
+    return _release(name=name, request=json.loads(request.json()), **arguments)
 
 
-def _check(app: str, repo: str, ref: str, keep: int, requirements: str | None, offline: str) -> None:
+def _validate(app: str, repo: str, ref: str, keep: int, requirements: str | None, offline: str) -> None:
     if not _APP.fullmatch(app):
         raise DataError(f"The app {app[:40]!r} is not a name: use a-z, then a-z, 0-9, _ or -, 63 at most.")
     if not repo or repo.startswith("-") or not repo.isprintable():
@@ -153,7 +180,7 @@ def _check(app: str, repo: str, ref: str, keep: int, requirements: str | None, o
         raise DataError(f"offline={offline!r} of {app!r} is neither 'keep' nor 'fail'.")
 
 
-def _shown(repo: str) -> str:
-    """The repository without the user part of its URL: a token may stand there."""
-    parts = urlsplit(repo) if "://" in repo else None
-    return repo.replace(f"{parts.username}@", "", 1) if parts and parts.username else repo
+def _shown(request: Request) -> str:
+    """Return the repository without the user of its URL."""
+    head, separator, rest = request.repo.partition("://")
+    return f"{head}://{rest.rpartition('@')[2]}" if separator else request.repo
