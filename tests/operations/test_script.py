@@ -80,6 +80,7 @@ def test_arguments_are_read_as_they_were_written(arguments: dict[str, Any]) -> N
 
 
 def test_a_command_runs_this_python_here_and_python3_elsewhere(tmp_path: Path) -> None:
+    ctx_host.reset()
     assert accounts.PROGRAM.command("check", {}).bits[0] == "python3"
     with ctx_host.use(next(iter(local_state(tmp_path, {}).inventory))):
         assert accounts.PROGRAM.command("check", {}).bits[0] == sys.executable

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pyinfra.operations import server
+
 from pyinfra_solo import paths
 from pyinfra_solo.operations import release as app
 from pyinfra_solo.operations.release import bundle
@@ -22,6 +24,7 @@ from tests.support.repository import Repository
 from tests.support.wheels import PYTHON
 
 NAME = "the shop is at its release"
+AFTER = "what depends on the release is done"
 
 
 @dataclass
@@ -59,9 +62,12 @@ class Shop:
             **self.options,
             **options,
         }
-        if how == "pyinfra":
-            return play(lambda: app.release(name=NAME, **wanted))
-        return play_in(our_state(native=how == "ours"), lambda: app.release(name=NAME, **wanted))
+
+        def declare() -> None:
+            made = app.release(name=NAME, **wanted)
+            server.shell(name=AFTER, commands=["true"], _if=made.did_change)
+
+        return play(declare) if how == "pyinfra" else play_in(our_state(native=how == "ours"), declare)
 
     def releases(self) -> list[str]:
         """Names in the folder of releases."""
@@ -88,7 +94,8 @@ class Shop:
 def changed(played: Played) -> bool:
     """It changed something; a failure is an error of the test."""
     assert not played.failed, played.text
-    return played.made == (NAME,)
+    assert played.made in ((), (NAME, AFTER)), played
+    return bool(played.made)
 
 
 def refused(played: Played) -> str:

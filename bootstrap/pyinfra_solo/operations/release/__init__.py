@@ -55,11 +55,14 @@ class ReleaseState(FactBase[dict[str, str]]):
     @staticmethod
     def native(request: str) -> dict[str, str]:
         """Answer in this process: git is the one child."""
+        asked = Request(**json.loads(request))
+        if not asked.ask:
+            return check(asked)
         if programs.before_child:
             programs.before_child()
         began = time.monotonic()
         try:
-            return check(Request(**json.loads(request)))
+            return check(asked)
         finally:
             if programs.after_child:
                 programs.after_child("git", time.monotonic() - began)
@@ -104,13 +107,17 @@ def _report_kept(request: Request, current: str, wanted: str, reason: str) -> No
 
 
 def _count_as_unchanged() -> None:
-    """Tell who asks this operation that it changed nothing, although it ran a command.
+    """Complete the running operation without commands: pyinfra 3.10 counts these as changes.
 
-    pyinfra 3.10 counts commands, and a service would be restarted for a release that stays.
+    A service would be restarted for a release that stays.
     """
     running = host.nested_executing_op_hash or host.executing_op_hash
     assert running  # noqa: S101 - for mypy
-    vars(host.state.get_op_data_for_host(host, running).operation_meta)["did_change"] = lambda: False
+    meta = host.state.get_op_data_for_host(host, running).operation_meta
+    complete = meta.set_complete
+    vars(meta)["set_complete"] = lambda success, _commands, *more, **named: complete(
+        success, [], *more, **named
+    )
 
 
 def release(
