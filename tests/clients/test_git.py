@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from pyinfra_solo.clients.git import BareRepository, GitError, head, shown
+from pyinfra_solo.clients.git import BareRepository, GitError, head
 from pyinfra_solo.errors import DataError, TrustError
 from pyinfra_solo.system.deadline import Deadline
+from pyinfra_solo.system.text import without_password
 from tests.support.git import http_server, ssh_server
 from tests.support.loopback import ADDRESS as HERE
 from tests.support.programs import run as run_command
@@ -206,7 +207,7 @@ class TestOverHttp:
             remote.faults.fail = [401, 401, 401, 401]
             client.remote = f"http://robot:hunter2@{host}/{path}"
             assert "hunter2" not in client.fails() + "".join(client.lines)
-            assert shown(client.remote) == f"http://{host}/{path}"
+            assert without_password(client.remote) == f"http://{host}/{path}"
         remote.faults.hang = True
         assert "hunter2" not in client.fails(seconds=0.5) + "".join(client.lines)
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import git
 
 from pyinfra_solo.clients import git_env
-from pyinfra_solo.clients.git_core import COMMIT as COMMIT
 from pyinfra_solo.clients.git_core import GitError as GitError
 from pyinfra_solo.clients.git_core import Repository, list_refs
 from pyinfra_solo.errors import DataError, TrustError
 from pyinfra_solo.system.deadline import Deadline
+from pyinfra_solo.system.text import COMMIT, without_password
 
 _MOST_PACKS = 50
 _UNTRUSTED_HOST = re.compile(
@@ -56,7 +56,7 @@ class BareRepository(Repository):
         except GitError as error:
             if _UNTRUSTED_HOST.search(error.stderr):
                 raise TrustError(
-                    f"The host key of {shown(remote)} is not the pinned one. If it was changed on purpose, put "
+                    f"The host key of {without_password(remote)} is not the pinned one. If it was changed on purpose, put "
                     f"the new key into {self._known_hosts or 'a file named by ops.known_hosts'}."
                 ) from error
             raise
@@ -155,11 +155,6 @@ def _own_ref(ref: str) -> str:
 def reason(error: GitError) -> str:
     """Return git's reason, or ssh's, in one line."""
     return str(error)
-
-
-def shown(remote: str) -> str:
-    """Return the remote without user and password."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", remote)
 
 
 def head(root: Path) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from pyinfra_solo.system.text import COMMIT
+
 T = TypeVar("T")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 _DAMAGED = re.compile(
     r"object file .* is empty|loose object .* corrupt|bad object|unable to read|not our ref .* shallow|missing blob"
     r"|inflate|index-pack failed|packfile .* (cannot be accessed|is truncated|claims)|not a git repository|bad config"

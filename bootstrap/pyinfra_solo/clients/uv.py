@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyinfra_solo.errors import DataError, DeadlineError, SourceError, TrustError
-from pyinfra_solo.system.processes import end_group
+from pyinfra_solo.system import processes
 
 _PASSED = (
     "PATH", "LANG", "TMPDIR", "NETRC", "SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -33,21 +31,8 @@ Raises TimeoutError, OSError."""
 
 def run(words: Sequence[str], environment: Mapping[str, str], seconds: float) -> tuple[int, str]:
     """Run a program as this account. All that it started ends at the time-out."""
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            words, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            start_new_session=True, umask=0o022,
-        )  # fmt: skip
-        try:
-            process.wait(timeout=max(0.0, seconds))
-        except subprocess.TimeoutExpired:
-            raise TimeoutError from None
-        finally:
-            if process.returncode is None:
-                end_group(process.pid)
-                process.wait()
-        output.seek(0)
-        return process.returncode, output.read().decode(errors="replace")
+    done = processes.run(words, timeout=seconds, environment=environment, merge=True, umask=0o022)
+    return done.status, done.stdout.decode(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -65,7 +50,7 @@ class Uv:
     run: Run = run
     build: bool = False
     compile: bool = True
-    limit: str = "[prepare] within"
+    limit: str = "[prepare] timeout"
 
     def make_environment(self, folder: Path, python: str) -> None:
         """Make an empty environment in `folder` that works after a move. Raises SourceError, DeadlineError."""

@@ -6,11 +6,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyinfra_solo.clients.git import COMMIT, BareRepository, GitError, reason, shown
+from pyinfra_solo.clients.git import BareRepository, GitError, reason
 from pyinfra_solo.errors import DataError, SourceError, TrustError
 from pyinfra_solo.run.run import Progress
 from pyinfra_solo.run.settings import Ops
 from pyinfra_solo.system import durable
+from pyinfra_solo.system.text import COMMIT, without_password
 
 _DISK = "disk"
 _LINK, _SUBMODULE = "120000", "160000"
@@ -66,10 +67,10 @@ def _from_remotes_or_disk(
     problems = []
     for remote in ops.remotes:
         try:
-            return bare.fetch(remote, ref, progress.deadline.sooner(ops.timeout)), shown(remote)
+            return bare.fetch(remote, ref, progress.deadline.sooner(ops.timeout)), without_password(remote)
         except GitError as error:
-            problems.append(f"{shown(remote)}: {reason(error)}")
-            progress.say(f"{shown(remote)}: fetch failed: {reason(error)}")
+            problems.append(f"{without_password(remote)}: {reason(error)}")
+            progress.say(f"{without_password(remote)}: fetch failed: {reason(error)}")
     return _from_disk(bare, ops, ref, good, "; ".join(problems), progress), _DISK
 
 

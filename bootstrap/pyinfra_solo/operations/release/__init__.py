@@ -19,7 +19,6 @@ from pyinfra import host, logger
 from pyinfra.api import FactBase, StringCommand, operation
 
 from pyinfra_solo import paths
-from pyinfra_solo.clients.git_core import COMMIT
 from pyinfra_solo.errors import DataError
 from pyinfra_solo.native import programs
 from pyinfra_solo.operations import script
@@ -27,11 +26,11 @@ from pyinfra_solo.operations.release import bundle
 from pyinfra_solo.operations.release.check import check
 from pyinfra_solo.operations.release.request import Request
 from pyinfra_solo.system.kept import Kept
+from pyinfra_solo.system.text import COMMIT, NAME, without_password
 
 WHEELS = "/opt/pyinfra-solo/wheels"
 """Wheels of the image: they need no index."""
 
-_APP = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./+-]{0,200}", re.ASCII)
 _LOCK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*", re.ASCII)
 
@@ -81,14 +80,14 @@ def _release(request: Mapping[str, Any]) -> Generator[StringCommand, None, None]
     app, current, wanted = asked.app, state.get("current", ""), state.get("wanted", "")
     if state.get("unknown"):
         yield script.failure(
-            f"{app}: {_shown(asked)} has no branch or tag {asked.ref!r}. Push it, or name another."
+            f"{app}: {without_password(asked.repo)} has no branch or tag {asked.ref!r}. Push it, or name another."
         )
     elif not wanted and current and asked.offline == "keep":
         _report_kept(asked, current, asked.ref, state.get("problem", ""))
     elif not wanted:
         stays = f"the release {current[:12]} stays" if current else "there is no release"
         yield script.failure(
-            f"{app}: {_shown(asked)} did not answer ({state.get('problem')}), so the commit of {asked.ref!r} is "
+            f"{app}: {without_password(asked.repo)} did not answer ({state.get('problem')}), so the commit of {asked.ref!r} is "
             f"unknown, and {stays}. Check that this machine can reach and read it."
         )
     elif wanted == current and not state.get("leftovers"):
@@ -161,7 +160,7 @@ def release(
 
 
 def _validate(app: str, repo: str, ref: str, keep: int, requirements: str | None, offline: str) -> None:
-    if not _APP.fullmatch(app):
+    if not NAME.fullmatch(app):
         raise DataError(f"The app {app[:40]!r} is not a name: use a-z, then a-z, 0-9, _ or -, 63 at most.")
     if not repo or repo.startswith("-") or not repo.isprintable():
         raise DataError(f"The app {app!r} has no usable repository. Give a URL or a path.")
@@ -178,9 +177,3 @@ def _validate(app: str, repo: str, ref: str, keep: int, requirements: str | None
         raise DataError(f"{app!r} keeps {keep} releases. Keep 1 at least.")
     if offline not in ("keep", "fail"):
         raise DataError(f"offline={offline!r} of {app!r} is neither 'keep' nor 'fail'.")
-
-
-def _shown(request: Request) -> str:
-    """Return the repository without the user of its URL."""
-    head, separator, rest = request.repo.partition("://")
-    return f"{head}://{rest.rpartition('@')[2]}" if separator else request.repo

@@ -11,8 +11,11 @@ from pyinfra_solo.operations.script import ProgramCommand
 _PACKAGE = Path(__file__).parents[2]
 _PACKAGES = ("", "clients", "operations", "operations.release", "system")
 MODULES = (
-    "errors", "system.durable", "system.kept", "system.processes", "clients.git_env", "clients.git_core", "clients.uv",
-    *(f"operations.release.{name}" for name in ("request", "children", "releases", "check", "takeover", "environment", "make", "program")),
+    "errors", "paths", "system.text", "system.deadline", "system.lock", "system.durable", "system.kept",
+    "system.processes", "clients.git_env", "clients.git_core", "clients.uv",
+    *(f"operations.release.{name}" for name in (
+        "request", "git_runner", "releases", "check", "takeover", "environment", "make", "program",
+    )),
 )  # fmt: skip
 """Each needs only those before it, and the standard library."""
 

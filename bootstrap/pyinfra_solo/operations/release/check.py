@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 
-from pyinfra_solo.clients.git_core import COMMIT, GitError, list_refs
-from pyinfra_solo.operations.release.children import git_runner
+from pyinfra_solo.clients.git_core import GitError, list_refs
+from pyinfra_solo.operations.release.git_runner import git_runner
 from pyinfra_solo.operations.release.releases import Releases
 from pyinfra_solo.operations.release.request import Request
 from pyinfra_solo.system import kept
 from pyinfra_solo.system.kept import Kept
+from pyinfra_solo.system.text import COMMIT
 
 SECONDS = 60
 """The most that one question to a remote may take."""

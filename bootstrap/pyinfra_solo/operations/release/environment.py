@@ -17,10 +17,10 @@ from pathlib import Path
 
 from pyinfra_solo.clients.uv import Uv, passed
 from pyinfra_solo.errors import ConvergeError, SourceError
-from pyinfra_solo.operations.release import children
 from pyinfra_solo.operations.release.releases import locked
 from pyinfra_solo.operations.release.request import Request
 from pyinfra_solo.operations.release.takeover import link_out, take_over
+from pyinfra_solo.system import processes
 
 ACCOUNT = "pyinfra-solo-build"
 _WITHHELD = ("NETRC", "TMPDIR", "HOME")
@@ -106,16 +106,16 @@ class Builder:
         """
         own = {name: value for name, value in environment.items() if name not in _WITHHELD}
         own |= {"HOME": str(self._scratch), "TMPDIR": str(self._scratch)}
-        status, out, err = children.run(
+        done = processes.run(
             [
                 "setpriv", "--pdeathsig", "KILL",
                 "unshare", "--pid", "--fork", "--kill-child=KILL",
                 "setpriv", f"--reuid={self._account.pw_uid}", f"--regid={self._account.pw_gid}", "--clear-groups",
                 "--no-new-privs", "--inh-caps=-all", "--pdeathsig", "KILL", *words,
             ],
-            timeout=seconds, environment=own, grace=0.5,
+            timeout=seconds, environment=own, merge=True, umask=0o022, grace=0.5,
         )  # fmt: skip
-        return status, (out + err).decode(errors="replace")
+        return done.status, done.stdout.decode(errors="replace")
 
 
 def make_scripts_movable(venv: Path, building: str, final: str) -> None:
@@ -139,13 +139,14 @@ def account() -> pwd.struct_passwd:
         pass
     # useradd writes passwd, shadow, group and gshadow one after the other, and may be killed in between.
     for words in (["userdel", ACCOUNT], ["groupdel", ACCOUNT]):
-        children.run(words, timeout=30)
+        processes.run(words, timeout=30)
     shell = shutil.which("nologin", path="/usr/sbin:/sbin") or "/bin/false"
-    status, _, err = children.run(
+    done = processes.run(
         ["useradd", "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent",
          "--shell", shell, "--password", "*", ACCOUNT],
-        timeout=60,
+        timeout=60, merge=True,
     )  # fmt: skip
-    if status:
-        raise ConvergeError(f"the account {ACCOUNT} cannot be made: {err.decode(errors='replace').strip()}")
+    if done.status:
+        reason = done.stdout.decode(errors="replace").strip()
+        raise ConvergeError(f"the account {ACCOUNT} cannot be made: {reason}")
     return pwd.getpwnam(ACCOUNT)

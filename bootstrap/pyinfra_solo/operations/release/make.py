@@ -11,13 +11,14 @@ from pathlib import Path
 
 from pyinfra_solo.clients.git_core import GitError, IncompleteError, Repository
 from pyinfra_solo.errors import ConvergeError, DataError, SoloError
-from pyinfra_solo.operations.release import children
 from pyinfra_solo.operations.release.environment import Builder, make_scripts_movable
+from pyinfra_solo.operations.release.git_runner import git_runner
 from pyinfra_solo.operations.release.releases import MARKER, Releases, locked
 from pyinfra_solo.operations.release.request import Request
 from pyinfra_solo.operations.release.takeover import link_out
-from pyinfra_solo.system import durable, kept
+from pyinfra_solo.system import durable, kept, processes
 from pyinfra_solo.system.kept import Kept
+from pyinfra_solo.system.text import without_password
 
 _MOST_PACKS = 40
 _LOCK = 60.0
@@ -34,12 +35,8 @@ class Maker:
         self._request, self._deadline, self._log = request, deadline, log
         self._releases = Releases(request.base)
         self._id = request.sha[:12]
+        self._remote = without_password(request.repo)
         self._tree = self._releases.folder / f"{durable.BUILDING}{self._id}-{os.getpid()}"
-
-    @property
-    def _remote(self) -> str:
-        """The repository without a user."""
-        return self._request.repo.rpartition("@")[2]
 
     def make(self) -> None:
         """Make `current` the release of the wanted commit, or record why another is kept.
@@ -88,7 +85,7 @@ class Maker:
 
         Raises RemoteError, DataError when the remote lacks the commit, GitError.
         """
-        git = children.git_runner(self._request, self._deadline, lock)
+        git = git_runner(self._request, self._deadline, lock)
         repository = Repository(self._request.base / "repo.git", git, self._log)
         if repository.packs() > _MOST_PACKS:  # each fetch leaves one; cheaper than collecting garbage at boot
             repository.create()
@@ -135,7 +132,7 @@ class Maker:
             self._log("has its environment")
         # The app may not write here. By the system's python in isolated mode: it parses, and runs nothing.
         words = [request.python, "-I", "-S", "-m", "compileall", "-qq", "-j", "0", str(tree)]
-        children.run(words, timeout=self._deadline - time.monotonic())
+        processes.run(words, timeout=self._deadline - time.monotonic(), umask=0o022)
         self._releases.publish(tree, request.sha)
         self._log(f"has built {self._id}")
 

@@ -5,17 +5,16 @@ A release is believed only with its marker, which holds its commit and is writte
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pwd
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pyinfra_solo.clients.git_core import COMMIT
 from pyinfra_solo.errors import LockedError
 from pyinfra_solo.system import durable
+from pyinfra_solo.system.lock import flock
+from pyinfra_solo.system.text import COMMIT
 
 MARKER = ".pyinfra-solo-release"
 
@@ -97,16 +96,8 @@ def locked(path: Path, until: float) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.fchmod(descriptor, 0o600)
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise LockedError(
-                        f"another run is making a release: it holds {path}. End it, or wait for it."
-                    ) from None
-                time.sleep(0.1)
+        if not flock(descriptor, until):
+            raise LockedError(f"another run is making a release: it holds {path}. End it, or wait for it.")
         yield descriptor
     finally:
         os.close(descriptor)
