@@ -191,8 +191,8 @@ def test_a_command_that_is_at_work_at_the_limit_is_ended_with_its_children(tmp_p
 
 def test_our_events_tell_how_much_changed() -> None:
     output = (
-        '{"event": "operation", "name": "a", "changed": true}\nnoise\n'
-        '{"event": "operation", "name": "b", "changed": false}\n{"event": "done"}\n'
+        '{"event": "OperationEnded", "name": "a", "changed": true}\nnoise\n'
+        '{"event": "OperationEnded", "name": "b", "changed": false}\n{"event": "Done"}\n'
     )
 
     assert contestants.ours_changed(output) == 1

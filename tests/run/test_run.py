@@ -134,8 +134,8 @@ CHECKED = protocol.IdempotenceChecked(
         ([protocol.Changing()], []),
         ([protocol.GateClosed()], ["converge: gate closed before the first change"]),
         (
-            [protocol.NativeOff(reason="this pyinfra is not 3.10.0")],
-            ["converge: native facts off: this pyinfra is not 3.10.0; using shell commands"],
+            [protocol.NativeOff(reason="native facts off")],
+            ["converge: native facts off"],
         ),
         ([protocol.IdempotenceCheckStarted()], []),
         (
