@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from pyinfra_solo import paths
 from pyinfra_solo.gate import boot_id, close_gate, open_gate
 from pyinfra_solo.report import status
 from pyinfra_solo.report.records import Operation, Report, Station
 from pyinfra_solo.report.store import ReportFile
+from pyinfra_solo.system import kept
 from pyinfra_solo.system.deadline import Deadline, Wait
 from pyinfra_solo.system.lock import held
 from tests.report.test_records import some
@@ -68,6 +70,14 @@ def test_machine_out_of_service_shows_why_and_where_it_failed() -> None:
     assert lines[1].endswith(": There is no role 'wbe'.")
     assert lines[2] == "last run  20261121T000000Z-abcdef, `boot`: failed, exit status 12"
     assert lines[3] == "why       resolve: There is no role 'wbe'."
+
+
+def test_release_that_was_kept_is_named_with_both_commits() -> None:
+    """The operation's warning scrolls away; the machine stays at the older release."""
+    kept.record(kept.Kept("shop", "a" * 40, "b" * 40, "no answer in 60 s"), paths.RUN / "kept")
+
+    assert "release   shop: kept at aaaaaaaaaaaa instead of bbbbbbbbbbbb: no answer in 60 s" in page()
+    assert status.status().to_json()["kept"][0]["wanted"] == "b" * 40
 
 
 def test_run_that_holds_the_lock_is_running() -> None:

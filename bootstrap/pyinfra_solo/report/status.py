@@ -1,15 +1,18 @@
 """Render what this machine is, whether it is in service, since when, and if not, why."""
 
 import datetime
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
 
+from pyinfra_solo import paths
 from pyinfra_solo.gate import Gate, read_gate
 from pyinfra_solo.report import store, text
 from pyinfra_solo.report.records import Report
-from pyinfra_solo.system import lock
+from pyinfra_solo.system import kept, lock
+from pyinfra_solo.system.kept import Kept
 from pyinfra_solo.system.text import printable
 
 
@@ -20,6 +23,8 @@ class Status:
     gate: Gate
     last: Report | None
     running: lock.Owner | None
+    kept: Sequence[Kept] = ()
+    """Releases that stay although another one is wanted."""
 
     @property
     def ready(self) -> bool:
@@ -32,18 +37,22 @@ class Status:
             "ready": self.ready,
             "gate": asdict(self.gate),
             "running": asdict(self.running) if self.running else None,
+            "kept": [asdict(one) for one in self.kept],
             "last_run": msgspec.to_builtins(self.last) if self.last else None,
         }
 
 
 def status() -> Status:
-    """Read the gate, the last report and the run lock."""
-    return Status(gate=read_gate(), last=store.last(), running=lock.owner())
+    """Read the gate, the last report, the run lock and the records of kept releases."""
+    return Status(
+        gate=read_gate(), last=store.last(), running=lock.owner(), kept=kept.read(paths.RUN / "kept")
+    )
 
 
 def lines(status: Status) -> list[str]:
     """Render a status for an operator: the machine, its gate, who runs now, and the last run."""
     found = [f"machine   {text.machine(status.gate.statement or status.last)}", _gate(status.gate)]
+    found += [f"release   {one}" for one in status.kept]
     if status.running:
         found.append(f"running   {status.running}")
     if status.last is None:
