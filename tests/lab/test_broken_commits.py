@@ -135,7 +135,7 @@ TABLE = {
     "a check that never passes": Broken(
         30,
         "judge",
-        "the role's checks say no: command test -e /no-leaf: exit status 1",
+        "the role's checks failed: command test -e /no-leaf: exit status 1",
         with_text(INIT, "test -s /etc/small-note", "test -e /no-leaf"),
     ),
     "a lock file without hashes": Broken(
