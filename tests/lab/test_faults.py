@@ -170,7 +170,7 @@ def test_a_machine_without_git_boots_from_its_disk_and_says_so(fleet: Fleet, off
 
 
 def test_a_git_server_that_never_answers_is_given_up_in_time(fleet: Fleet, off: BootedMachine) -> None:
-    off.write("/etc/pyinfra-solo/config.toml", fleet.settings(within=2.0), 0o600)
+    off.write("/etc/pyinfra-solo/config.toml", fleet.settings(timeout=2.0), 0o600)
     fleet.lab.git.hang()
     run = ready(fleet, off)
     off.write("/etc/pyinfra-solo/config.toml", fleet.settings(), 0o600)
