@@ -54,11 +54,7 @@ def role(
 
     def declare(operations: Callable[[Any], None]) -> Role:
         return Role(
-            name=operations.__name__,
-            data=data,
-            needs=tuple(needs),
-            healthy=healthy,
-            operations=operations,
+            name=operations.__name__, data=data, needs=tuple(needs), healthy=healthy, operations=operations
         )
 
     return declare

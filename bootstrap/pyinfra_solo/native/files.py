@@ -15,11 +15,7 @@ from typing import Any
 
 from pyinfra_solo.native import UNKNOWN
 
-_KIND: dict[int, str] = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "link",
-}
+_KIND: dict[int, str] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 _PLAIN_NAME = re.compile(r"[ !#-&(-\[\]-~]*", re.ASCII)
 """Names that `stat -c %N` prints unchanged between two quotes: no quote, no backslash, all printable."""
 _KERNEL_FOLDERS = re.compile(r"/(proc|dev|sys)(/|$)")

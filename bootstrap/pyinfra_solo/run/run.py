@@ -11,14 +11,7 @@ import msgspec
 from pyinfra_solo import __version__, paths, protocol
 from pyinfra_solo.errors import SoloError
 from pyinfra_solo.gate import boot_id
-from pyinfra_solo.report.records import (
-    NotIdempotent,
-    Operation,
-    Report,
-    Station,
-    new_run_id,
-    now,
-)
+from pyinfra_solo.report.records import NotIdempotent, Operation, Report, Station, new_run_id, now
 from pyinfra_solo.report.store import ReportFile
 from pyinfra_solo.system.deadline import Deadline, Wait
 
