@@ -25,7 +25,7 @@ from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
 from pyinfra_solo.run.start import start_run
 from pyinfra_solo.stations.converge import engine_here
-from pyinfra_solo.stations.judge import judge_here
+from pyinfra_solo.stations.judge import Verdict
 
 
 def begin(data: Any) -> DeployContext:
@@ -89,7 +89,7 @@ def _judge_and_open(target: Target, bound: list[BoundRole], run: Run) -> None:
     """Run as the last operation: pyinfra reaches it only when every other one has succeeded."""
     run.gate_in_doubt = True
     declared = [check for one in bound for check in one.checks()]
-    judge_here(declared, run.deadline).require_ready()
+    Verdict(checks.perform_all(declared, run.deadline)).require_ready()
     vouch(target, head(target.tree.root), checks.to_json(declared), sys.executable, run)
 
 
