@@ -1,7 +1,6 @@
 """The executor's session: load the role, declare the operations of deploy.py, and execute them."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,13 @@ def run(request: Request, events: EventWriter) -> None:
     deploy.use(DeployContext(bound, before_change=_before_change(request, events)))
     if request.options.native and (reason := off_reason()):
         events.write(protocol.NativeOff(reason=reason))
-    with _context(state) as host:
+    host = next(iter(state.inventory))
+    state.current_stage = StateStage.Prepare
+    # pyinfra's own managers do not reset its context after an exception; this process ends then.
+    with (
+        ctx_state.use(state), ctx_inventory.use(state.inventory),
+        ctx_config.use(state.config.copy()), ctx_host.use(host),
+    ):  # fmt: skip
         _declare_operations(root / "deploy.py", state)
         Executor(request, state, host, events).run_all()
     events.write(protocol.Done())
@@ -86,17 +91,3 @@ def _declare_operations(path: Path, state: State) -> None:
         raise ConvergeError(f"{error.filename or path} is not in the ops repo. Commit it.") from error
     except Exception as error:
         raise translate(error, "deploy.py") from error
-
-
-@contextmanager
-def _context(state: State) -> Iterator[Host]:
-    """Set pyinfra's context. Its own managers do not reset it after an exception; this process ends then."""
-    host = next(iter(state.inventory))
-    state.current_stage = StateStage.Prepare
-    with (
-        ctx_state.use(state),
-        ctx_inventory.use(state.inventory),
-        ctx_config.use(state.config.copy()),
-        ctx_host.use(host),
-    ):
-        yield host
