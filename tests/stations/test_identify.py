@@ -9,6 +9,7 @@ import pytest
 
 from pyinfra_solo.clients.imds import V1OnlyError
 from pyinfra_solo.errors import IdentityError
+from pyinfra_solo.run.console import PlainConsole
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Machine
 from pyinfra_solo.stations.identify import Instance, identify
@@ -98,10 +99,11 @@ def test_service_that_starts_late_is_waited_for(metadata: Metadata, run: Run) ->
     assert "refused" in waits(run)[0]
 
 
-class StartsService:
+class StartsService(PlainConsole):
     """A console that starts the service at the first message of a wait."""
 
     def __init__(self, metadata: Metadata) -> None:
+        super().__init__(io.StringIO())
         self.metadata = metadata
         self.once = threading.Lock()
 
@@ -109,10 +111,6 @@ class StartsService:
         del station
         if "next try in" in text and self.once.acquire(blocking=False):
             self.metadata.service.start()
-
-    def station(self, name: str, seconds: float | None, outcome: str) -> None: ...
-    def operation(self, operation: object, number: int, of: int) -> None: ...
-    def starting(self, name: str, number: int, of: int) -> None: ...
 
 
 @pytest.mark.parametrize("fault", ["off", "hang", "fail", "refuse", "drop"])

@@ -4,6 +4,7 @@ from pyinfra_solo.report.timeline import Bar, Timeline
 from pyinfra_solo.system.text import printable
 
 _GLYPHS = {"phase": "░", "unit": "▒", "run": "▓", "station": "▓", "operation": "█", "gate": "♦"}
+_INDENT = {"unit": "  ", "station": "  ", "operation": "    "}
 
 
 def lines(timeline: Timeline, width: int) -> list[str]:
@@ -22,7 +23,7 @@ def lines(timeline: Timeline, width: int) -> list[str]:
 
 def _label(bar: Bar) -> str:
     mark = "! " if bar.failed else "+ " if bar.changed else "  " if bar.kind == "operation" else ""
-    return f"{'  ' * bar.level}{mark}{printable(bar.name)}"
+    return f"{_INDENT.get(bar.kind, '')}{mark}{printable(bar.name)}"
 
 
 def _axis(end: float, cells: int) -> str:
