@@ -1,6 +1,5 @@
 """The executor's session: load the role, declare the operations of deploy.py, and execute them."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +50,15 @@ def run(request: Request, events: EventWriter) -> None:
     events.hide([text for one in bound for text in secrets(one.role, one.data)])
     host_class = BlankHost if request.mode == "blank" else LocalHost
     state = local_state(root, {}, host_class, native=request.options.native)
-    deploy.use(DeployContext(bound, before_change=_before_change(request, events)))
+    policy = GatePolicy(at_boot=request.options.at_boot, drain=request.drain)
+
+    def before_change() -> None:
+        if request.mode == "converge":
+            events.write(protocol.Changing())
+            if policy.before_change():
+                events.write(protocol.GateClosed())
+
+    deploy.use(DeployContext(bound, before_change))
     if request.options.native and (reason := off_reason()):
         events.write(protocol.NativeOff(reason=reason))
     host = next(iter(state.inventory))
@@ -64,19 +71,6 @@ def run(request: Request, events: EventWriter) -> None:
         _declare_operations(root / "deploy.py", state)
         Executor(request, state, host, events).run_all()
     events.write(protocol.Done())
-
-
-def _before_change(request: Request, events: EventWriter) -> Callable[[], None]:
-    policy = GatePolicy(at_boot=request.options.at_boot, drain=request.drain)
-
-    def before_change() -> None:
-        if request.mode != "converge":
-            return
-        events.write(protocol.Changing())
-        if policy.before_change():
-            events.write(protocol.GateClosed())
-
-    return before_change
 
 
 def _declare_operations(path: Path, state: State) -> None:

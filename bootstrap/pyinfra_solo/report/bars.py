@@ -27,7 +27,6 @@ def _label(bar: Bar) -> str:
 
 
 def _axis(end: float, cells: int) -> str:
-    """Draw the axis: the seconds at its start, its middle and its end."""
     middle, last = f"{end / 2:.1f}", f"{end:.1f}"
     return f"0{middle:>{cells // 2}}{last:>{cells - cells // 2 - 1}}"
 

@@ -4,7 +4,6 @@ import os
 import stat
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 from pyinfra_solo.errors import UsageError
 from pyinfra_solo.report import text
@@ -37,7 +36,8 @@ def page(report: Report, line: Timeline) -> str:
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        finalize=_without_control_characters, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # a macro's Markup is a subclass
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     step = _step(line.end)
     return environment.get_template("report.html.j2").render(
@@ -46,10 +46,6 @@ def page(report: Report, line: Timeline) -> str:
         x=lambda seconds: f"{min(100 * seconds / line.end, 99.7):.3f}",
         width=lambda seconds: f"{max(100 * seconds / line.end, 0.3):.3f}",
     )  # fmt: skip
-
-
-def _without_control_characters(value: Any) -> Any:
-    return printable(value) if type(value) is str else value  # Markup, of a macro, is a subclass of str
 
 
 def _ticks(step: float, end: float) -> list[float]:

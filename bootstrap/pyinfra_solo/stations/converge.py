@@ -172,8 +172,6 @@ def _open_log(path: Path | None) -> BinaryIO:
 
 
 class _EventReader:
-    """Collects the events of one converge."""
-
     def __init__(self) -> None:
         self.activity = "starting pyinfra"
         self._last: dict[type, Any] = {}

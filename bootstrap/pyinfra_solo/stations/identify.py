@@ -102,7 +102,6 @@ def _describe(service: _Service, machine: Machine) -> Instance:
 
 
 def _tags(service: _Service, identity: str, machine: Machine) -> tuple[dict[str, str], str]:
-    """Return the tags, and their source."""
     if machine.tags == "none":
         return {}, "nowhere, by settings"
     keys = service.get("tags/instance/") if machine.tags in ("auto", "metadata") else None
@@ -126,10 +125,7 @@ def _tags(service: _Service, identity: str, machine: Machine) -> tuple[dict[str,
 
 
 def _dmi_says_ec2() -> bool:
-    """Read DMI (Nitro) or the hypervisor's uuid (Xen).
-
-    EC2 User Guide, "Detect whether a host is an EC2 instance".
-    """
+    """Read DMI, or Xen's uuid (EC2 User Guide, "Detect whether a host is an EC2 instance")."""
     for path, start in (("/sys/class/dmi/id/sys_vendor", "Amazon EC2"), ("/sys/hypervisor/uuid", "ec2")):
         try:
             if Path(path).read_text().startswith(start):
