@@ -32,8 +32,8 @@ def statement(**values: object) -> Statement:
 
 
 @pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    return tmp_path / "run/gate"
+def gate() -> Path:
+    return paths.GATE
 
 
 def ping(gate: Path) -> Path:
@@ -49,57 +49,57 @@ def claim(gate: Path, text: bytes | None) -> None:
 
 
 def test_gate_of_a_new_machine_is_closed(gate: Path) -> None:
-    assert (read_gate(gate=gate).open, read_gate(gate=gate).reason) == (False, "never opened")
+    assert (read_gate().open, read_gate().reason) == (False, "never opened")
     assert not gate.exists()
 
 
 def test_open_gate_has_a_page_and_a_statement(gate: Path) -> None:
-    open_gate(statement(), gate=gate)
-    found = read_gate("i-0a1", gate=gate)
+    open_gate(statement())
+    found = read_gate("i-0a1")
 
     assert ping(gate).read_text() == "ok"
     assert (found.open, found.since, found.statement) == (True, 1000.0, statement())
 
 
 def test_served_folder_holds_the_page_alone(gate: Path) -> None:
-    open_gate(statement(), gate=gate)
-    close_gate("drained", reopenable=True, gate=gate)
-    open_gate(statement(), gate=gate)
+    open_gate(statement())
+    close_gate("drained", reopenable=True)
+    open_gate(statement())
 
     assert [path.name for path in gate.iterdir()] == ["ping.html"]
 
 
 def test_closed_gate_has_a_reason_a_time_and_no_page(gate: Path) -> None:
-    open_gate(statement(), gate=gate)
+    open_gate(statement())
 
-    assert close_gate("the disk is being replaced", gate=gate)
+    assert close_gate("the disk is being replaced")
     assert not ping(gate).exists()
-    found = read_gate(gate=gate)
+    found = read_gate()
     assert (found.open, found.reason) == (False, "the disk is being replaced")
     assert found.since is not None
 
 
-def test_second_close_keeps_the_newest_reason_and_the_first_time(gate: Path) -> None:
-    open_gate(statement(), gate=gate)
-    close_gate("first", gate=gate)
-    since = read_gate(gate=gate).since
+def test_second_close_keeps_the_newest_reason_and_the_first_time() -> None:
+    open_gate(statement())
+    close_gate("first")
+    since = read_gate().since
 
-    assert not close_gate("second", gate=gate)
-    assert (read_gate(gate=gate).reason, read_gate(gate=gate).since) == ("second", since)
+    assert not close_gate("second")
+    assert (read_gate().reason, read_gate().since) == ("second", since)
 
 
 def test_gate_with_a_statement_of_another_boot_is_closed(gate: Path) -> None:
     """An image that was taken of a machine in service, with /run on its disk."""
     claim(gate, json.dumps(asdict(statement(boot_id=OTHER_BOOT))).encode())
-    found = read_gate(gate=gate)
+    found = read_gate()
 
     assert (found.open, found.reason) == (False, "its statement was of another boot")
     assert not ping(gate).exists()
 
 
 def test_gate_with_a_statement_of_another_instance_is_closed(gate: Path) -> None:
-    open_gate(statement(), gate=gate)
-    found = read_gate("i-0b2", gate=gate)
+    open_gate(statement())
+    found = read_gate("i-0b2")
 
     assert (found.open, found.reason) == (False, "its statement was of another instance, i-0a1")
     assert not ping(gate).exists()
@@ -110,7 +110,7 @@ def test_gate_with_a_statement_of_another_instance_is_closed(gate: Path) -> None
 )
 def test_page_without_a_valid_statement_is_removed(gate: Path, text: bytes | None) -> None:
     claim(gate, text)
-    found = read_gate(gate=gate)
+    found = read_gate()
 
     assert (found.open, found.reason) == (False, "ping.html had no statement")
     assert not ping(gate).exists()
@@ -118,55 +118,55 @@ def test_page_without_a_valid_statement_is_removed(gate: Path, text: bytes | Non
 
 def test_second_open_for_the_same_commit_leaves_the_gate_untouched(gate: Path) -> None:
     """A balancer's probe may be under way, and `status` says since when the machine is in."""
-    open_gate(statement(at=1000.0), gate=gate)
+    open_gate(statement(at=1000.0))
     before = ping(gate).stat().st_ino
-    open_gate(statement(at=2000.0, run="20261121T010000Z-abcdef"), gate=gate)
+    open_gate(statement(at=2000.0, run="20261121T010000Z-abcdef"))
 
     assert ping(gate).stat().st_ino == before
-    assert read_gate(gate=gate).since == 1000.0
+    assert read_gate().since == 1000.0
 
 
-def test_second_open_for_another_commit_replaces_the_statement(gate: Path) -> None:
-    open_gate(statement(), gate=gate)
-    open_gate(statement(sha="b" * 40, at=2000.0), gate=gate)
+def test_second_open_for_another_commit_replaces_the_statement() -> None:
+    open_gate(statement())
+    open_gate(statement(sha="b" * 40, at=2000.0))
 
-    assert read_gate(gate=gate).statement == statement(sha="b" * 40, at=2000.0)
+    assert read_gate().statement == statement(sha="b" * 40, at=2000.0)
 
 
-def test_close_by_hand_keeps_the_statement(gate: Path) -> None:
-    open_gate(statement(), gate=gate)
-    close_gate("maintenance", reopenable=True, gate=gate)
+def test_close_by_hand_keeps_the_statement() -> None:
+    open_gate(statement())
+    close_gate("maintenance", reopenable=True)
 
-    assert not read_gate(gate=gate).open
-    assert kept_statement(gate=gate) == statement()
+    assert not read_gate().open
+    assert kept_statement() == statement()
 
 
 def test_gate_closed_by_hand_during_a_run_is_not_opened_by_it(gate: Path) -> None:
     """Also when the run itself has closed it since, before its first change."""
     began = time.monotonic()
-    close_gate("a core dump is being read", reopenable=True, gate=gate)
-    close_gate("a run is changing this machine", gate=gate)
+    close_gate("a core dump is being read", reopenable=True)
+    close_gate("a run is changing this machine")
     with pytest.raises(PausedError, match="gate open"):
-        open_gate(statement(), began=began, gate=gate)
+        open_gate(statement(), began=began)
 
     assert not ping(gate).exists()
-    assert kept_statement(gate=gate) == statement()
-    open_gate(statement(), began=time.monotonic(), gate=gate)
+    assert kept_statement() == statement()
+    open_gate(statement(), began=time.monotonic())
     assert ping(gate).exists()
 
 
-def test_close_by_a_run_removes_the_statement(gate: Path) -> None:
-    open_gate(statement(), gate=gate)
-    close_gate("a run is changing this machine", gate=gate)
+def test_close_by_a_run_removes_the_statement() -> None:
+    open_gate(statement())
+    close_gate("a run is changing this machine")
 
-    assert kept_statement(gate=gate) is None
+    assert kept_statement() is None
 
 
-def test_statement_kept_in_another_boot_is_ignored(gate: Path) -> None:
-    open_gate(statement(boot_id=OTHER_BOOT), gate=gate)
-    close_gate("maintenance", reopenable=True, gate=gate)
+def test_statement_kept_in_another_boot_is_ignored() -> None:
+    open_gate(statement(boot_id=OTHER_BOOT))
+    close_gate("maintenance", reopenable=True)
 
-    assert kept_statement(gate=gate) is None
+    assert kept_statement() is None
 
 
 def test_close_removes_whatever_is_in_the_gates_folder(gate: Path, tmp_path: Path) -> None:
@@ -174,12 +174,12 @@ def test_close_removes_whatever_is_in_the_gates_folder(gate: Path, tmp_path: Pat
     kept = tmp_path / "kept"
     kept.mkdir()
     (kept / "file").touch()
-    open_gate(statement(), gate=gate)
+    open_gate(statement())
     (gate / "a folder").mkdir()
     (gate / "a folder/file").touch()
     (gate / "a link").symlink_to(kept)
 
-    assert close_gate("closed", gate=gate)
+    assert close_gate("closed")
     assert [path.name for path in gate.iterdir()] == []
     assert (kept / "file").exists()
 
@@ -187,23 +187,23 @@ def test_close_removes_whatever_is_in_the_gates_folder(gate: Path, tmp_path: Pat
 def test_folder_in_place_of_the_page_is_a_closed_gate(gate: Path) -> None:
     ping(gate).mkdir(parents=True)
 
-    assert not read_gate(gate=gate).open
+    assert not read_gate().open
     assert [path.name for path in gate.iterdir()] == []
 
 
 @pytest.mark.parametrize("reason", ["", "two\nlines", "\x1b[2J", "\udcff", "“quoted”", "x" * 100_000])
-def test_reason_may_be_any_text(gate: Path, reason: str) -> None:
-    close_gate(reason, gate=gate)
+def test_reason_may_be_any_text(reason: str) -> None:
+    close_gate(reason)
 
-    assert read_gate(gate=gate).reason == reason
+    assert read_gate().reason == reason
 
 
 def test_folders_are_readable_whatever_the_umask(gate: Path) -> None:
     """An operator's shell may have `umask 077`, and nginx serves as another account."""
-    script = "import sys; from pathlib import Path; from pyinfra_solo.gate import *; "
-    script += "close_gate('x', gate=Path(sys.argv[1])); open_gate(Statement(**eval(sys.argv[2])), gate=Path(sys.argv[1]))"
+    script = "import sys; from pyinfra_solo.gate import *; "
+    script += "close_gate('x'); open_gate(Statement(**eval(sys.argv[1])))"
     subprocess.run(
-        [sys.executable, "-c", script, str(gate), repr(asdict(statement()))],
+        [sys.executable, "-c", script, repr(asdict(statement()))],
         env={**os.environ, "PYTHONPATH": str(ENGINE)}, umask=0o077, check=True,
     )  # fmt: skip
 
@@ -222,7 +222,7 @@ def test_reader_changes_nothing_while_the_gate_opens_and_closes(gate: Path) -> N
     def read() -> None:
         nonlocal reads
         while not done.is_set():
-            read_gate(gate=gate)
+            read_gate()
             reads += 1
 
     others = [threading.Thread(target=read) for _ in range(2)]
@@ -232,10 +232,10 @@ def test_reader_changes_nothing_while_the_gate_opens_and_closes(gate: Path) -> N
         other.start()
     try:
         for number in range(150):
-            open_gate(statement(run=str(number)), gate=gate)
+            open_gate(statement(run=str(number)))
             assert ping(gate).exists()
-            close_gate(f"close {number}", gate=gate)
-            assert read_gate(gate=gate).reason == f"close {number}"
+            close_gate(f"close {number}")
+            assert read_gate().reason == f"close {number}"
     finally:
         sys.setswitchinterval(interval)
         done.set()

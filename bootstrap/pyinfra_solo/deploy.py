@@ -7,6 +7,7 @@ role is the host's data, and the gate is left to the machine.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +37,11 @@ def roles() -> list[BoundRole]:
 def gate() -> None:
     """Close the gate before the first change, and open it after the last: the last line of deploy.py."""
     assert _context is not None, "Call roles() before gate()."  # noqa: S101
-    call_before_change(context.state.ops[context.host].values(), _context.before_change)
+    # pyinfra has no hook before a change. Every driver takes commands from the operation's own generator.
+    before_first = cache(_context.before_change)
+    for operation in context.state.ops[context.host].values():
+        operation.command_generator = _calling(operation.command_generator, before_first)
     _context.after_operations()
-
-
-def call_before_change(operations: Any, before_change: Callable[[], None]) -> None:
-    """Call `before_change` once, before the first command of the first operation that yields one.
-
-    pyinfra has no such hook. Every driver takes commands from the operation's own generator.
-    """
-    called = False
-
-    def call() -> None:
-        nonlocal called
-        if not called:
-            called = True
-            before_change()
-
-    for operation in operations:
-        operation.command_generator = _calling(operation.command_generator, call)
 
 
 def _calling(generator: Callable[[], Iterator[Any]], call: Callable[[], None]) -> Callable[[], Iterator[Any]]:

@@ -18,6 +18,8 @@ from pyinfra_solo import paths
 from pyinfra_solo.errors import PausedError
 
 _PING = "ping.html"
+_STATEMENT = "statement.json"
+_CLOSED = "closed.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,113 +87,102 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def close_gate(reason: str, *, reopenable: bool = False, gate: Path | None = None) -> bool:
+def close_gate(reason: str, *, reopenable: bool = False) -> bool:
     """Close the gate, whatever stands there. Return whether it was open.
 
     The newest reason is kept for `status`, with the time since which the gate is closed.
     reopenable: the machine is as the statement says and stays so: an operator may open it again.
     """
-    gate = gate or paths.GATE
-    _make_folders(gate)
-    was_open = (gate / _PING).exists()
-    for path in sorted(gate.iterdir(), key=lambda path: path.name != _PING):
+    _make_folders()
+    was_open = _ping().exists()
+    for path in sorted(paths.GATE.iterdir(), key=lambda path: path.name != _PING):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    before = _read_json(_closed(gate))
+    before = _read(_CLOSED)
     since = time.time() if was_open else before.get("at", time.time())
     if not reopenable:
-        _statement(gate).unlink(missing_ok=True)
+        _beside(_STATEMENT).unlink(missing_ok=True)
     with suppress(OSError):  # a full tmpfs: the gate is closed all the same
         by_hand = time.monotonic() if reopenable else before.get("by_hand")
-        _replace(_closed(gate), json.dumps({"reason": reason, "at": since, "by_hand": by_hand}))
+        _write(_CLOSED, {"reason": reason, "at": since, "by_hand": by_hand})
     return was_open
 
 
-def open_gate(statement: Statement, *, began: float | None = None, gate: Path | None = None) -> None:
+def open_gate(statement: Statement, *, began: float | None = None) -> None:
     """Open the gate: write the statement first, then ping.html by rename.
 
     began: of the run that opens it, seconds on the monotonic clock. Raises PausedError when an operator
     has closed the gate since; the statement is written, so that `gate open` can open it.
     """
-    gate = gate or paths.GATE
-    _make_folders(gate)
-    closed = _read_json(_closed(gate))
+    _make_folders()
+    closed = _read(_CLOSED)
     if began is not None and (closed.get("by_hand") or 0) > began:
-        _replace(_statement(gate), json.dumps(asdict(statement)))
+        _write(_STATEMENT, asdict(statement))
         raise PausedError(
             f"The gate was closed by hand during this run ({closed.get('reason')}). `pyinfra-solo gate open` opens it."
         )
-    current = _read_statement(gate)
-    if current and (gate / _PING).exists() and _vouch_for_the_same(current, statement):
+    current = _read_statement()
+    if current and _ping().exists() and _vouch_for_the_same(current, statement):
         # In service as before: ping.html is not touched, and the gate is open since then.
         if (current.checks, current.python) != (statement.checks, statement.python):
-            _replace(_statement(gate), json.dumps(asdict(replace(statement, at=current.at))))
+            _write(_STATEMENT, asdict(replace(statement, at=current.at)))
         return
-    _replace(_statement(gate), json.dumps(asdict(statement)))
-    _replace(gate / _PING, "ok", via=gate.parent)
-    _closed(gate).unlink(missing_ok=True)
+    _write(_STATEMENT, asdict(statement))
+    _replace(_ping(), "ok")
+    _beside(_CLOSED).unlink(missing_ok=True)
 
 
-def kept_statement(*, gate: Path | None = None) -> Statement | None:
+def kept_statement() -> Statement | None:
     """Return the statement that was kept when an operator closed the gate, if that was in this boot."""
-    statement = _read_statement(gate or paths.GATE)
+    statement = _read_statement()
     return statement if statement and statement.boot_id == boot_id() else None
 
 
-def read_gate(instance_id: str | None = None, *, gate: Path | None = None) -> Gate:
+def read_gate(instance_id: str | None = None) -> Gate:
     """Return the gate's state. Close an open gate whose statement is wrong, if this process may.
 
     Wrong: not of this boot, or of another instance when `instance_id` is given.
     """
-    gate = gate or paths.GATE
-    ping = _identity(gate / _PING)
+    ping = _identity()
     if ping is None:
-        closed = _read_json(_closed(gate))
-        return Gate(
-            open=False, reason=closed.get("reason", "never opened"), since=closed.get("at"), statement=None
-        )
-    statement = _read_statement(gate)  # after ping.html, which is written after it
-    problem = _problem(statement, instance_id)
-    if problem is None and statement is not None:
+        closed = _read(_CLOSED)
+        reason = closed.get("reason", "never opened")
+        return Gate(open=False, reason=reason, since=closed.get("at"), statement=None)
+    statement = _read_statement()  # after ping.html, which is written after it
+    if statement is None:
+        problem = "ping.html had no statement"
+    elif statement.boot_id != boot_id():
+        problem = "its statement was of another boot"
+    elif instance_id and statement.instance_id and statement.instance_id != instance_id:
+        problem = f"its statement was of another instance, {statement.instance_id}"
+    else:
         return Gate(open=True, reason="converged and judged", since=statement.at, statement=statement)
-    if _identity(gate / _PING) != ping:
-        return read_gate(instance_id, gate=gate)  # another process has closed it meanwhile
-    if os.access(gate, os.W_OK):
-        close_gate(problem or "no statement", gate=gate)
-    return Gate(open=False, reason=problem or "no statement", since=time.time(), statement=None)
+    if _identity() != ping:
+        return read_gate(instance_id)  # another process has closed it meanwhile
+    if os.access(paths.GATE, os.W_OK):
+        close_gate(problem)
+    return Gate(open=False, reason=problem, since=time.time(), statement=None)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity() -> tuple[int, int] | None:
     """Return inode and ctime of ping.html, to notice that it was replaced. None: it is not there."""
     try:
-        about = path.stat()
+        about = _ping().stat()
     except FileNotFoundError:
         return None
     return about.st_ino, about.st_ctime_ns
 
 
-def _problem(statement: Statement | None, instance_id: str | None) -> str | None:
-    if statement is None:
-        return "ping.html had no statement"
-    if statement.boot_id != boot_id():
-        return "its statement was of another boot"
-    if instance_id and statement.instance_id and statement.instance_id != instance_id:
-        return f"its statement was of another instance, {statement.instance_id}"
-    return None
-
-
 def _vouch_for_the_same(one: Statement, other: Statement) -> bool:
     """Compare all but the run, the time, and how the checks were performed."""
-    return replace(one, run="", at=0, checks=(), python="") == replace(
-        other, run="", at=0, checks=(), python=""
-    )
+    return one == replace(other, run=one.run, at=one.at, checks=one.checks, python=one.python)
 
 
-def _make_folders(gate: Path) -> None:
+def _make_folders() -> None:
     """Make the folders 0755 whatever the umask: the web server's account must be able to enter."""
-    for folder in (gate.parent, gate):
+    for folder in (paths.GATE.parent, paths.GATE):
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
@@ -199,32 +190,36 @@ def _make_folders(gate: Path) -> None:
         folder.chmod(0o755)
 
 
-def _statement(gate: Path) -> Path:
-    return gate.parent / "statement.json"
+def _ping() -> Path:
+    return paths.GATE / _PING
 
 
-def _closed(gate: Path) -> Path:
-    return gate.parent / "closed.json"
+def _beside(name: str) -> Path:
+    return paths.GATE.parent / name
 
 
-def _read_statement(gate: Path) -> Statement | None:
+def _read_statement() -> Statement | None:
     try:
-        return Statement(**_read_json(_statement(gate)))
+        return Statement(**_read(_STATEMENT))
     except TypeError:
         return None
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read(name: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(_beside(name).read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
-def _replace(path: Path, text: str, via: Path | None = None) -> None:
-    """Write a file of mode 0644 by rename. tmpfs has nothing to sync."""
-    beside = (via or path.parent) / f".{path.name}.{os.getpid()}"
+def _write(name: str, values: Mapping[str, Any]) -> None:
+    _replace(_beside(name), json.dumps(values))
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file of mode 0644 by rename, from beside the gate. tmpfs has nothing to sync."""
+    beside = _beside(f".{path.name}.{os.getpid()}")
     beside.write_text(text)
     beside.chmod(0o644)
     beside.replace(path)

@@ -8,7 +8,7 @@ import json
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pyinfra import context
 from pyinfra.operations import python
@@ -25,7 +25,7 @@ from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
 from pyinfra_solo.run.start import start_run
 from pyinfra_solo.stations.converge import engine_here
-from pyinfra_solo.stations.judge import judge_here
+from pyinfra_solo.stations.judge import Verdict
 
 
 def begin(data: Any) -> DeployContext:
@@ -48,12 +48,8 @@ def begin(data: Any) -> DeployContext:
         )
         return _context(settings, policy, run, data)
     except SoloError as error:
-        _end(error)
-
-
-def _end(error: SoloError) -> NoReturn:
-    print(f"pyinfra-solo: {error}", file=sys.stderr, flush=True)  # noqa: T201
-    sys.exit(error.exit_code)
+        print(f"pyinfra-solo: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        sys.exit(error.exit_code)
 
 
 def _context(settings: Settings, policy: GatePolicy, run: Run, data: Any) -> DeployContext:
@@ -62,7 +58,12 @@ def _context(settings: Settings, policy: GatePolicy, run: Run, data: Any) -> Dep
     tree = Tree(root=root, engine=engine_here(Path(sys.executable)))
     target = choose(settings, options, run, lambda _stage: tree)
     flags = dict(context.inventory.get_override_data())
-    values = {key: _text(value) for key, value in flags.items() if key not in ("role", "stage")}
+    # pyinfra has parsed them; `values.layered` parses them as their fields' types.
+    values = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in flags.items()
+        if key not in ("role", "stage")
+    }
     bound = bind(root, target.role.name, target.stage.name, values)
 
     if settings.limits.drain == "always":
@@ -89,10 +90,5 @@ def _judge_and_open(target: Target, bound: list[BoundRole], run: Run) -> None:
     """Run as the last operation: pyinfra reaches it only when every other one has succeeded."""
     run.gate_in_doubt = True
     declared = [check for one in bound for check in one.checks()]
-    judge_here(declared, run.deadline).require_ready()
+    Verdict(checks.perform_all(declared, run.deadline)).require_ready()
     vouch(target, head(target.tree.root), checks.to_json(declared), sys.executable, run)
-
-
-def _text(value: Any) -> str:
-    """Return the flag as text: pyinfra has parsed it, and `values.layered` parses it as its field's type."""
-    return value if isinstance(value, str) else json.dumps(value)

@@ -106,7 +106,7 @@ def test_idempotence_is_required_of_every_change(
     operations: list[OperationEnded], found: list[NotIdempotent] | None, error: str | None
 ) -> None:
     """An older engine makes no check, and that proves nothing."""
-    changes = Changes(roles=[], operations=operations, checks=[], closed=False, not_idempotent=found)
+    changes = Changes(operations=operations, checks=[], not_idempotent=found)
     if error:
         with pytest.raises(JudgedError, match=error):
             changes.require_idempotent()

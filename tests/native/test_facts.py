@@ -330,7 +330,7 @@ def test_an_iterator_of_units_is_left_to_pyinfra_unread() -> None:
      (files.FindInFile, {"path": "/etc/passwd", "pattern": None}), (server.Os, {"more": 1}),
      (systemd.SystemdStatus, {"more": None}), (deb.DebPackages, {"more": 1})],
 )  # fmt: skip
-def test_wrong_arguments_are_left_to_pyinfra(fact: type[Any], wrong: Mapping[str, Any]) -> None:
+def test_wrong_arguments_are_left_to_pyinfra(fact: type, wrong: Mapping[str, Any]) -> None:
     answer = answer_to(fact)
     assert answer
     assert answer(**wrong) is UNKNOWN

@@ -24,11 +24,14 @@ RECORD = registry._record()
 
 
 @pytest.fixture(autouse=True)
-def asked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(registry, "_answers", {})
-    registry.off_reason.cache_clear()
+def asked_anew() -> Iterator[None]:
+    def forget() -> None:
+        registry.answer_to.cache_clear()
+        registry.off_reason.cache_clear()
+
+    forget()
     yield
-    registry.off_reason.cache_clear()
+    forget()
 
 
 def test_this_pyinfra_is_verified() -> None:
@@ -113,7 +116,7 @@ def test_facts_of_a_roles_own_are_left_to_pyinfra() -> None:
     own = File
     assert registry.answer_to(own) is None
     own.__module__ = "pyinfra.facts.files"
-    registry._answers.clear()
+    registry.answer_to.cache_clear()
     assert registry.answer_to(own) is None
     assert registry.answer_to(files.Block) is None
     assert registry.answer_to(server.Kernel) is None

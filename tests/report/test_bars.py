@@ -14,8 +14,8 @@ def line(*given: Bar) -> Timeline:
 
 WIDE = [
     Bar(name="userspace", kind="phase", began=0, seconds=5),
-    Bar(name="x" * 300, kind="operation", began=9.999, seconds=0.001, level=2, changed=True),
-    Bar(name="judge", kind="station", began=10, seconds=None, level=1),
+    Bar(name="x" * 300, kind="operation", began=9.999, seconds=0.001, changed=True),
+    Bar(name="judge", kind="station", began=10, seconds=None),
     Bar(name="the gate is open", kind="gate", began=10, seconds=0),
 ]
 
@@ -28,14 +28,14 @@ def test_timeline_keeps_to_the_terminal_s_width(width: int) -> None:
 
 
 def test_bars_begin_and_end_at_their_seconds() -> None:
-    given = [Bar(name=name, kind="unit", began=at, seconds=5) for name, at in (("a", 0), ("b", 5))]
+    given = [Bar(name=name, kind="run", began=at, seconds=5) for name, at in (("a", 0), ("b", 5))]
     _, note, _, axis, first, second = bars.lines(line(*given), 60)
 
     assert note == "No kernel is shown."
     assert (axis.split()[2:], axis[-4:]) == (["0", "5.0", "10.0"], "10.0")
-    assert first.endswith("▒" * 20)
+    assert first.endswith("▓" * 20)
     assert first.split()[:3] == ["a", "0.00", "5.00"]
-    assert second.index("▒") == len(first)
+    assert second.index("▓") == len(first)
     assert len(second) == 60
 
 
@@ -47,4 +47,4 @@ def test_marks_show_what_changed_and_what_failed() -> None:
     ]
     found = bars.lines(line(*given), 80)[4:]
 
-    assert [label[:8] for label in found] == ["+ one   ", "! two\\x0", "  three "]
+    assert [label[4:12] for label in found] == ["+ one   ", "! two\\x0", "  three "]

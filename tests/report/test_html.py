@@ -11,8 +11,9 @@ import pytest
 
 from pyinfra_solo.checks import Finding
 from pyinfra_solo.errors import UsageError
+from pyinfra_solo.protocol import NotIdempotent
 from pyinfra_solo.report import html
-from pyinfra_solo.report.records import NotIdempotent, Operation, Report, Station, Waited
+from pyinfra_solo.report.records import Operation, Report, Station, Waited
 from pyinfra_solo.report.timeline import Bar, Timeline
 from tests.report.test_text import some
 

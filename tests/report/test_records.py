@@ -11,17 +11,9 @@ import msgspec
 import pytest
 
 from pyinfra_solo.checks import Finding
+from pyinfra_solo.protocol import NotIdempotent
 from pyinfra_solo.report import records
-from pyinfra_solo.report.records import (
-    NotIdempotent,
-    Operation,
-    Report,
-    Station,
-    Waited,
-    encode,
-    new_run_id,
-    schema,
-)
+from pyinfra_solo.report.records import Operation, Report, Station, Waited, encode, new_run_id, schema
 from pyinfra_solo.system.deadline import Wait
 from tests.support.machine import REPOSITORY
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pyinfra_solo import paths
 from pyinfra_solo.report.records import Station, encode
 from pyinfra_solo.report.store import ReportFile, last
 from tests.report.test_records import some, validated, whole
@@ -64,10 +65,14 @@ def test_report_on_tmpfs_goes_when_the_disk_takes_it_later(tmpfs: Path) -> None:
     assert last() == whole()
 
 
-def test_report_without_any_place_is_a_problem_and_no_error(tmp_path: Path) -> None:
+def test_report_without_any_place_is_a_problem_and_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nowhere = tmp_path / "a file"
     nowhere.touch()
-    file = ReportFile(whole(), nowhere, nowhere)
+    monkeypatch.setattr(paths, "STATE", nowhere)
+    monkeypatch.setattr(paths, "RUN", nowhere)
+    file = ReportFile(whole())
     file.write()
 
     assert file.problem is not None

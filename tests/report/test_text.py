@@ -8,8 +8,9 @@ import pytest
 
 from pyinfra_solo.checks import Finding
 from pyinfra_solo.gate import boot_id
+from pyinfra_solo.protocol import NotIdempotent
 from pyinfra_solo.report import text
-from pyinfra_solo.report.records import NotIdempotent, Operation, Report, Station, Waited
+from pyinfra_solo.report.records import Operation, Report, Station, Waited
 from pyinfra_solo.system.deadline import Deadline, Wait
 from pyinfra_solo.system.lock import held
 from tests.report import test_records as records

@@ -12,10 +12,9 @@ import pytest
 
 from pyinfra_solo.report.records import Operation
 from pyinfra_solo.run.console import PlainConsole, TerminalConsole, console
-from pyinfra_solo.run.run import Console
 
 
-def show_all(console: Console) -> None:
+def show_all(console: PlainConsole) -> None:
     console.station("converge", None, "running")
     console.say("converge", "to change: \x1b[2J")
     console.starting("nginx runs", 1, 3)

@@ -14,8 +14,8 @@ import pytest
 
 from pyinfra_solo import protocol
 from pyinfra_solo.errors import DeadlineError, RoleError
-from pyinfra_solo.protocol import AnyEvent, OperationEnded
-from pyinfra_solo.report.records import NotIdempotent, Operation, Waited
+from pyinfra_solo.protocol import AnyEvent, NotIdempotent, OperationEnded
+from pyinfra_solo.report.records import Operation, Waited
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.system.deadline import Wait
 from tests.report.test_records import validated
@@ -134,8 +134,8 @@ CHECKED = protocol.IdempotenceChecked(
         ([protocol.Changing()], []),
         ([protocol.GateClosed()], ["converge: gate closed before the first change"]),
         (
-            [protocol.NativeOff(reason="native facts off")],
-            ["converge: native facts off"],
+            [protocol.NativeOff(reason="native facts off: this pyinfra is another")],
+            ["converge: native facts off: this pyinfra is another"],
         ),
         ([protocol.IdempotenceCheckStarted()], []),
         (

@@ -9,6 +9,7 @@ import pytest
 
 from pyinfra_solo.clients.imds import V1OnlyError
 from pyinfra_solo.errors import IdentityError
+from pyinfra_solo.run.console import PlainConsole
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Machine
 from pyinfra_solo.stations.identify import Instance, identify
@@ -41,22 +42,19 @@ def waits(run: Run) -> list[str]:
 def test_instance_has_every_fact_of_its_metadata(metadata: Metadata, run: Run) -> None:
     served = metadata.instance
     served.tags = {"Role": "web", "Stage": "production"}
-    served.asg, served.lifecycle_state = "web-blue", "Pending:Wait"
+    served.asg = "web-blue"
     served.security_groups = ["default", "acme-web"]
 
     assert identified(run) == Instance(
-        on_ec2=True, id=served.id, region="eu-west-1", zone="eu-west-1a", group="web-blue", lifecycle="Pending:Wait",
-        security_groups=("default", "acme-web"),
+        id=served.id, zone="eu-west-1a", group="web-blue", security_groups=("default", "acme-web"),
         tags={"Role": "web", "Stage": "production", "aws:autoscaling:groupName": "web-blue"}, tags_from="metadata",
     )  # fmt: skip
     assert waits(run) == []
 
 
-def test_instance_without_a_group_has_no_lifecycle(metadata: Metadata, run: Run) -> None:
+def test_instance_without_a_group_has_none(metadata: Metadata, run: Run) -> None:
     metadata.instance.tags = {"Role": "web"}
-    found = identified(run)
-
-    assert (found.group, found.lifecycle) == (None, None)
+    assert identified(run).group is None
 
 
 @pytest.mark.parametrize(
@@ -101,10 +99,11 @@ def test_service_that_starts_late_is_waited_for(metadata: Metadata, run: Run) ->
     assert "refused" in waits(run)[0]
 
 
-class StartsService:
+class StartsService(PlainConsole):
     """A console that starts the service at the first message of a wait."""
 
     def __init__(self, metadata: Metadata) -> None:
+        super().__init__(io.StringIO())
         self.metadata = metadata
         self.once = threading.Lock()
 
@@ -112,10 +111,6 @@ class StartsService:
         del station
         if "next try in" in text and self.once.acquire(blocking=False):
             self.metadata.service.start()
-
-    def station(self, name: str, seconds: float | None, outcome: str) -> None: ...
-    def operation(self, operation: object, number: int, of: int) -> None: ...
-    def starting(self, name: str, number: int, of: int) -> None: ...
 
 
 @pytest.mark.parametrize("fault", ["off", "hang", "fail", "refuse", "drop"])
@@ -139,13 +134,13 @@ def test_machine_with_known_role_and_stage_needs_no_service(
     del metadata
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", NOWHERE)
 
-    assert identified(run, Machine(), known=True, within=0.1) == Instance(on_ec2=False)
+    assert identified(run, Machine(), known=True, within=0.1) == Instance()
     assert "not on EC2; role and stage come from settings or flags" in output.getvalue()
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_machine_set_as_not_on_ec2_requests_nothing(metadata: Metadata, run: Run, known: bool) -> None:
-    assert identified(run, Machine(ec2="no"), known=known) == Instance(on_ec2=False)
+    assert identified(run, Machine(ec2="no"), known=known) == Instance()
     assert metadata.service.asked == []
 
 
@@ -162,7 +157,7 @@ def test_service_of_another_cloud_is_not_ec2_with_known_role(
     """OpenStack answers at the same address, without tokens."""
     metadata.service.version_1_only = True
 
-    assert identified(run, Machine(), known=True) == Instance(on_ec2=False)
+    assert identified(run, Machine(), known=True) == Instance()
     assert "IMDSv1 only" in output.getvalue()
 
 

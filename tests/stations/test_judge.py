@@ -63,7 +63,7 @@ def test_kind_that_the_engine_does_not_know_is_not_ready() -> None:
 def test_process_that_dies_or_does_not_answer_is_not_ready() -> None:
     with pytest.raises(JudgedError, match="ended with exit status"):
         judged(command("kill -9 $PPID"))
-    with pytest.raises(JudgedError, match="ended with exit status 0 and no answer"):
+    with pytest.raises(JudgedError, match="ended with exit status 0 and no full answer"):
         judge(to_json([command("true")]), Engine(python=Path("/bin/true"), environment={}), Deadline.after(5))
 
 
@@ -73,5 +73,6 @@ def test_answer_that_leaves_a_check_out_is_not_ready(tmp_path: Path) -> None:
     lazy.write_text('#!/bin/sh\ncat > /dev/null\necho \'{"protocol": 1, "findings": []}\'\n')
     lazy.chmod(0o755)
     engine = Engine(python=lazy, environment={})
-    assert not judge(to_json([command("true")]), engine, Deadline.after(5)).ready
+    with pytest.raises(JudgedError, match="no full answer"):
+        judge(to_json([command("true")]), engine, Deadline.after(5))
     assert judge([], engine, Deadline.after(5)).ready

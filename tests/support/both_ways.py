@@ -64,7 +64,7 @@ class Comparison:
         self._host = host
         self.count: Counter[str] = Counter()
 
-    def same(self, fact: type[Any], *, but: tuple[str, ...] = (), **arguments: Any) -> Any:
+    def same(self, fact: type, *, but: tuple[str, ...] = (), **arguments: Any) -> Any:
         """The native answer, when it is UNKNOWN or pyinfra's value; `but` are keys that may differ."""
         answer = answer_to(fact)
         assert answer, f"{fact.__name__} has no native answer"
@@ -74,7 +74,7 @@ class Comparison:
             return UNKNOWN
         self.count["answered"] += 1
         self.count[f"{fact.__name__}: {'something' if ours else ours}"] += 1
-        theirs = self._host.get_fact(fact, **arguments)
+        theirs: Any = self._host.get_fact(fact, **arguments)
         assert without(ours, but) == without(theirs, but), f"{fact.__name__} of {arguments}"
         assert type(ours) is type(theirs)
         return ours

@@ -1,11 +1,14 @@
 """Define the commands for the gate: status, close, open."""
 
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
+from pyinfra_solo import paths
 from pyinfra_solo.cli.common import as_json_option, command, print_json, start
+from pyinfra_solo.errors import JudgedError
 
 
 @command.group()
@@ -44,11 +47,27 @@ def gate_close(reason: str) -> int:
 @click.option("--reason", required=True, metavar="TEXT", help="Why; the report keeps it.")
 @click.pass_obj
 def gate_open(config: Path | None, reason: str) -> int:
-    """Open a gate that `gate close` closed, when the role's checks pass."""
-    from pyinfra_solo.cli.gate_open import reopen
+    """Open a gate that `gate close` closed in this boot, when the role's checks pass."""
+    from pyinfra_solo.gate import kept_statement, open_gate
+    from pyinfra_solo.report.records import StationName
+    from pyinfra_solo.stations.converge import engine_here, engine_of
+    from pyinfra_solo.stations.judge import judge
 
     with start(config, f"gate open: {reason}") as (_settings, going):
-        reopen(going)
+        statement = kept_statement()
+        if statement is None:
+            raise JudgedError(
+                "Not reopened: no successful run since this boot, or something changed since. Run `pyinfra-solo run`."
+            )
+        going.record(role=statement.role, stage=statement.stage, sha=statement.sha)
+        with going.station(StationName.JUDGE):
+            root, python = paths.STATE / "checkouts" / statement.sha, Path(statement.python)
+            engine = engine_of(root, python) if root.is_dir() else engine_here(python)
+            verdict = judge([dict(check) for check in statement.checks], engine, going.deadline)
+            going.record(findings=list(verdict.findings))
+            verdict.require_ready()
+        with going.station(StationName.OPEN_GATE):
+            open_gate(replace(statement, run=going.id, at=time.time()))
         going.end("ready")
     click.echo("open")
     return 0

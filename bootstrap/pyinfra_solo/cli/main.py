@@ -38,15 +38,20 @@ def main() -> NoReturn:
     except PermissionError as error:
         if os.geteuid() == 0:
             raise
-        _say(f"pyinfra-solo: {error.filename}: {error.strerror}. Run it as root.")
-        _json_if_asked(f"{error.filename}: {error.strerror}. Run it as root.", UsageError.exit_code)
-        sys.exit(UsageError.exit_code)
+        _fail(UsageError(f"{error.filename}: {error.strerror}. Run it as root."))
     except SoloError as error:
-        _say(f"pyinfra-solo: {error}")
-        _json_if_asked(str(error), error.exit_code)
-        sys.exit(error.exit_code)
+        _fail(error)
     finally:
         _drop_unflushed_stderr()
+
+
+def _fail(error: SoloError) -> NoReturn:
+    from pyinfra_solo.system.text import printable
+
+    with suppress(OSError):  # stderr is closed or full; the exit status is what counts
+        click.echo(printable(f"pyinfra-solo: {error}"), err=True)
+    _json_if_asked(str(error), error.exit_code)
+    sys.exit(error.exit_code)
 
 
 def _json_if_asked(error: str, exit_code: int) -> None:
@@ -65,10 +70,3 @@ def _drop_unflushed_stderr() -> None:
 
 def _stop(number: int, _frame: object) -> None:
     raise InterruptedRunError(number)
-
-
-def _say(text: str) -> None:
-    from pyinfra_solo.system.text import printable
-
-    with suppress(OSError):  # stderr is closed or full; the exit status says it too
-        click.echo(printable(text), err=True)

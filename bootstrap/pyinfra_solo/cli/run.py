@@ -29,7 +29,6 @@ _SHARED = (
 
 
 def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that run and plan share."""
     for option in reversed(_SHARED):
         function = option(function)
     return function
@@ -37,27 +36,19 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _options(pairs: tuple[str, ...], ref: str | None, no_native: bool, **given: Any) -> "RunOptions":
     from pyinfra_solo.protocol import RunOptions
+    from pyinfra_solo.run.settings import check_ref
 
-    return RunOptions(data=_data(pairs), ref=_checked_ref(ref), native=not no_native, **given)
-
-
-def _data(pairs: tuple[str, ...]) -> dict[str, str]:
     for pair in pairs:
         if "=" not in pair:
             key = re.match(r"\w*", pair).group()  # type: ignore[union-attr] # the rest may be a secret
             raise UsageError(f"--data '{key}…' is not KEY=VALUE.")
-    return dict(pair.split("=", 1) for pair in pairs)
-
-
-def _checked_ref(ref: str | None) -> str | None:
-    from pyinfra_solo.run.settings import check_ref
-
-    if ref:
-        try:
+    try:
+        if ref:
             check_ref(ref, "--ref")
-        except DataError as error:
-            raise UsageError(str(error)) from error
-    return ref
+    except DataError as error:
+        raise UsageError(str(error)) from error
+    data = dict(pair.split("=", 1) for pair in pairs)
+    return RunOptions(data=data, ref=ref, native=not no_native, **given)
 
 
 def _line(config: Path | None, name: str, options: "RunOptions", *, detailed: bool, as_json: bool) -> int:

@@ -17,14 +17,13 @@ from pyinfra.api.util import get_file_io
 from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.util import CommandOutput, make_unix_command_for_host
 
-from pyinfra_solo.executor.shell import CUT, TimedOutError, run_script
+from pyinfra_solo.executor.shell import CUT, run_script
 from pyinfra_solo.native import UNKNOWN, commands
 from pyinfra_solo.native.files import forget_names
 from pyinfra_solo.native.pending_files import PendingFiles
 from pyinfra_solo.native.registry import answer_to, off_reason
 from pyinfra_solo.operations.script import ProgramCommand
 
-NAME = "@local"
 _OTHER_ACCOUNT = (
     "_sudo",
     "_su_user",
@@ -40,6 +39,7 @@ class LocalConnector(BaseConnector):
     """Runs commands here."""
 
     handles_execution = True
+    name = "@local"
 
     def __init__(self, state: State, host: Host) -> None:
         super().__init__(state, host)
@@ -55,9 +55,9 @@ class LocalConnector(BaseConnector):
         self.after_child: Callable[[str, float], None] = lambda _name, _seconds: None
         """Called with the child's program, or with the fact it was run for, and its seconds."""
 
-    @staticmethod
-    def make_names_data(name: str) -> Iterator[tuple[str, dict[Any, Any], list[str]]]:  # noqa: ARG004
-        yield NAME, {}, [NAME]
+    @classmethod
+    def make_names_data(cls, name: str) -> Iterator[tuple[str, dict[Any, Any], list[str]]]:  # noqa: ARG003
+        yield cls.name, {}, [cls.name]
 
     def answer(self, fact: type, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Return the fact's value, or UNKNOWN when it has no native answer here."""
@@ -83,7 +83,8 @@ class LocalConnector(BaseConnector):
         """
         if print_input:
             self._print(f">>> {command}")
-        if self._run_natively(command, arguments):
+        plain = self.native and not off_reason() and runs_as_this_process(arguments)
+        if plain and commands.run(_raw(command), self.pending):
             return True, CommandOutput([])
         self.before_child()
         self.pending.sync()
@@ -97,11 +98,6 @@ class LocalConnector(BaseConnector):
             for line in output:
                 self._print(line.line)
         return success, output
-
-    def _run_natively(self, command: StringCommand, arguments: Mapping[str, Any]) -> bool:
-        if not self.native or off_reason() or not runs_as_this_process(arguments):
-            return False
-        return commands.run(_raw(command), self.pending)
 
     def _print(self, line: str) -> None:
         """Print for pyinfra's own command, under -v."""
@@ -121,15 +117,11 @@ class LocalConnector(BaseConnector):
             script = _raw(command)
             environment, folder = _environment(arguments.get("_env")), arguments.get("_chdir")
             shell = arguments.get("_shell_executable") or shell
-        try:
-            code, output = run_script(
-                script, shell=shell, timeout=timeout, stdin=stdin, environment=environment, folder=folder
-            )
-        except TimedOutError as error:
-            return False, error.output
-        if self.runs_fact and CUT in output.stderr_lines:
-            return False, output
-        return code in success_codes, output
+        code, output = run_script(
+            script, shell=shell, timeout=timeout, stdin=stdin, environment=environment, folder=folder
+        )
+        is_cut = self.runs_fact and CUT in output.stderr_lines
+        return code in success_codes and not is_cut, output
 
     def put_file(
         self,
@@ -144,14 +136,11 @@ class LocalConnector(BaseConnector):
         with get_file_io(filename_or_io) as opened:
             data = opened.read()
         data = data.encode() if isinstance(data, str) else data
-        if any(arguments.get(key) for key in _OTHER_ACCOUNT):
-            return self._put_as_another(data, remote_filename, arguments)
-        self.pending.put(remote_filename, data)
-        return True
-
-    def _put_as_another(self, data: bytes, target: str, arguments: Mapping[str, Any]) -> bool:
-        """Write it through stdin: a temporary file with a secret would be readable on the way."""
-        command = StringCommand("umask 077; cat >", QuoteString(target))
+        if not any(arguments.get(key) for key in _OTHER_ACCOUNT):
+            self.pending.put(remote_filename, data)
+            return True
+        # Another account gets it through stdin: a temporary file with a secret would be readable on the way.
+        command = StringCommand("umask 077; cat >", QuoteString(remote_filename))
         success, output = self.run_shell_command(command, **{**arguments, "_stdin": data})
         if not success:
             raise OSError(output.stderr)

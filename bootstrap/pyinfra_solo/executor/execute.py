@@ -3,7 +3,6 @@
 import resource
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any, cast
 
@@ -26,14 +25,6 @@ _OUTPUT_LINES = 40
 _WAITS = 5
 _DEFERS_RENAME = "pyinfra.operations.files"
 """Only this module's operations may defer the rename of an upload: they run chown and chmod directly after it."""
-
-
-@dataclass
-class _Outcome:
-    """One operation's diff, for a plan, and its failure."""
-
-    diff: list[str] = field(default_factory=list)
-    problem: SoloError | None = None
 
 
 class Executor:
@@ -74,10 +65,10 @@ class Executor:
         pyinfra_log.lines.clear()
         began, cpu = time.monotonic(), _cpu()
         meta = self._state.get_op_data_for_host(self._host, one).operation_meta
-        outcome = self._converge(one, name, meta) if self._mode == "converge" else self._plan(one, name)
+        diff, problem = self._diff_and_problem(one, name, meta)
         changed = meta.is_complete() and meta.did_change()
         seconds, began = round(time.monotonic() - began, 4), round(began, 4)
-        if not (changed or outcome.problem or self._waits or pyinfra_log.lines):
+        if not (changed or problem or self._waits or pyinfra_log.lines):
             self._events.buffer(
                 protocol.OperationEnded(name=name, changed=False, began=began, seconds=seconds)
             )
@@ -86,35 +77,36 @@ class Executor:
             protocol.OperationEnded(
                 name=name,
                 changed=changed,
-                failed=outcome.problem is not None,
+                failed=problem is not None,
                 began=began,
                 seconds=seconds,
                 cpu=round(_cpu() - cpu, 4),
                 waits=sorted(self._waits, key=lambda wait: wait.seconds, reverse=True)[:_WAITS],
-                output=_output(meta)[-_OUTPUT_LINES:] if outcome.problem else list(pyinfra_log.lines),
-                diff=outcome.diff,
+                output=_output(meta)[-_OUTPUT_LINES:] if problem else list(pyinfra_log.lines),
+                diff=diff,
             )
         )
-        if outcome.problem:
-            raise outcome.problem
+        if problem:
+            raise problem
 
-    def _plan(self, one: str, name: str) -> _Outcome:
+    def _diff_and_problem(self, one: str, name: str, meta: Any) -> tuple[list[str], SoloError | None]:
+        """Converge or plan the operation; return its diff, for a plan, and why it failed."""
+        try:
+            if self._mode != "converge":
+                return self._plan(one), None
+            if self._call_pyinfra(one):
+                return [], None
+        except SoloError as error:
+            return [], error
+        except Exception as error:  # noqa: BLE001 - an operation is foreign code
+            return [], translate(error, f"the operation {name!r}")
+        return [], ConvergeError(f"The operation {name!r} failed: {_last_line(meta)}")
+
+    def _plan(self, one: str) -> list[str]:
         from pyinfra_solo.executor.diff import preview
 
-        try:
-            commands = _evaluate(self._state, self._host, one, every_command=True)
-            lines = [line for command in commands for line in preview(command, blank=self._mode == "blank")]
-        except Exception as error:  # noqa: BLE001 - an operation is foreign code
-            return _Outcome(problem=_translated(error, name))
-        return _Outcome(diff=lines)
-
-    def _converge(self, one: str, name: str, meta: Any) -> _Outcome:
-        try:
-            if self._call_pyinfra(one):
-                return _Outcome()
-        except Exception as error:  # noqa: BLE001 - an operation is foreign code
-            return _Outcome(problem=_translated(error, name))
-        return _Outcome(problem=ConvergeError(f"The operation {name!r} failed: {_last_line(meta)}"))
+        commands = _evaluate(self._state, self._host, one, every_command=True)
+        return [line for command in commands for line in preview(command, blank=self._mode == "blank")]
 
     def _call_pyinfra(self, one: str) -> bool:
         """Run the operation by pyinfra's `run_host_op`, which is called only when there is something to do."""
@@ -152,10 +144,6 @@ class Executor:
             else:
                 yield command
         self._connector.pending.rename_into_place()
-
-
-def _translated(error: Exception, name: str) -> SoloError:
-    return error if isinstance(error, SoloError) else translate(error, f"the operation {name!r}")
 
 
 def _module_of(generator: Callable[..., Any]) -> str:

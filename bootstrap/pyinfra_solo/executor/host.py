@@ -3,14 +3,14 @@
 Through pyinfra's API, never `pyinfra_cli`, which patches the process.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from pyinfra.api import Config, Host, Inventory, State
 
 from pyinfra_solo.executor import pyinfra_speed
-from pyinfra_solo.executor.connector import NAME, LocalConnector
+from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.native import UNKNOWN
 
 
@@ -36,16 +36,13 @@ class LocalHost(Host):
     def _get_fact_by_shell(self, fact: Any, *args: Any, **kwargs: Any) -> Any:
         """Run the fact's command, and report its time under the fact's name."""
         connector = self.connector
-        before, connector.after_child = connector.after_child, _as_fact(fact, connector.after_child)
+        before = connector.after_child
+        connector.after_child = lambda _program, seconds: before(f"fact {fact.__name__}", seconds)
         connector.runs_fact = True
         try:
             return super().get_fact(fact, *args, **kwargs)
         finally:
             connector.after_child, connector.runs_fact = before, False
-
-
-def _as_fact(fact: type, after_child: Callable[[str, float], None]) -> Callable[[str, float], None]:
-    return lambda _program, seconds: after_child(f"fact {fact.__name__}", seconds)
 
 
 class LocalInventory(Inventory):
@@ -56,13 +53,14 @@ class LocalInventory(Inventory):
 
     def __init__(self, data: Mapping[str, Any], host: type[Host] = LocalHost) -> None:
         self._host_class = host
-        super().__init__(([NAME], {}), override_data=dict(data))  # type: ignore[no-untyped-call]
+        super().__init__(([LocalConnector.name], {}), override_data=dict(data))  # type: ignore[no-untyped-call]
 
     def make_hosts_and_groups(self, names: Any, groups: Any) -> None:  # noqa: ARG002
-        host = self._host_class(NAME, inventory=self, groups=[NAME], connector_cls=LocalConnector)
-        self.host_data[NAME] = {}
-        self.hosts = {NAME: host}
-        self.groups[NAME].append(host)
+        name = LocalConnector.name
+        host = self._host_class(name, inventory=self, groups=[name], connector_cls=LocalConnector)
+        self.host_data[name] = {}
+        self.hosts = {name: host}
+        self.groups[name].append(host)
 
 
 def local_state(

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -24,15 +24,33 @@ from typing import Any
 _NEEDED = ("pyinfra.api", "pyinfra.api.operations", "pyinfra.facts.server")
 
 
-def _later(module: str, name: str) -> Callable[..., Any]:
+class _Later:
+    """An object that is made at its first use."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Any:
+        return self._make()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._made, name)
+
+
+def _call(module: str, name: str) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         return getattr(import_module(module), name)(*args, **kwargs)
 
     return call
 
 
-def _from(module: str, name: str) -> Callable[[], Any]:
-    return lambda: getattr(import_module(module), name)
+def _calls(module: str, *names: str) -> dict[str, Callable[[], Any]]:
+    return {name: partial(_call, module, name) for name in names}
+
+
+def _class(module: str, name: str) -> dict[str, Callable[[], Any]]:
+    return {name: lambda: getattr(import_module(module), name)}
 
 
 def _version(name: str) -> str:
@@ -40,70 +58,35 @@ def _version(name: str) -> str:
     for folder in sys.path:
         for found in Path(folder or ".").glob(f"{name}-*.dist-info"):
             return found.name.removesuffix(".dist-info").partition("-")[2]
-    return str(_later("importlib.metadata", "version")(name))
-
-
-class _Pool:
-    """A pool of greenlets, made at its first use."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self._arguments = arguments
-
-    @cached_property
-    def _made(self) -> Any:
-        return import_module("gevent.pool").Pool(*self._arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._made, name)
-
-
-class _Later:
-    """A module that is imported at its first use."""
-
-    def __init__(self, module: str) -> None:
-        self._module = module
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self._module), name)
-
-
-class _AnnotationOnly:
-    """Stands for a class that pyinfra uses in annotations only."""
+    return str(import_module(_METADATA).version(name))
 
 
 _METADATA = "importlib.metadata"
-_SPEED = "pyinfra_solo.executor.pyinfra_speed"
 _STUBS: Mapping[str, Mapping[str, Callable[[], Any]]] = {
     "gevent": {},
-    "gevent.event": {"Event": lambda: _later("gevent.event", "Event")},
+    "gevent.event": _calls("gevent.event", "Event"),
     # One thread, no greenlets but those of python.call, which are given the context explicitly.
     "gevent.local": {"local": lambda: threading.local},
-    "gevent.pool": {"Pool": lambda: _Pool},
-    "gevent.subprocess": {
-        "PIPE": lambda: subprocess.PIPE,
-        "Popen": lambda: _later("gevent.subprocess", "Popen"),
-    },
-    "paramiko": {
-        "SSHException": _from("paramiko.ssh_exception", "SSHException"),
-        "PKey": lambda: _AnnotationOnly,
-    },
+    "gevent.pool": {"Pool": lambda: lambda *size: _Later(lambda: import_module("gevent.pool").Pool(*size))},
+    "gevent.subprocess": {"PIPE": lambda: subprocess.PIPE, **_calls("gevent.subprocess", "Popen")},
+    # pyinfra has PKey in annotations only.
+    "paramiko": {"PKey": lambda: object, **_class("paramiko.ssh_exception", "SSHException")},
     "typeguard": {
-        "TypeCheckError": _from("typeguard._exceptions", "TypeCheckError"),
-        "check_type": lambda: _later(_SPEED, "check_type"),
+        **_calls("pyinfra_solo.executor.pyinfra_speed", "check_type"),
+        **_class("typeguard._exceptions", "TypeCheckError"),
     },
-    "packaging.markers": {"Marker": lambda: _later("packaging.markers", "Marker")},
-    "packaging.requirements": {"Requirement": lambda: _later("packaging.requirements", "Requirement")},
-    "packaging.specifiers": {"SpecifierSet": lambda: _later("packaging.specifiers", "SpecifierSet")},
-    "packaging.version": {"Version": lambda: _later("packaging.version", "Version")},
+    "packaging.markers": _calls("packaging.markers", "Marker"),
+    "packaging.requirements": _calls("packaging.requirements", "Requirement"),
+    "packaging.specifiers": _calls("packaging.specifiers", "SpecifierSet"),
+    "packaging.version": _calls("packaging.version", "Version"),
     # pyinfra asks for this backport first, and else for the standard library's.
     "importlib_metadata": {
         "version": lambda: _version,
-        "entry_points": lambda: _later(_METADATA, "entry_points"),
-        "distribution": lambda: _later(_METADATA, "distribution"),
-        "PackageNotFoundError": _from(_METADATA, "PackageNotFoundError"),
+        **_calls(_METADATA, "entry_points", "distribution"),
+        **_class(_METADATA, "PackageNotFoundError"),
     },
-    "dateutil.parser": {"parse": lambda: _later("dateutil.parser", "parse")},
-    "distro": {"distro": lambda: _Later("distro.distro")},
+    "dateutil.parser": _calls("dateutil.parser", "parse"),
+    "distro": {"distro": lambda: _Later(lambda: import_module("distro.distro"))},
 }
 
 

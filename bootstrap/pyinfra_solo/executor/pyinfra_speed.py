@@ -25,7 +25,8 @@ ENABLED = os.environ.get("PYINFRA_SOLO_PLAIN") != "1"
 def start() -> None:
     """Prepare this process, once pyinfra is imported."""
     if ENABLED:
-        _tune_garbage_collector()
+        gc.freeze()  # what is imported by now is never garbage
+        gc.set_threshold(50_000, 20, 100)
         with suppress(Exception):  # another pyinfra has other arguments: then it is only slower
             cache_annotations()
 
@@ -38,7 +39,7 @@ def speed_up(host: Host) -> None:
 
 
 def forget_unset(data: HostData, keys: Iterable[str]) -> None:
-    """Take notice that the host's data may have these keys from now on."""
+    """Note that the host's data may have these keys from now on."""
     if isinstance(data, _CachedHostData):
         data.forget(keys)
 
@@ -69,12 +70,6 @@ def _matches(value: Any, expected: Any) -> bool:
     return type(value) is expected
 
 
-def _tune_garbage_collector() -> None:
-    """Exempt what is imported by now from garbage collection, and collect less often."""
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-
-
 def cache_annotations() -> None:
     """Evaluate the string annotations of AllArguments: pyinfra calls get_type_hints for each operation.
 
@@ -87,12 +82,8 @@ def cache_annotations() -> None:
 
 
 def cache_signatures() -> None:
-    """Store the signature of each operation: pyinfra asks inspect.signature at each call.
-
-    inspect reads it from `__signature__` (PEP 362).
-    """
-    modules = [module for name, module in sys.modules.items() if name.startswith("pyinfra.operations.")]
-    for module in modules:
+    """Store the signature of each operation, where inspect.signature reads it at each call (PEP 362)."""
+    for module in [one for name, one in sys.modules.items() if name.startswith("pyinfra.operations.")]:
         for value in vars(module).values():
             function = getattr(value, "_inner", None)
             if isinstance(function, FunctionType) and not hasattr(function, "__signature__"):
@@ -124,10 +115,7 @@ _MANY = 64
 
 
 class _CachedHostData(HostData):
-    """Caches "not set" for pyinfra's 32 global arguments as instance attributes.
-
-    pyinfra asks for all of them for each operation.
-    """
+    """Caches "not set" for the global arguments: pyinfra asks for all 32 of them for each operation."""
 
     def __init__(self, host: Host, *layers: Any) -> None:
         super().__init__(host, *layers)
@@ -139,7 +127,6 @@ class _CachedHostData(HostData):
         super().__setattr__(key, value)
 
     def forget(self, keys: Iterable[str]) -> None:
-        """Look these up again."""
         for key in keys:
             if key in all_argument_meta:
                 self.__dict__.pop(key, None)

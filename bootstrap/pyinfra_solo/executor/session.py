@@ -1,7 +1,5 @@
 """The executor's session: load the role, declare the operations of deploy.py, and execute them."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,26 +50,27 @@ def run(request: Request, events: EventWriter) -> None:
     events.hide([text for one in bound for text in secrets(one.role, one.data)])
     host_class = BlankHost if request.mode == "blank" else LocalHost
     state = local_state(root, {}, host_class, native=request.options.native)
-    deploy.use(DeployContext(bound, before_change=_before_change(request, events)))
-    if request.options.native and (reason := off_reason()):
-        events.write(protocol.NativeOff(reason=reason))
-    with _context(state) as host:
-        _declare_operations(root / "deploy.py", state)
-        Executor(request, state, host, events).run_all()
-    events.write(protocol.Done())
-
-
-def _before_change(request: Request, events: EventWriter) -> Callable[[], None]:
     policy = GatePolicy(at_boot=request.options.at_boot, drain=request.drain)
 
     def before_change() -> None:
-        if request.mode != "converge":
-            return
-        events.write(protocol.Changing())
-        if policy.before_change():
-            events.write(protocol.GateClosed())
+        if request.mode == "converge":
+            events.write(protocol.Changing())
+            if policy.before_change():
+                events.write(protocol.GateClosed())
 
-    return before_change
+    deploy.use(DeployContext(bound, before_change))
+    if request.options.native and (reason := off_reason()):
+        events.write(protocol.NativeOff(reason=reason))
+    host = next(iter(state.inventory))
+    state.current_stage = StateStage.Prepare
+    # pyinfra's own managers do not reset its context after an exception; this process ends then.
+    with (
+        ctx_state.use(state), ctx_inventory.use(state.inventory),
+        ctx_config.use(state.config.copy()), ctx_host.use(host),
+    ):  # fmt: skip
+        _declare_operations(root / "deploy.py", state)
+        Executor(request, state, host, events).run_all()
+    events.write(protocol.Done())
 
 
 def _declare_operations(path: Path, state: State) -> None:
@@ -86,17 +85,3 @@ def _declare_operations(path: Path, state: State) -> None:
         raise ConvergeError(f"{error.filename or path} is not in the ops repo. Commit it.") from error
     except Exception as error:
         raise translate(error, "deploy.py") from error
-
-
-@contextmanager
-def _context(state: State) -> Iterator[Host]:
-    """Set pyinfra's context. Its own managers do not reset it after an exception; this process ends then."""
-    host = next(iter(state.inventory))
-    state.current_stage = StateStage.Prepare
-    with (
-        ctx_state.use(state),
-        ctx_inventory.use(state.inventory),
-        ctx_config.use(state.config.copy()),
-        ctx_host.use(host),
-    ):
-        yield host

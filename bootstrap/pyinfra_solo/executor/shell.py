@@ -14,15 +14,6 @@ CUT = f"(more than {_MAX_OUTPUT // 1024**2} MiB of output were cut)"
 """The line of stderr that reports it."""
 
 
-class TimedOutError(TimeoutError):
-    """A script took too long and was ended. output: what it printed until then, and this error."""
-
-    def __init__(self, error: processes.TimedOutError) -> None:
-        super().__init__(str(error))
-        lines = _output(error.finished).combined_lines
-        self.output = CommandOutput([*lines, OutputLine("stderr", str(self))])
-
-
 def run_script(
     script: str,
     *,
@@ -31,11 +22,11 @@ def run_script(
     stdin: Any = None,
     environment: Mapping[str, str] | None = None,
     folder: str | None = None,
-) -> tuple[int, CommandOutput]:
+) -> tuple[int | None, CommandOutput]:
     """Run `script` by `shell` and return its exit status and output.
 
-    Raises TimedOutError after `timeout` seconds; then its process group is ended. Raises ValueError for
-    a NUL, which dash would leave out.
+    None: it took longer than `timeout` seconds, as the last line says, and its process group was ended.
+    Raises ValueError for a NUL, which dash would leave out.
 
     The script is in no argv, and the shell opens it by this process's /proc folder, so that no
     program that it starts inherits it.
@@ -54,7 +45,8 @@ def run_script(
                 session=False,
             )
         except processes.TimedOutError as error:
-            raise TimedOutError(error) from None
+            lines = _output(error.finished).combined_lines
+            return None, CommandOutput([*lines, OutputLine("stderr", str(error))])
     return done.status, _output(done)
 
 

@@ -6,7 +6,6 @@ LocalHost's are, and each file is renamed into place at once.
 """
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 from pyinfra.api import Host, State
@@ -15,11 +14,11 @@ from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.native import UNKNOWN
 from pyinfra_solo.native.registry import off_reason
 
-NAME = "@solo"
-
 
 class SoloConnector(LocalConnector):
     """The connector `@solo`, registered under the entry points `pyinfra.connectors`."""
+
+    name = "@solo"
 
     def __init__(self, state: State, host: Host) -> None:
         super().__init__(state, host)
@@ -30,10 +29,6 @@ class SoloConnector(LocalConnector):
             return by_shell(name_or_cls, *args, **kwargs) if value is UNKNOWN else value
 
         host.get_fact = get_fact  # type: ignore[method-assign]
-
-    @staticmethod
-    def make_names_data(name: str) -> Iterator[tuple[str, dict[Any, Any], list[str]]]:  # noqa: ARG004
-        yield NAME, {}, [NAME]
 
 
 def take_over(host: Host, *, native: bool, timeout: float) -> None:

@@ -16,7 +16,7 @@ import shlex
 import stat
 from collections.abc import Callable, Sequence
 
-from pyinfra_solo.native.files import contents, is_plain
+from pyinfra_solo.native.files import is_plain
 from pyinfra_solo.native.pending_files import PendingFiles
 
 _LINE = re.compile(r"[a-z]+(?: (?:[A-Za-z0-9_@%+=:,./-]|'[ -&(-~]*+')++)++", re.ASCII)
@@ -123,42 +123,6 @@ def _rm(_pending: PendingFiles, option: str, path: str) -> bool:
     return True
 
 
-def _mv(_pending: PendingFiles, old: str, new: str) -> bool:
-    """Run mv as rename(2) does it: within a file system, to a new name or over a file."""
-    if not is_plain(old) or not is_plain(new) or old.endswith("/") or new.endswith("/"):
-        return False
-    if os.path.isdir(new) or (os.path.lexists(new) and (os.path.isdir(old) or os.path.samefile(old, new))):
-        return False
-    os.rename(old, new)
-    return True
-
-
-def _cp(pending: PendingFiles, *words: str) -> bool:
-    """Copy a regular file, to a new name or over a regular file."""
-    if len(words) == 3 and words[0] == "-r":
-        words = words[1:]
-    if len(words) != 2:
-        return False
-    old, new = words
-    if not is_plain(old) or not is_plain(new) or new.endswith("/"):
-        return False
-    mode = os.lstat(old).st_mode
-    if not stat.S_ISREG(mode) or os.path.isdir(new) or (os.path.lexists(new) and not _is_file(new)):
-        return False
-    if os.path.exists(new) and os.path.samefile(old, new):
-        return False
-    data = contents(old)
-    if data is None:
-        return False
-    pending.put(new, data, mode & 0o777)
-    pending.rename_into_place()
-    return True
-
-
-def _is_file(path: str) -> bool:
-    return stat.S_ISREG(os.lstat(path).st_mode)
-
-
 def _touch(_pending: PendingFiles, path: str) -> bool:
     if not is_plain(path):
         return False
@@ -180,8 +144,6 @@ _COMMANDS: dict[str, Callable[..., bool]] = {
     "chgrp": _chgrp,
     "ln": _ln,
     "rm": _rm,
-    "mv": _mv,
-    "cp": _cp,
     "touch": _touch,
 }
 _ON_PENDING_FILES = ("chmod", "chown", "chgrp")

@@ -8,18 +8,14 @@ import os
 import pwd
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any
 
 from pyinfra_solo.native import UNKNOWN
 
-_KIND: dict[int, str] = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFLNK: "link",
-}
+_KIND: dict[int, str] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 _PLAIN_NAME = re.compile(r"[ !#-&(-\[\]-~]*", re.ASCII)
 """Names that `stat -c %N` prints unchanged between two quotes: no quote, no backslash, all printable."""
 _KERNEL_FOLDERS = re.compile(r"/(proc|dev|sys)(/|$)")
@@ -49,26 +45,16 @@ def _mode(bits: int) -> int:
 
 
 @cache
-def _user(uid: int, _as_of: tuple[int, int]) -> str:
-    """Return the account's name, as `stat -c %U` prints it."""
+def _name(entry_of: Callable[[int], Sequence[Any]], number: int, _as_of: tuple[int, int]) -> Any:
+    """Return the account's or group's name, as `stat -c %U` and `%G` print it."""
     try:
-        return pwd.getpwuid(uid).pw_name
+        return entry_of(number)[0]
     except KeyError:
         return "UNKNOWN"
 
 
-@cache
-def _group(gid: int, _as_of: tuple[int, int]) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return "UNKNOWN"
-
-
-def forget_names() -> None:
-    """Forget account names. Call it after each child: a directory service may have changed them."""
-    _user.cache_clear()
-    _group.cache_clear()
+forget_names = _name.cache_clear
+"""Forget account names. Call it after each child: a directory service may have changed them."""
 
 
 def _version(path: str) -> tuple[int, int]:
@@ -95,8 +81,8 @@ def _status(kind: str, path: str) -> Any:
     if _KIND.get(stat.S_IFMT(found.st_mode)) != kind:
         return False
     status: dict[str, Any] = {
-        "user": _user(found.st_uid, _version("/etc/passwd")),
-        "group": _group(found.st_gid, _version("/etc/group")),
+        "user": _name(pwd.getpwuid, found.st_uid, _version("/etc/passwd")),
+        "group": _name(grp.getgrgid, found.st_gid, _version("/etc/group")),
         "mode": _mode(found.st_mode & 0o7777),
         "atime": _time(found.st_atime_ns // 1_000_000_000),
         "mtime": _time(found.st_mtime_ns // 1_000_000_000),

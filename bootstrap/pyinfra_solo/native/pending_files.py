@@ -37,11 +37,11 @@ class PendingFiles:
         self._pending: _Pending | None = None
         self._unsynced: list[str] = []
 
-    def put(self, path: str, data: bytes, mode: int = 0o600) -> None:
+    def put(self, path: str, data: bytes) -> None:
         """Write `data` to the file `path`, or to the file that it links to.
 
-        An old file's mode, owner and extended attributes stay, flags of chattr(1) do not. A new file gets
-        `mode` less the umask. Raises OSError where cp(1) would fail.
+        An old file's mode, owner and extended attributes stay, flags of chattr(1) do not. A new file is for
+        its owner alone. Raises OSError where cp(1) would fail.
         """
         self.rename_into_place()
         target = os.path.realpath(path)
@@ -50,11 +50,11 @@ class PendingFiles:
             _write_into(target, data)
             return
         try:
-            temporary = _write_temporary(target, data, old, mode)
+            temporary = _write_temporary(target, data, old)
         except OSError as error:
             if error.errno not in _NO_TEMPORARY:
                 raise
-            _write_into(target, data, None if old else mode)
+            _write_into(target, data, make=not old)
             return
         self._pending = _Pending(temporary, target, replaces=old is not None)
         if not self.defer_rename:
@@ -143,7 +143,7 @@ def _sweep(folder: str) -> None:
                 os.unlink(f"{folder}/{name}")
 
 
-def _write_temporary(target: str, data: bytes, old: os.stat_result | None, mode: int) -> str:
+def _write_temporary(target: str, data: bytes, old: os.stat_result | None) -> str:
     """Write a temporary file for `target` and return its path. Raises OSError.
 
     Its name is random: another account, or another run, may write into the folder too.
@@ -151,8 +151,7 @@ def _write_temporary(target: str, data: bytes, old: os.stat_result | None, mode:
     folder = target.rpartition("/")[0]
     _sweep(folder or "/")
     temporary = f"{folder}/.pyinfra-solo-{os.getpid()}-{os.urandom(4).hex()}.new"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = os.open(temporary, flags, 0o600 if old else mode)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with open(descriptor, "wb", buffering=0) as opened:
             view = memoryview(data)
@@ -191,20 +190,20 @@ def _copy_attributes(old: str, new: int) -> None:
 
 def _move_into(temporary: str, target: str) -> None:
     status = os.stat(temporary)
-    _write_into(target, Path(temporary).read_bytes(), None if os.path.exists(target) else 0o600)
+    _write_into(target, Path(temporary).read_bytes(), make=not os.path.exists(target))
     os.chown(target, status.st_uid, status.st_gid)
     os.chmod(target, stat.S_IMODE(status.st_mode))
     with contextlib.suppress(PermissionError):
         os.unlink(temporary)
 
 
-def _write_into(target: str, data: bytes, new: int | None = None) -> None:
+def _write_into(target: str, data: bytes, *, make: bool = False) -> None:
     """Write in place, as cp(1) does: a file with several names, a device, a pipe. Raises OSError.
 
-    new: the mode of a file to create. A pipe without a reader is an error, not a wait.
+    make: a file that is not there. A pipe without a reader is an error, not a wait.
     """
     flags = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(target, flags) if new is None else os.open(target, flags | os.O_CREAT, new)
+    descriptor = os.open(target, flags | os.O_CREAT if make else flags, 0o600)
     os.set_blocking(descriptor, True)
     with open(descriptor, "wb") as opened:
         opened.write(data)

@@ -64,22 +64,12 @@ def digest(record: str) -> str:
     return hashlib.blake2s("\n".join(lines).encode(), digest_size=8).hexdigest()
 
 
+@cache
 def answer_to(fact: type) -> Callable[..., Any] | None:
     """Return the function that answers `fact`, or None when it has no native answer.
 
     The function takes the arguments of the fact's `command`, and returns a value or UNKNOWN.
     """
-    try:
-        return _answers[fact]
-    except KeyError:
-        found = _answers[fact] = _find(fact)
-        return found
-
-
-_answers: dict[type, Callable[..., Any] | None] = {}
-
-
-def _find(fact: type) -> Callable[..., Any] | None:
     if off_reason():
         return None
     module, name = fact.__module__, fact.__name__

@@ -45,7 +45,6 @@ def _tmp_dir() -> list[str]:
 
 
 def _read(path: str) -> list[str]:
-    """Return the lines of a file. Raises OSError and UnicodeDecodeError."""
     with open(path, "rb") as opened:
         return lines_of(opened.read())
 

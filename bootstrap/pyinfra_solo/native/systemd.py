@@ -17,7 +17,6 @@ def _show(
     user_name: str | None = None,
     services: Any = None,
 ) -> Any:
-    """Return the lines of `systemctl show`. Raises CalledProcessError and the like."""
     program = find_program("systemctl")
     if user_mode or machine is not None or user_name is not None or program is None:
         return UNKNOWN

@@ -4,6 +4,7 @@ from pyinfra_solo.report.timeline import Bar, Timeline
 from pyinfra_solo.system.text import printable
 
 _GLYPHS = {"phase": "░", "unit": "▒", "run": "▓", "station": "▓", "operation": "█", "gate": "♦"}
+_INDENT = {"unit": "  ", "station": "  ", "operation": "    "}
 
 
 def lines(timeline: Timeline, width: int) -> list[str]:
@@ -22,11 +23,10 @@ def lines(timeline: Timeline, width: int) -> list[str]:
 
 def _label(bar: Bar) -> str:
     mark = "! " if bar.failed else "+ " if bar.changed else "  " if bar.kind == "operation" else ""
-    return f"{'  ' * bar.level}{mark}{printable(bar.name)}"
+    return f"{_INDENT.get(bar.kind, '')}{mark}{printable(bar.name)}"
 
 
 def _axis(end: float, cells: int) -> str:
-    """Draw the axis: the seconds at its start, its middle and its end."""
     middle, last = f"{end / 2:.1f}", f"{end:.1f}"
     return f"0{middle:>{cells // 2}}{last:>{cells - cells // 2 - 1}}"
 

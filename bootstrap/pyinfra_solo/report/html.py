@@ -2,9 +2,8 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
-from typing import Any
 
 from pyinfra_solo.errors import UsageError
 from pyinfra_solo.report import text
@@ -37,7 +36,8 @@ def page(report: Report, line: Timeline) -> str:
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
-        finalize=_without_control_characters, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # a macro's Markup is a subclass
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     step = _step(line.end)
     return environment.get_template("report.html.j2").render(
@@ -48,23 +48,12 @@ def page(report: Report, line: Timeline) -> str:
     )  # fmt: skip
 
 
-def _without_control_characters(value: Any) -> Any:
-    return printable(value) if type(value) is str else value  # Markup, of a macro, is a subclass of str
-
-
-def _ticks(step: float, end: float) -> Iterator[float]:
-    """Yield the seconds of each tick; none at the very end, where its number would be cut off."""
-    at = 0.0
-    while at <= end - step * 0.4:
-        yield at
-        at = round(at + step, 6)
+def _ticks(step: float, end: float) -> list[float]:
+    """Return the seconds of each tick; none at the very end, where its number would be cut off."""
+    return [round(number * step, 6) for number in range(int(end / step - 0.4) + 1)]
 
 
 def _step(end: float) -> float:
     """Return the seconds between two ticks: 1, 2 or 5 times a power of ten, for 3 to 8 ticks."""
-    power = 10.0**-3
-    while True:
-        for times in (1, 2, 5):
-            if end / (power * times) <= 8:
-                return power * times
-        power *= 10
+    steps = (times * 10.0**power for power in count(-3) for times in (1, 2, 5))
+    return next(step for step in steps if end / step <= 8)

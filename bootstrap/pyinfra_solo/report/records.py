@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from pyinfra_solo.checks import Finding
+from pyinfra_solo.protocol import NotIdempotent
 from pyinfra_solo.system.deadline import Wait
 
 SCHEMA_VERSION = 1
@@ -30,7 +31,7 @@ class StationName(StrEnum):
     PLAN = "plan"
 
 
-class Record(msgspec.Struct, kw_only=True, omit_defaults=False):
+class Record(msgspec.Struct, kw_only=True):
     """A part of a report."""
 
 
@@ -56,16 +57,6 @@ class Operation(Record, kw_only=True):
     """CPU seconds, user and system, of pyinfra's process and of the children that it waited for."""
     waits: list[Waited] = []
     """The longest ones, the longest first."""
-
-
-class NotIdempotent(Record, kw_only=True):
-    """An operation that the idempotence check after the converge found to have more to change.
-
-    commands: what it would run, without arguments and contents, which may hold secrets.
-    """
-
-    name: str
-    commands: list[str]
 
 
 class Station(Record, kw_only=True):
@@ -107,6 +98,7 @@ class Report(Record, kw_only=True):
     stations: list[Station] = []
     operations: list[Operation] = []
     not_idempotent: list[NotIdempotent] = []
+    """Found by the idempotence check after the converge."""
     findings: list[Finding] = []
 
 

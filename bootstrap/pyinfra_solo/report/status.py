@@ -72,7 +72,6 @@ def _gate(gate: Gate) -> str:
 
 
 def _time(seconds: float) -> str:
-    """Return the time in RFC 3339 form, in UTC."""
     return f"{datetime.datetime.fromtimestamp(seconds, datetime.UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 

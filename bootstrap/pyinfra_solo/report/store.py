@@ -18,15 +18,13 @@ _LAST = "last-run.json"
 
 
 class ReportFile:
-    """Writes a run's report below `state`; to `run`, on tmpfs, when the disk is full or read-only.
+    """Writes a run's report on the disk; on tmpfs, when the disk is full or read-only.
 
     Neither stops a run, and its report must be readable all the same.
     """
 
-    def __init__(self, report: Report, state: Path | None = None, run: Path | None = None) -> None:
+    def __init__(self, report: Report) -> None:
         self.report = report
-        self._state = state or paths.STATE
-        self._run = run or paths.RUN
         self.problem: str | None = None
         """The reason why the last `write` failed; None when it did not."""
         self.is_last = True
@@ -36,31 +34,31 @@ class ReportFile:
         """Replace the report on disk. A failure is kept in `problem`."""
         text = encode(self.report)
         try:
-            (self._state / "reports").mkdir(mode=0o700, parents=True, exist_ok=True)
-            durable.write(self._state / "reports" / f"{self.report.run}.json", text, 0o600)
+            (paths.STATE / "reports").mkdir(mode=0o700, parents=True, exist_ok=True)
+            durable.write(paths.STATE / "reports" / f"{self.report.run}.json", text, 0o600)
             self.problem = None
             if not self.is_last:
                 return
-            durable.write(self._state / _LAST, text, 0o600)
-            (self._run / _LAST).unlink(missing_ok=True)
+            durable.write(paths.STATE / _LAST, text, 0o600)
+            (paths.RUN / _LAST).unlink(missing_ok=True)
         except OSError as error:
-            self.problem = f"{self._state}: {errno.errorcode.get(error.errno or 0, '')} {error.strerror}"
+            self.problem = f"{paths.STATE}: {errno.errorcode.get(error.errno or 0, '')} {error.strerror}"
             if self.is_last:
                 self._write_to_tmpfs(text)
 
     def _write_to_tmpfs(self, text: bytes) -> None:
         try:
-            self._run.mkdir(mode=0o755, parents=True, exist_ok=True)
-            durable.write(self._run / _LAST, text, 0o600)
+            paths.RUN.mkdir(mode=0o755, parents=True, exist_ok=True)
+            durable.write(paths.RUN / _LAST, text, 0o600)
         except OSError as error:
-            self.problem = f"{self.problem}; {self._run}: {error.strerror}"
+            self.problem = f"{self.problem}; {paths.RUN}: {error.strerror}"
 
     def prune(self, keep: int) -> None:
         """Remove all but the newest `keep` reports, with their events.
 
         This run's own report stays: after the clock stepped back its name is the oldest.
         """
-        names = (path for path in (self._state / "reports").glob("*.json") if path.stem != self.report.run)
+        names = (path for path in (paths.STATE / "reports").glob("*.json") if path.stem != self.report.run)
         others = sorted(names)
         with suppress(OSError):  # a read-only disk
             for path in others[: max(0, len(others) + 1 - keep)]:

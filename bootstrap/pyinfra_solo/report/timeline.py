@@ -9,7 +9,7 @@ from typing import Literal
 
 from pyinfra_solo.clients import systemd
 from pyinfra_solo.gate import boot_id
-from pyinfra_solo.report.records import Report, Station, StationName
+from pyinfra_solo.report.records import Report, StationName
 
 _OURS = ("pyinfra-solo.service", "pyinfra-solo-fence.service")
 _LONGEST = 10
@@ -28,14 +28,13 @@ Kind = Literal["phase", "unit", "run", "station", "operation", "gate"]
 class Bar:
     """A thing that took time. began: seconds after the axis' zero; seconds: None when it has not ended.
 
-    level: how deep it is indented. cpu: seconds of CPU time within `seconds`.
+    cpu: seconds of CPU time within `seconds`.
     """
 
     name: str
     kind: Kind
     began: float
     seconds: float | None
-    level: int = 0
     cpu: float = 0.0
     changed: bool = False
     failed: bool = False
@@ -105,12 +104,15 @@ def timeline(report: Report) -> Timeline:
 
 def with_boot(report: Report, boot: Boot) -> Timeline:
     """Place both on one axis. `report.began` is not None."""
-    bars = _run(report, (report.began or 0.0) - boot.zero)
+    bars = list(_run(report, (report.began or 0.0) - boot.zero))
     end = max([boot.finish or 0.0, *(bar.began + (bar.seconds or 0) + boot.zero for bar in bars)])
     zero, notes = f"the kernel's start; PID 1 began at {(boot.initrd or boot.userspace) - boot.zero:.2f}", []
     if boot.kernel is None:
         zero, notes = "PID 1", ["No kernel is shown: this is a container, and its kernel is the host's."]
-    units = [_unit(unit, boot.zero) for unit in _worth_showing(boot, end)]
+    units = [
+        Bar(name=unit.name, kind="unit", began=unit.began - boot.zero, seconds=unit.seconds)
+        for unit in _worth_showing(boot, end)
+    ]
     return Timeline(zero=zero, notes=notes, bars=[*_phases(boot), *units, *bars])
 
 
@@ -118,26 +120,16 @@ def _alone(report: Report, note: str) -> Timeline:
     return Timeline(zero="the run's start", notes=[note], bars=list(_run(report, 0.0)))
 
 
-def _run(report: Report, zero: float) -> list[Bar]:
+def _run(report: Report, zero: float) -> Iterator[Bar]:
     failed = report.outcome == "failed"
-    bars = [Bar(name=f"run: {report.command}", kind="run", began=zero, seconds=report.seconds, failed=failed)]
-    for station in report.stations:
-        bars.append(_station(station, zero))
-        if station.name == StationName.CONVERGE:
-            bars += _operations(report, zero)
-    wanted = (StationName.OPEN_GATE, "ok")
-    opened = next((one for one in report.stations if (one.name, one.outcome) == wanted), None)
-    if opened and report.gate == "open":
-        at = zero + opened.started + (opened.seconds or 0)
-        bars.append(Bar(name="the gate is open", kind="gate", began=at, seconds=0.0))
-    return bars
-
-
-def _station(station: Station, zero: float) -> Bar:
-    return Bar(
-        name=station.name, kind="station", began=zero + station.started, seconds=station.seconds, level=1,
-        failed=station.outcome == "failed",
-    )  # fmt: skip
+    yield Bar(name=f"run: {report.command}", kind="run", began=zero, seconds=report.seconds, failed=failed)
+    for one in report.stations:
+        began, failed = zero + one.started, one.outcome == "failed"
+        yield Bar(name=one.name, kind="station", began=began, seconds=one.seconds, failed=failed)
+        if one.name == StationName.CONVERGE:
+            yield from _operations(report, zero)
+        if (one.name, one.outcome, report.gate) == (StationName.OPEN_GATE, "ok", "open"):
+            yield Bar(name="the gate is open", kind="gate", began=began + (one.seconds or 0), seconds=0.0)
 
 
 def _operations(report: Report, zero: float) -> Iterator[Bar]:
@@ -146,7 +138,7 @@ def _operations(report: Report, zero: float) -> Iterator[Bar]:
         if one.began is not None and report.began is not None:
             yield Bar(
                 name=one.name, kind="operation", began=zero + one.began - report.began, seconds=one.seconds,
-                level=2, cpu=min(one.cpu or 0.0, one.seconds), changed=one.changed, failed=one.failed,
+                cpu=min(one.cpu or 0.0, one.seconds), changed=one.changed, failed=one.failed,
             )  # fmt: skip
 
 
@@ -157,10 +149,6 @@ def _phases(boot: Boot) -> Iterator[Bar]:
     for (name, stamp), end in zip(began, ends, strict=True):
         seconds = None if end is None else end - stamp
         yield Bar(name=name, kind="phase", began=stamp - boot.zero, seconds=seconds)
-
-
-def _unit(unit: Unit, zero: float) -> Bar:
-    return Bar(name=unit.name, kind="unit", began=unit.began - zero, seconds=unit.seconds, level=1)
 
 
 def _worth_showing(boot: Boot, end: float) -> list[Unit]:

@@ -9,11 +9,10 @@ from contextlib import suppress
 from typing import TextIO
 
 from pyinfra_solo.report.records import Operation
-from pyinfra_solo.run.run import Console
 from pyinfra_solo.system.text import printable
 
 
-def console(out: TextIO | None = None) -> Console:
+def console(out: TextIO | None = None) -> "PlainConsole":
     """Return the console for `out`, or stderr: TerminalConsole on a terminal that TERM does not call dumb."""
     out = out or sys.stderr or io.StringIO()  # a parent may have closed it
     terminal = out.isatty() and os.environ.get("TERM", "dumb") != "dumb"

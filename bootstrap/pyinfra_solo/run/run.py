@@ -11,25 +11,10 @@ import msgspec
 from pyinfra_solo import __version__, paths, protocol
 from pyinfra_solo.errors import SoloError
 from pyinfra_solo.gate import boot_id
-from pyinfra_solo.report.records import (
-    NotIdempotent,
-    Operation,
-    Report,
-    Station,
-    new_run_id,
-    now,
-)
+from pyinfra_solo.report.records import Operation, Report, Station, new_run_id, now
 from pyinfra_solo.report.store import ReportFile
+from pyinfra_solo.run.console import PlainConsole
 from pyinfra_solo.system.deadline import Deadline, Wait
-
-
-class Console(Protocol):
-    """Shows a run on stderr (see console.py)."""
-
-    def station(self, name: str, seconds: float | None, outcome: str) -> None: ...
-    def say(self, station: str, text: str) -> None: ...
-    def operation(self, operation: Operation, number: int, of: int) -> None: ...
-    def starting(self, name: str, number: int, of: int) -> None: ...
 
 
 class Progress(Protocol):
@@ -48,7 +33,7 @@ class Run:
     """
 
     def __init__(
-        self, command: str, deadline: Deadline, console: Console, *, keep_report: bool = True
+        self, command: str, deadline: Deadline, console: PlainConsole, *, keep_report: bool = True
     ) -> None:
         self.deadline = deadline
         self.console = console
@@ -142,7 +127,7 @@ class Run:
             case protocol.NativeOff(reason=reason):
                 self.say(reason)
             case protocol.IdempotenceChecked(operations=found, seconds=seconds):
-                self.record(not_idempotent=msgspec.convert(found, list[NotIdempotent], from_attributes=True))
+                self.record(not_idempotent=found)
                 changing = "; ".join(one.name for one in found)
                 result = f"{changing} would change something once more" if found else "ok"
                 self.say(f"idempotence check: {result} ({seconds:.2f} s)")

@@ -27,13 +27,10 @@ ENGINE = "bootstrap/pyinfra_solo"
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What a converge did, or what a plan would do. checks: the roles', for the judge."""
+    """The operations of a converge or a plan. checks: the roles', for the judge."""
 
-    roles: Sequence[str]
     operations: Sequence[protocol.OperationEnded]
     checks: Sequence[dict[str, Any]]
-    closed: bool
-    """The gate was open, and was closed before the first change."""
     not_idempotent: Sequence[protocol.NotIdempotent] | None = None
     """Found by the idempotence check; None when it was not made."""
 
@@ -47,12 +44,11 @@ class Changes:
         cure = 'set converge.idempotence = "report" in the settings. The gate stays closed.'
         if self.not_idempotent is None and self.changed:
             raise JudgedError(f"The ops repo's engine made no idempotence check. Update it, or {cure}")
-        if not self.not_idempotent:
-            return
-        found = "; ".join(f"{one.name}: {', '.join(one.commands)}" for one in self.not_idempotent)
-        raise JudgedError(
-            f"Converged, but a second converge would change something: {found}. Make it idempotent, or {cure}"
-        )
+        if self.not_idempotent:
+            found = "; ".join(f"{one.name}: {', '.join(one.commands)}" for one in self.not_idempotent)
+            raise JudgedError(
+                f"Converged, but a second converge would change something: {found}. Make it idempotent, or {cure}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +111,7 @@ def converge(
     """
     process = subprocess.Popen(
         [str(engine.python), "-m", protocol.EXECUTOR],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(engine.environment), cwd=request.root,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=engine.environment, cwd=request.root,
         start_new_session=True, pass_fds=tuple(lock),
     )  # fmt: skip
     reader = _EventReader()
@@ -163,8 +159,7 @@ def _events(
         for line in process.stdout:
             log.write(line)
             log.flush()
-            event = protocol.decode_event(line)
-            if event is not None:
+            if event := protocol.decode_event(line):
                 yield event
 
 
@@ -177,62 +172,44 @@ def _open_log(path: Path | None) -> BinaryIO:
 
 
 class _EventReader:
-    """Collects the events of one converge."""
-
     def __init__(self) -> None:
         self.activity = "starting pyinfra"
-        self._started = self._done = self._closed = False
-        self._declared: protocol.Declared | None = None
+        self._last: dict[type, Any] = {}
         self._operations: list[protocol.OperationEnded] = []
-        self._not_idempotent: list[protocol.NotIdempotent] | None = None
-        self._failed: protocol.Failed | None = None
 
     def read(self, event: AnyEvent) -> None:
         """Raises ConvergeError for an executor of another protocol version."""
+        self._last[type(event)] = event
         match event:
             case protocol.Started(protocol=version):
                 protocol.require_version(image=protocol.VERSION, checkout=version)
-                self._started = True
-            case protocol.Declared():
-                self._declared = event
             case protocol.OperationStarted(name=name):
                 self.activity = f"the operation {name!r} was running"
             case protocol.OperationEnded():
                 self._operations.append(event)
-            case protocol.GateClosed():
-                self._closed = True
             case protocol.IdempotenceCheckStarted():
                 self.activity = "the idempotence check was running"
-            case protocol.IdempotenceChecked(operations=found):
-                self._not_idempotent = found
-            case protocol.Failed():
-                self._failed = event
-            case protocol.Done():
-                self._done = True
 
     def result(self, status: int) -> Changes:
         """Return the changes of an executor that ended with `status`. Raises SoloError."""
-        if self._failed:
-            raise _error(self._failed)
-        if not (self._started and self._done and self._declared) or status != 0:
+        if failed := self._last.get(protocol.Failed):
+            raise _error(failed)
+        if status != 0 or not {protocol.Started, protocol.Declared, protocol.Done} <= self._last.keys():
             how = f"signal {-status}" if status < 0 else f"exit status {status}"
             raise ConvergeError(
                 f"The converge ended with {how} while {self.activity}. See its last lines "
                 "in the journal (`journalctl -t pyinfra-solo`)."
             )
+        checked = self._last.get(protocol.IdempotenceChecked)
         return Changes(
-            roles=self._declared.roles,
             operations=self._operations,
-            checks=self._declared.checks,
-            closed=self._closed,
-            not_idempotent=self._not_idempotent,
+            checks=self._last[protocol.Declared].checks,
+            not_idempotent=checked.operations if checked else None,
         )
 
 
 def _error(failed: protocol.Failed) -> SoloError:
     """Return the executor's error as ours, by its exit status: units and scripts go by it."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SoloError)]
-    kind = next(
-        (kind for kind in kinds if kind.exit_code == failed.code and kind is not SoloError), ConvergeError
-    )
-    return kind(failed.message)
+    known = (kind for kind in kinds if kind.exit_code == failed.code and kind is not SoloError)
+    return next(known, ConvergeError)(failed.message)

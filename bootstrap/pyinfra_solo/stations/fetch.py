@@ -13,7 +13,6 @@ from pyinfra_solo.run.settings import Ops
 from pyinfra_solo.system import durable
 from pyinfra_solo.system.text import COMMIT, without_password
 
-_DISK = "disk"
 _LINK, _SUBMODULE = "120000", "160000"
 
 
@@ -71,7 +70,7 @@ def _from_remotes_or_disk(
         except GitError as error:
             problems.append(f"{without_password(remote)}: {reason(error)}")
             progress.say(f"{without_password(remote)}: fetch failed: {reason(error)}")
-    return _from_disk(bare, ops, ref, good, "; ".join(problems), progress), _DISK
+    return _from_disk(bare, ops, ref, good, "; ".join(problems), progress), "disk"
 
 
 def _from_disk(
@@ -104,19 +103,16 @@ def _check_out(bare: BareRepository, sha: str, checkouts: Path) -> Path:
     try:
         bare.write_tree(sha, building, index)
         _refuse_escapes(building)
+        compileall.compile_dir(building, quiet=2, maxlevels=12)
+        durable.publish(building, final)
     except GitError as error:
-        shutil.rmtree(building, ignore_errors=True)
         raise SourceError(
             f"Commit {sha[:12]} cannot be written to {building}: {reason(error)}. "
             f"{shutil.disk_usage(checkouts).free >> 20} MiB are free there."
         ) from error
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise
     finally:
         index.unlink(missing_ok=True)
-    compileall.compile_dir(building, quiet=2, maxlevels=12)
-    durable.publish(building, final)
+        shutil.rmtree(building, ignore_errors=True)
     return final
 
 

@@ -1,4 +1,4 @@
-"""Station judge: performs the role's own checks, in a process that knows nothing of the converge.
+"""Station judge: perform the role's own checks, in a process that knows nothing of the converge.
 
 The checkout's engine performs them (`python -m pyinfra_solo.checks`), because a commit may bring a new
 kind of check.
@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from pyinfra_solo import protocol
-from pyinfra_solo.checks import Check, Finding, perform_all
+from pyinfra_solo.checks import Finding
 from pyinfra_solo.errors import JudgedError
 from pyinfra_solo.protocol import ChecksAnswer, ChecksRequest
 from pyinfra_solo.stations.converge import Engine
@@ -19,52 +19,51 @@ from pyinfra_solo.system import processes
 from pyinfra_solo.system.deadline import Deadline
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Verdict:
-    """ready: every check passed. A role without checks is ready when it has converged."""
+    """The finding of each check. A role without checks is ready when it has converged."""
 
-    ready: bool
     findings: Sequence[Finding]
+
+    @property
+    def ready(self) -> bool:
+        return all(finding.passed for finding in self.findings)
 
     def require_ready(self) -> None:
         """Raise JudgedError, naming every check that failed and why."""
-        if self.ready:
-            return
-        failed = [finding for finding in self.findings if not finding.passed]
-        reasons = "; ".join(f"{finding.check}: {finding.detail}" for finding in failed)
-        raise JudgedError(f"Converged, but the role's checks failed: {reasons}. The gate stays closed.")
-
-
-def judge_here(checks: Sequence[Check], deadline: Deadline) -> Verdict:
-    """Perform the checks in this process, all at once."""
-    findings = perform_all(checks, deadline)
-    return Verdict(ready=all(finding.passed for finding in findings), findings=findings)
+        if not self.ready:
+            failed = [finding for finding in self.findings if not finding.passed]
+            reasons = "; ".join(f"{finding.check}: {finding.detail}" for finding in failed)
+            raise JudgedError(f"Converged, but the role's checks failed: {reasons}. The gate stays closed.")
 
 
 def judge(checks: Sequence[dict[str, Any]], engine: Engine, deadline: Deadline) -> Verdict:
     """Perform the checks in a process of their own.
 
-    checks: as `checks.to_json` writes them. Raises JudgedError when that process gives no answer: a
-    machine that is not judged is not ready.
+    checks: as `checks.to_json` writes them. Raises JudgedError when that process gives no answer for
+    each of them: a machine that is not judged is not ready.
     """
     request = ChecksRequest(protocol=protocol.VERSION, checks=list(checks), seconds=deadline.left())
     try:
         done = processes.run(
-            [str(engine.python), "-m", protocol.CHECKS],
-            stdin=msgspec.json.encode(request),
-            environment=dict(engine.environment),
-            timeout=deadline.left() + 10,
-        )
+            [str(engine.python), "-m", protocol.CHECKS], stdin=msgspec.json.encode(request),
+            environment=engine.environment, timeout=deadline.left() + 10,
+        )  # fmt: skip
     except TimeoutError as error:
         raise JudgedError("The health checks did not finish in time. The gate stays closed.") from error
-    try:
-        answer = msgspec.json.decode(done.stdout, type=ChecksAnswer)
-        findings = [Finding(**finding) for finding in answer.findings]
-    except (msgspec.MsgspecError, TypeError) as error:
+    findings = _findings(done.stdout)
+    if findings is None or len(findings) != len(checks) or done.status:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise JudgedError(
-            f"The health checks ended with exit status {done.status} and no answer: {last}. The gate stays closed."
-        ) from error
-    protocol.require_version(image=protocol.VERSION, checkout=answer.protocol)
-    passed = len(findings) == len(checks) and all(finding.passed for finding in findings)
-    return Verdict(ready=passed and done.status == 0, findings=findings)
+            f"The health checks ended with exit status {done.status} and no full answer: {last}. The gate stays closed."
+        )
+    return Verdict(findings)
+
+
+def _findings(answer: bytes) -> list[Finding] | None:
+    try:
+        decoded = msgspec.json.decode(answer, type=ChecksAnswer)
+        protocol.require_version(image=protocol.VERSION, checkout=decoded.protocol)
+        return [Finding(**finding) for finding in decoded.findings]
+    except (msgspec.MsgspecError, TypeError):
+        return None

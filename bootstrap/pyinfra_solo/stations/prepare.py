@@ -5,7 +5,6 @@ complete or absent. Standard library only: install.sh runs this module before an
 """
 
 import argparse
-import fcntl
 import hashlib
 import os
 import re
@@ -21,6 +20,7 @@ from pyinfra_solo.clients import lockfile
 from pyinfra_solo.clients.uv import Uv
 from pyinfra_solo.errors import DataError, DeadlineError, SoloError, SourceError
 from pyinfra_solo.system import durable
+from pyinfra_solo.system.lock import flock
 
 _RECIPE = "1"
 """Part of every key: raise it when a runtime is built differently from here on."""
@@ -31,13 +31,12 @@ class Runtime:
     """A Python environment, complete and on disk.
 
     key: names what it was made from. python: its interpreter. made: "found" when it existed, "offline"
-    when built from local wheels, "index" when the network was used. seconds: how long that took.
+    when built from local wheels, "index" when the network was used.
     """
 
     key: str
     python: Path
     made: str
-    seconds: float
 
 
 def runtime_key(lock: bytes, python: str) -> str:
@@ -69,21 +68,19 @@ def prepare(
     how many runtimes stay in `into`. When one is found, no process is started and nothing is written.
     Raises DataError (the lock), TrustError (a hash), SourceError (no wheel), DeadlineError.
     """
-    started = time.monotonic()
+    until = time.monotonic() + timeout
     content = _read(lock)
     key = runtime_key(content, python)
-    found = _find(key, homes)
-    if found:
-        return Runtime(key, found, "found", time.monotonic() - started)
+    if found := _find(key, homes):
+        return Runtime(key, found, "found")
     log(f"building the runtime: {lockfile.count(content, lock)} packages from {lock.name}")
-    with _alone(into, started + timeout):
-        found = _find(key, [*homes, into])
-        if found:
-            return Runtime(key, found, "found", time.monotonic() - started)
-        tool = Uv(uv, into.parent / "uv-cache", started + timeout, log)
-        made = _build(tool, content, into, key, python, wheels, index)
+    with _build_lock(into, until):
+        if found := _find(key, [*homes, into]):
+            return Runtime(key, found, "found")
+        tool = Uv(uv, into.parent / "uv-cache", until, log)
+        made = _build(tool, content, into / key, python, wheels, index)
         _prune(into, key, keep, log)
-    return Runtime(key, into / key / "bin/python", made, time.monotonic() - started)
+    return Runtime(key, into / key / "bin/python", made)
 
 
 def _read(lock: Path) -> bytes:
@@ -109,18 +106,12 @@ def _find(key: str, homes: Sequence[Path]) -> Path | None:
 
 
 def _build(
-    tool: Uv,
-    content: bytes,
-    into: Path,
-    key: str,
-    python: str,
-    wheels: Sequence[Path | str],
-    index: str | None,
+    tool: Uv, content: bytes, target: Path, python: str, wheels: Sequence[Path | str], index: str | None
 ) -> str:
-    durable.remove_unfinished(into)
+    durable.remove_unfinished(target.parent)
     # A complete runtime that was not found has an interpreter that was removed.
-    durable.invalidate(into / key)
-    building = into / f"{durable.BUILDING}{key}-{os.getpid()}"
+    durable.invalidate(target)
+    building = target.with_name(f"{durable.BUILDING}{target.name}-{os.getpid()}")
     # uv does not sync its cache: after a power cut it may hold empty files, which uv would use.
     if not durable.is_complete(tool.cache):
         durable.discard(tool.cache)
@@ -132,17 +123,17 @@ def _build(
         checked = building / "requirements.lock"
         checked.write_bytes(content)
         made = tool.install(building, checked, wheels, index)
-        durable.publish(building, into / key)
+        durable.publish(building, target)
         durable.complete(tool.cache)
     except OSError as error:
-        raise SourceError(f"The runtime {key} cannot be written below {into}: {error}.") from error
+        raise SourceError(f"The runtime {target} cannot be written: {error}.") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return made
 
 
 @contextmanager
-def _alone(into: Path, until: float) -> Iterator[None]:
+def _build_lock(into: Path, until: float) -> Iterator[None]:
     """Hold the lock of `into`; it ends with its process. Raises DeadlineError, SourceError.
 
     Mode 0600: any open descriptor, even a read-only one, is enough for flock(2) to hold up every build.
@@ -154,16 +145,10 @@ def _alone(into: Path, until: float) -> Iterator[None]:
     except OSError as error:
         raise SourceError(f"Runtimes cannot be built in {into}: {error.strerror}. Run as root.") from error
     try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= until:
-                    raise DeadlineError(
-                        f"Another process was still building a runtime in {into} at the time-out. End it, or wait."
-                    ) from None
-                time.sleep(0.1)
+        if not flock(handle, until):
+            raise DeadlineError(
+                f"Another process was still building a runtime in {into} at the time-out. End it, or wait."
+            )
         yield
     finally:
         os.close(handle)
@@ -173,8 +158,7 @@ def _prune(into: Path, key: str, keep: int, log: Callable[[str], None]) -> None:
     """Remove all but the `keep` last used runtimes, and never one that a process runs from."""
     kept = [path for path in into.iterdir() if re.fullmatch(r"[0-9a-f]{16}", path.name)]
     kept.sort(key=_last_used, reverse=True)
-    old = [path for path in kept if path.name != key][max(0, keep - 1) :]
-    for path in old:
+    for path in [path for path in kept if path.name != key][max(0, keep - 1) :]:
         if not _in_use(path):
             durable.discard(path)
             log(f"removed the old runtime {path.name}")
@@ -189,9 +173,8 @@ def _last_used(runtime: Path) -> float:
 
 def _in_use(runtime: Path) -> bool:
     """Check whether this process, the baked launcher or a command line uses it (proc(5), cmdline)."""
-    if Path(sys.prefix).resolve() == runtime.resolve():
-        return True
-    if (runtime.parent.parent / "runtime").resolve() == runtime.resolve():
+    launcher = runtime.parent.parent / "runtime"
+    if runtime.resolve() in (Path(sys.prefix).resolve(), launcher.resolve()):
         return True
     wanted = f"{runtime}/".encode()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -201,7 +184,8 @@ def _in_use(runtime: Path) -> bool:
     return False
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> int:
+    """Run as a command: the runtime's path on stdout, messages on stderr, the exit status of errors.py."""
     parser = argparse.ArgumentParser(
         prog="prepare",
         description="Print the path of the runtime for a lock file; build it if it does not exist.",
@@ -213,25 +197,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--index", help="a package index, instead of uv's default")
     parser.add_argument("--python", default="/usr/bin/python3")
     parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS")
-    return parser.parse_args()
+    options = parser.parse_args()
 
+    def say(text: str) -> None:
+        sys.stderr.write(f"prepare: {text}\n")
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"prepare: {text}\n")
-
-
-def main() -> int:
-    """Run as a command: the runtime's path on stdout, messages on stderr, the exit status of errors.py."""
-    options = _arguments()
+    began = time.monotonic()
     try:
         runtime = prepare(
             options.lock, homes=[options.into], into=options.into, uv=options.uv, wheels=options.wheels,
-            index=options.index, python=options.python, timeout=options.timeout, log=_say,
+            index=options.index, python=options.python, timeout=options.timeout, log=say,
         )  # fmt: skip
     except SoloError as error:
-        _say(str(error))
+        say(str(error))
         return error.exit_code
-    _say(f"runtime {runtime.key}, {runtime.made}, {runtime.seconds:.1f} s")
+    say(f"runtime {runtime.key}, {runtime.made}, {time.monotonic() - began:.1f} s")
     sys.stdout.write(f"{runtime.python.parent.parent}\n")
     return 0
 

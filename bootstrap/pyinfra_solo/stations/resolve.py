@@ -44,14 +44,15 @@ def stage_of(flag: str | None, setting: str | None, instance: Instance) -> Candi
     that the ops repo has it.
     """
     tag = instance.tags.get("Stage")
-    for name, source in (
-        (flag, "the flag --stage"),
-        (tag, "the tag Stage"),
-        (setting, "machine.stage in the settings"),
-    ):
-        if name is not None:
-            return Candidate(name=checked_name("stage", name, source), source=source)
-    raise RoleError("This machine has no stage. Set a tag Stage, set machine.stage in the settings, or use --stage.")  # fmt: skip
+    stage = _first(
+        (flag, "the flag --stage"), (tag, "the tag Stage"), (setting, "machine.stage in the settings")
+    )
+    if stage is None:
+        raise RoleError(
+            "This machine has no stage. Set a tag Stage, set machine.stage in the settings, or use --stage."
+        )
+    checked_name("stage", stage.name, stage.source)
+    return stage
 
 
 def resolve(
@@ -70,11 +71,9 @@ def resolve(
             f"This machine has no role: no flag, no setting, no tag Role, and {MAP} maps none of its security groups "
             f"({groups}). Roles here: {', '.join(roles(root)) or 'none'}. Set a tag Role, set machine.role in the settings, or use --role."
         )
-    distinct = {candidate.name for candidate in candidates}
-    if len(distinct) > 1:
-        raise RoleError(
-            f"This machine has several roles: {_listed(candidates)}. Set a tag Role with the right one."
-        )
+    if len({candidate.name for candidate in candidates}) > 1:
+        found = "; ".join(map(str, candidates))
+        raise RoleError(f"This machine has several roles: {found}. Set a tag Role with the right one.")
     role = candidates[0]
     checked_name("role", role.name, role.source)
     if role.name not in roles(root):
@@ -82,15 +81,16 @@ def resolve(
     return Choice(role=role, stage=stage)
 
 
+def _first(*given: tuple[str | None, str]) -> Candidate | None:
+    return next((Candidate(name=name, source=source) for name, source in given if name is not None), None)
+
+
 def _candidates(root: Path, flag: str | None, setting: str | None, instance: Instance) -> Sequence[Candidate]:
     tag = instance.tags.get("Role")
-    for name, source in (
-        (flag, "the flag --role"),
-        (setting, "machine.role in the settings"),
-        (tag, "the tag Role"),
+    if given := _first(
+        (flag, "the flag --role"), (setting, "machine.role in the settings"), (tag, "the tag Role")
     ):
-        if name is not None:
-            return [Candidate(name=name, source=source)]
+        return [given]
     return [
         Candidate(name=role, source=f"the security group {group!r} ({pattern!r} in {MAP})")
         for group in instance.security_groups
@@ -115,8 +115,4 @@ def _map(root: Path) -> dict[str, str]:
 
 
 def _sourced(error: RoleError, candidates: Sequence[Candidate]) -> RoleError:
-    return RoleError(f"{error} (It is {_listed(candidates)}.)")
-
-
-def _listed(candidates: Sequence[Candidate]) -> str:
-    return "; ".join(str(candidate) for candidate in candidates)
+    return RoleError(f"{error} (It is {'; '.join(map(str, candidates))}.)")

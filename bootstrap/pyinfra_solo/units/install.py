@@ -1,17 +1,19 @@
 """Install the boot units for the init system of a machine or of an image."""
 
-import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pyinfra_solo import paths
 from pyinfra_solo.clients import systemd
 from pyinfra_solo.errors import SoloError, UsageError
-from pyinfra_solo.system import durable
+from pyinfra_solo.system import durable, processes
 
 _UNITS = ("pyinfra-solo-fence", "pyinfra-solo")
 _WEB_SERVERS = ("nginx", "apache2", "httpd", "lighttpd", "caddy", "haproxy")
+_SECONDS = 300.0
+"""For each command of the init system."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +43,8 @@ def install(init: str | None = None, now: bool = False, root: Path = Path("/")) 
     if not (root / command).exists():
         raise UsageError(f"The units start /{command}, which is not there. Run bootstrap/install.sh.")
     try:
-        changed = [
-            _write(root / path, text, mode)
-            for path, (text, mode) in _wanted(kind).items()
-            if _differs(root / path, text, mode)
-        ]
+        wanted = ((root / path, text, mode) for path, (text, mode) in _wanted(kind).items())
+        changed = [_write(*unit) for unit in wanted if _differs(*unit)]
     except PermissionError as error:
         raise UsageError(f"{error.filename} cannot be written. Run as root.") from error
     running = root == Path("/") and (kind != "systemd" or systemd.is_running())
@@ -60,8 +59,9 @@ def detect(root: Path = Path("/")) -> str:
     if systemd.is_running(root):
         return "systemd"
     # Not `/sbin/init --version`: an old SysV init would take it for a runlevel.
-    if "upstart" in _output(["chroot", str(root), "/sbin/initctl", "version"]):
-        return "upstart"
+    with suppress(OSError):
+        if b"upstart" in processes.run(["chroot", str(root), "/sbin/initctl", "version"], timeout=5).stdout:
+            return "upstart"
     if _link_name(root / "sbin/init") == "systemd":
         return "systemd"
     if (root / "etc/init.d").is_dir() and (root / "sbin/init").exists():
@@ -105,7 +105,7 @@ def _write(path: Path, text: str, mode: int) -> Path:
 def _enable(kind: str, root: Path, running: bool) -> None:
     if kind == "systemd":
         where = [] if running else [f"--root={root}"]
-        _run(["systemctl", *where, "--quiet", "enable", "pyinfra-solo-fence.service", "pyinfra-solo.service"])
+        _run(["systemctl", *where, "--quiet", "enable", *(f"{name}.service" for name in _UNITS)])
         if running:
             _run(["systemctl", "daemon-reload"])
     elif kind == "sysv":
@@ -130,15 +130,16 @@ def _start(kind: str, running: bool) -> None:
 
 def _run(words: list[str]) -> None:
     try:
-        done = subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
-        )
+        done = processes.run(words, timeout=_SECONDS)
     except FileNotFoundError as error:
         raise UsageError(
             f"There is no {words[0]}. Name the init system of this machine: see --init."
         ) from error
-    if done.returncode:
-        raise SoloError(f"`{' '.join(words)}` ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+    except TimeoutError as error:
+        raise SoloError(f"`{' '.join(words)}` {error}.") from error
+    if done.status:
+        reason = done.stderr.decode(errors="replace").strip()[-300:]
+        raise SoloError(f"`{' '.join(words)}` ended with {done.status}: {reason}")
 
 
 def _link_name(path: Path) -> str:
@@ -147,13 +148,3 @@ def _link_name(path: Path) -> str:
     No link is followed: an absolute one leads out of an image.
     """
     return path.readlink().name if path.is_symlink() else path.name
-
-
-def _output(words: list[str]) -> str:
-    try:
-        return subprocess.run(
-            words, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=5,
-            check=False,
-        ).stdout  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
