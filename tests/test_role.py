@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pyinfra_solo.errors import DataError
-from pyinfra_solo.role import NoData, role
+from pyinfra_solo.role import NoData, keys, role
 
 
 @dataclass(frozen=True)
@@ -36,3 +36,7 @@ def test_a_misspelt_argument_of_a_declaration_is_an_error() -> None:
 def test_data_that_is_no_dataclass_is_refused() -> None:
     with pytest.raises(DataError, match="A role's data is a frozen dataclass"):
         role(data=dict)
+
+
+def test_the_keys_of_a_role_are_its_fields() -> None:
+    assert keys(role(data=Web)(lambda _data: None)) == ["port", "workers"]

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,7 +37,7 @@ class Check:
     within: float = 60.0
     stable: float = 0.0
     timeout: float = 5.0
-    status: Sequence[int] = (200,)
+    status: Sequence[int] = field(default=(200,))
 
     def __str__(self) -> str:
         return f"{self.kind} {self.target}"
@@ -47,7 +47,9 @@ def http(url: str, *, within: float = 60, timeout: float = 5, status: Sequence[i
     """Require that `url` answers with one of `status`; redirects are not followed. Raises DataError."""
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii()
+        good = (
+            parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isascii()
+        )
     except ValueError:
         good = False
     if not good:

@@ -9,7 +9,7 @@ A declaration changes nothing; pyinfra runs it. Ops repos import this module.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -58,3 +58,8 @@ def role(
         )
 
     return declare
+
+
+def keys(role: Role) -> list[str]:
+    """List the names of the role's values."""
+    return [field.name for field in fields(role.data)]

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from pyinfra_solo.errors import DataError, RoleError
-from pyinfra_solo.ops_repo.values import bind, check_declared, layered, secrets
-from pyinfra_solo.role import Role, Secret, role
+from pyinfra_solo.ops_repo.values import bind, check_declared, layered, provenance, secrets
+from pyinfra_solo.role import Role, Secret, keys, role
 from tests.support.ops_repo import write
 
 HIDDEN = "correct horse battery staple"
@@ -79,7 +79,14 @@ def test_a_stage_overrides_all_and_a_flag_overrides_both(tmp_path: Path) -> None
     tree(tmp_path, "app_name = 'shop'\nport = 1\nratio = 1.0\nipv6 = False\n", "port = 2\nratio = 2.0\n")
     values = layered(tmp_path, "staging", {"port": "3"}, ROLES)
 
-    assert values == {"app_name": "shop", "port": 3, "ratio": 2.0, "ipv6": False}
+    assert (values["port"].value, values["ratio"].value, values["ipv6"].value) == (3, 2.0, False)
+    assert provenance(WEB, values) == {
+        **dict.fromkeys(keys(WEB), "the role's default"),
+        "app_name": "inventories/group_data/all.py",
+        "port": "the flag --data",
+        "ratio": "inventories/group_data/staging.py",
+        "ipv6": "inventories/group_data/all.py",
+    }
 
 
 def test_a_repository_without_group_data_has_the_defaults(tmp_path: Path) -> None:

@@ -6,10 +6,9 @@ type than its field's, is an error that names its file.
 
 import runpy
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 import msgspec
@@ -19,8 +18,18 @@ from pyinfra_solo.ops_repo.names import stages, unknown
 from pyinfra_solo.role import Role
 from pyinfra_solo.system.text import in_words
 
+FLAG = "the flag --data"
 
-def layered(root: Path, stage: str, flags: Mapping[str, str], roles: Mapping[str, Role]) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class Value:
+    """A value, and the layer that it comes from: a file, or a flag."""
+
+    value: Any
+    source: str
+
+
+def layered(root: Path, stage: str, flags: Mapping[str, str], roles: Mapping[str, Role]) -> dict[str, Value]:
     """Read all layers; the strongest one's value counts. Each is checked against its field's type.
 
     flags: key to text from a command line, which is converted to the field's type.
@@ -29,18 +38,18 @@ def layered(root: Path, stage: str, flags: Mapping[str, str], roles: Mapping[str
     if stage not in stages(root):
         raise unknown("stage", stage, stages(root))
     hints = {key: (kind, role.name) for role in roles.values() for key, kind in _hints(role).items()}
-    values: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     for name in ("all", stage):
         path = root / "inventories" / "group_data" / f"{name}.py"
         source = str(path.relative_to(root))
         for key, value in _read(path, source).items():
-            values[key] = _typed(key, value, source, hints, strict=True)
+            values[key] = Value(_typed(key, value, source, hints, strict=True), source)
     for key, text in flags.items():
-        values[key] = _typed(key, text, "the flag --data", hints, strict=False)
+        values[key] = Value(_typed(key, text, FLAG, hints, strict=False), FLAG)
     return values
 
 
-def bind(role: Role, values: Mapping[str, Any]) -> Any:
+def bind(role: Role, values: Mapping[str, Value]) -> Any:
     """Make the role's data from its values. Raises DataError when one without a default is not set."""
     known = _hints(role)
     missing = [
@@ -52,7 +61,7 @@ def bind(role: Role, values: Mapping[str, Any]) -> Any:
         raise DataError(
             f"The role {role.name!r} needs a value for {missing[0]!r}. Set it in inventories/group_data/all.py or a stage's."
         )
-    return role.data(**{key: value for key, value in values.items() if key in known})
+    return role.data(**{key: value.value for key, value in values.items() if key in known})
 
 
 def _hints(role: Role) -> dict[str, Any]:
@@ -69,10 +78,11 @@ def _read(path: Path, source: str) -> dict[str, Any]:
         raise DataError(
             f"{source} cannot be read: {type(error).__name__}: {in_words(error)}. Correct it and commit."
         ) from error
+    modules = type(msgspec)
     return {
         key: value
         for key, value in found.items()
-        if not key.startswith("_") and not isinstance(value, ModuleType) and not callable(value)
+        if not key.startswith("_") and not isinstance(value, modules) and not callable(value)
     }
 
 
@@ -85,8 +95,7 @@ def _typed(key: str, value: Any, source: str, hints: Mapping[str, tuple[Any, str
     try:
         return msgspec.convert(value, kind, strict=True) if strict else _parsed(value, kind)
     except msgspec.ValidationError as error:
-        problem = str(error).splitlines()[0].rstrip(".")  # msgspec quotes no values of plain types
-        raise DataError(f"{source}: {key!r} of the role {role!r}: {problem}.") from None
+        raise DataError(f"{source}: {key!r} of the role {role!r}: {_without_value(error)}.") from None
 
 
 def _parsed(text: str, kind: Any) -> Any:
@@ -101,6 +110,11 @@ def _parsed(text: str, kind: Any) -> Any:
     except msgspec.DecodeError as error:
         raise msgspec.ValidationError(f"it is not JSON ({error})") from None
     return msgspec.convert(value, kind, strict=True)
+
+
+def _without_value(error: msgspec.ValidationError) -> str:
+    """Return the first line: the type error alone. msgspec quotes no values of plain types."""
+    return str(error).splitlines()[0].rstrip(".")
 
 
 def secrets(role: Role, bound: Any) -> list[str]:
@@ -119,9 +133,16 @@ def _texts(value: Any) -> list[str]:
 
 
 def _is_secret(kind: Any) -> bool:
-    parts = get_args(kind)
-    metas = (part.extra or {} for part in parts if isinstance(part, msgspec.Meta))
-    return any(extra.get("secret") for extra in metas) or any(_is_secret(part) for part in parts)
+    if any(
+        isinstance(meta, msgspec.Meta) and (meta.extra or {}).get("secret") for meta in get_args(kind)[1:]
+    ):
+        return True
+    return any(_is_secret(part) for part in get_args(kind))
+
+
+def provenance(role: Role, values: Mapping[str, Value]) -> dict[str, str]:
+    """Name the layer that each of the role's values comes from."""
+    return {key: values[key].source if key in values else "the role's default" for key in _hints(role)}
 
 
 def check_declared(roles: Sequence[Role]) -> None:
