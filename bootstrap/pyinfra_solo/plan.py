@@ -27,7 +27,7 @@ def plan(
             return Tree(root=folder.resolve(), engine=engine_of(folder.resolve(), python))
         return fetch_and_prepare(settings, options, run, stage, tidy=False)
 
-    target = choose(settings, options, run, tree_of, instance=Instance() if blank else None)
+    target = choose(settings, options, run, tree_of, instance=Instance(on_ec2=False) if blank else None)
     with run.station(StationName.PLAN):
         return start_converge(settings, options, run, target, "blank" if blank else "plan")
 

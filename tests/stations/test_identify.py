@@ -42,19 +42,22 @@ def waits(run: Run) -> list[str]:
 def test_instance_has_every_fact_of_its_metadata(metadata: Metadata, run: Run) -> None:
     served = metadata.instance
     served.tags = {"Role": "web", "Stage": "production"}
-    served.asg = "web-blue"
+    served.asg, served.lifecycle_state = "web-blue", "Pending:Wait"
     served.security_groups = ["default", "acme-web"]
 
     assert identified(run) == Instance(
-        id=served.id, zone="eu-west-1a", group="web-blue", security_groups=("default", "acme-web"),
+        on_ec2=True, id=served.id, region="eu-west-1", zone="eu-west-1a", group="web-blue", lifecycle="Pending:Wait",
+        security_groups=("default", "acme-web"),
         tags={"Role": "web", "Stage": "production", "aws:autoscaling:groupName": "web-blue"}, tags_from="metadata",
     )  # fmt: skip
     assert waits(run) == []
 
 
-def test_instance_without_a_group_has_none(metadata: Metadata, run: Run) -> None:
+def test_instance_without_a_group_has_no_lifecycle(metadata: Metadata, run: Run) -> None:
     metadata.instance.tags = {"Role": "web"}
-    assert identified(run).group is None
+    found = identified(run)
+
+    assert (found.group, found.lifecycle) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -134,13 +137,13 @@ def test_machine_with_known_role_and_stage_needs_no_service(
     del metadata
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", NOWHERE)
 
-    assert identified(run, Machine(), known=True, within=0.1) == Instance()
+    assert identified(run, Machine(), known=True, within=0.1) == Instance(on_ec2=False)
     assert "not on EC2; role and stage come from settings or flags" in output.getvalue()
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_machine_set_as_not_on_ec2_requests_nothing(metadata: Metadata, run: Run, known: bool) -> None:
-    assert identified(run, Machine(ec2="no"), known=known) == Instance()
+    assert identified(run, Machine(ec2="no"), known=known) == Instance(on_ec2=False)
     assert metadata.service.asked == []
 
 
@@ -157,7 +160,7 @@ def test_service_of_another_cloud_is_not_ec2_with_known_role(
     """OpenStack answers at the same address, without tokens."""
     metadata.service.version_1_only = True
 
-    assert identified(run, Machine(), known=True) == Instance()
+    assert identified(run, Machine(), known=True) == Instance(on_ec2=False)
     assert "IMDSv1 only" in output.getvalue()
 
 

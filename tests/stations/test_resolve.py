@@ -18,7 +18,7 @@ STAGE = Candidate(name="staging", source="the tag Stage")
 
 
 def machine(*groups: str, **tags: str) -> Instance:
-    return Instance(id="i-0a1", security_groups=groups, tags=tags)
+    return Instance(on_ec2=True, id="i-0a1", security_groups=groups, tags=tags)
 
 
 @pytest.fixture

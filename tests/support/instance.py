@@ -29,6 +29,7 @@ class Instance:
     type: str = "t3.small"
     account: str = "123456789012"
     asg: str = ""
+    lifecycle_state: str = "InService"
     user_data: str | bytes = b""
     role: str = ROLE
 
@@ -77,6 +78,7 @@ def _meta(instance: Instance, address: str, mac: str) -> dict[str, str]:
         "security-groups": "\n".join(instance.security_groups),
         "services/domain": "amazonaws.com",
         "services/partition": "aws",
+        "autoscaling/target-lifecycle-state": instance.lifecycle_state if instance.asg else "",
         f"{card}/device-number": "0",
         f"{card}/interface-id": "eni-0123456789abcdef0",
         f"{card}/local-ipv4s": address,
