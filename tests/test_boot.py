@@ -50,7 +50,7 @@ def test_boot_runs_every_station_and_reports_them(line: Line) -> None:
     assert (report["outcome"], report["exit_code"], report["gate"]) == ("ready", 0, "open")
     assert (report["role"], report["stage"], report["sha"]) == ("site", "staging", sha)
     assert report["source"] == str(line.repository.path)
-    assert (line.machine.state / "good").read_text().strip() == sha
+    assert (line.machine.state / "good").read_text().strip() == f"{sha} main"
 
 
 def test_boot_closes_an_open_gate_before_anything_else(line: Line) -> None:
@@ -177,3 +177,37 @@ def test_gate_closed_by_hand_opens_only_when_checks_pass(line: Line) -> None:
     well.touch()
     line.machine.solo("gate", "open", "--reason", "inspected").expect(0)
     assert line.machine.in_service
+
+
+def test_change_without_the_gate_leaves_no_older_statement(line: Line) -> None:
+    """With drain never the gate was open during the change, and would vouch for the old commit."""
+    line.put_in_service()
+    line.settings(limits='drain = "never"')
+    line.commit(FILE.replace("data.text", "'another'"))
+    line.machine.solo("run", "--no-gate").expect(0)
+    assert not line.machine.in_service
+
+
+def test_close_during_gate_open_stays_closed(line: Line) -> None:
+    (line.target / "go").touch()
+    line.put_in_service(healthy='checks.command(f"test -e {data.target}/go", within=30)')
+    line.machine.solo("gate", "close", "--reason", "first").expect(0)
+    (line.target / "go").unlink()
+    opening = subprocess.Popen(
+        [sys.executable, "-m", "pyinfra_solo", "gate", "open", "--reason", "it is well"],
+        env=line.machine.variables(), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    wait_for("the check", lambda: line.report["station"] == "judge", timeout=30)
+    line.machine.solo("gate", "close", "--reason", "second").expect(0)
+    (line.target / "go").touch()
+    assert opening.wait(timeout=60) == 21
+    assert not line.machine.in_service
+
+
+def test_last_good_commit_of_another_ref_is_no_fallback(line: Line) -> None:
+    """An experiment by hand must not become what a boot without a remote converges."""
+    line.put_in_service()
+    line.settings('fallback = "last-good"')
+    line.machine.solo("run", "--ref", line.repository.tip()).expect(0)
+    shutil.rmtree(line.repository.path)
+    assert "no last-good commit of 'main'" in line.machine.solo("boot").expect(10).stderr

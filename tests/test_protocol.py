@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from pyinfra_solo import protocol
-from pyinfra_solo.errors import ConvergeError
+from pyinfra_solo.errors import ConvergeError, JudgedError
 from pyinfra_solo.protocol import Request, RunOptions
 from pyinfra_solo.stations.converge import Engine, converge
 from pyinfra_solo.stations.judge import judge
@@ -98,7 +98,9 @@ def test_option_at_its_default_is_not_sent() -> None:
 
 def test_events_of_a_newer_engine_are_ignored_and_known_ones_read() -> None:
     assert protocol.decode_event(b'{"event": "Newer", "x": 1}') is None
-    assert protocol.decode_event(b"no JSON") is None
+    for malformed in (b"no JSON", b"{}", b'{"event": "Failed", "code": "1"}', b'{"event": "Started"}'):
+        with pytest.raises(ConvergeError, match="sent an event that is not understood"):
+            protocol.decode_event(malformed)
     assert protocol.decode_event(b'{"event": "Done", "newer": 1}') == protocol.Done()
 
 
@@ -106,3 +108,78 @@ def test_events_of_a_newer_engine_are_ignored_and_known_ones_read() -> None:
 def test_executor_that_leaves_events_out_has_not_converged(tmp_path: Path, answer: str) -> None:
     with pytest.raises(ConvergeError, match="The converge ended with exit status 0"):
         start(engine_that_answers(tmp_path, answer))
+
+
+STARTED: dict[str, object] = {"event": "Started", "protocol": 1}
+DONE: dict[str, object] = {"event": "Done"}
+DECLARED: dict[str, object] = {"event": "Declared", "roles": ["web"], "checks": []}
+TWO: dict[str, object] = {"event": "OperationsDeclared", "names": ["one", "two"]}
+ONE_ENDED: dict[str, object] = {"event": "OperationEnded", "name": "one", "changed": False}
+TWO_ENDED: dict[str, object] = {"event": "OperationEnded", "name": "two", "changed": True}
+
+
+def events(*found: dict[str, object]) -> str:
+    return "\n".join(json.dumps(event) for event in found)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        [STARTED, DECLARED, TWO, ONE_ENDED, DONE],
+        [STARTED, DECLARED, TWO, TWO_ENDED, ONE_ENDED, DONE],
+        [STARTED, DECLARED, TWO, ONE_ENDED, TWO_ENDED | {"failed": True}, DONE],
+        [STARTED, DECLARED, ONE_ENDED, TWO_ENDED, DONE],
+        [STARTED, DECLARED | {"roles": ["worker"]}, TWO, ONE_ENDED, TWO_ENDED, DONE],
+        [STARTED, DECLARED, DECLARED, TWO, ONE_ENDED, TWO_ENDED, DONE],
+        [STARTED, DECLARED, TWO, ONE_ENDED, TWO_ENDED, DONE, TWO_ENDED],
+    ],
+    ids=[
+        "too few",
+        "other order",
+        "one failed",
+        "none declared",
+        "other role",
+        "declared twice",
+        "after the end",
+    ],
+)
+def test_events_that_contradict_a_success_are_a_failure(
+    tmp_path: Path, found: list[dict[str, object]]
+) -> None:
+    with pytest.raises(ConvergeError, match="The ops repo's engine reported"):
+        start(engine_that_answers(tmp_path, events(*found)))
+
+
+def test_events_of_all_operations_in_order_are_a_success(tmp_path: Path) -> None:
+    engine = engine_that_answers(tmp_path, events(STARTED, DECLARED, TWO, ONE_ENDED, TWO_ENDED, DONE))
+    changes = converge(
+        REQUEST, engine, deadline=Deadline.after(20), observe=lambda _event: None, events_file=None, lock=()
+    )
+    assert changes.changed == 1
+
+
+@pytest.mark.parametrize("code", [20, 21, 64])
+def test_failure_of_the_lines_own_kind_is_none_of_an_executor(tmp_path: Path, code: int) -> None:
+    """21 would leave an open gate alone, 20 would hide the run."""
+    failed: dict[str, object] = {"event": "Failed", "code": code, "message": "no"}
+    with pytest.raises(ConvergeError, match="no") as raised:
+        start(engine_that_answers(tmp_path, events(STARTED, failed)))
+    assert raised.value.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    "finding",
+    [{"check": "command other"}, {"passed": "false"}, {"tries": "x"}],
+    ids=["another check", "a text for true", "a text for a number"],
+)
+def test_finding_that_is_not_of_its_check_is_not_ready(tmp_path: Path, finding: dict[str, object]) -> None:
+    right = {"check": "command true", "passed": True, "detail": "ok", "tries": 1, "seconds": 0.1}
+    checks = [{"kind": "command", "target": "true"}]
+
+    def judged(found: dict[str, object]) -> bool:
+        answer = json.dumps({"protocol": 1, "findings": [found]})
+        return judge(checks, engine_that_answers(tmp_path, answer), Deadline.after(20)).ready
+
+    assert judged(right)
+    with pytest.raises(JudgedError, match="no full answer"):
+        judged(right | finding)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from pyinfra_solo import paths
 from pyinfra_solo.errors import IdentityError, PausedError
-from pyinfra_solo.gate import GatePolicy, Statement, boot_id, open_gate, read_gate
+from pyinfra_solo.gate import GatePolicy, Statement, boot_id, close_gate, open_gate, read_gate
 from pyinfra_solo.protocol import VERSION, Mode, Request, RunOptions
 from pyinfra_solo.report.records import StationName
 from pyinfra_solo.run.run import Run
@@ -36,6 +36,7 @@ class Tree:
     root: Path
     engine: Engine
     sha: str | None = None
+    ref: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +65,12 @@ def boot(settings: Settings, options: RunOptions, run: Run) -> Changes:
         if settings.converge.idempotence == "refuse":
             changes.require_idempotent()
         run.say(f"{len(verdict.findings)} checks passed")
+    if not options.open_gate and changes.changed:
+        close_gate("a run without the gate (--no-gate) has changed this machine")
     if options.open_gate:
         with run.station(StationName.OPEN_GATE):
             sha = target.tree.sha or "unknown"
-            remember_good(sha)
+            remember_good(sha, target.tree.ref)
             vouch(target, sha, changes.checks, str(target.tree.engine.python), run)
     return changes
 
@@ -103,7 +106,15 @@ def fetch_and_prepare(
 ) -> Tree:
     """Fetch the commit that the stage wants, and build the runtime that its lock file names."""
     with run.station(StationName.FETCH):
-        checkout = fetch(settings.ops, stage, options.ref, paths.STATE, run, good=last_good(), tidy=tidy)
+        checkout = fetch(
+            settings.ops,
+            stage,
+            options.ref,
+            paths.STATE,
+            run,
+            good=last_good(options.ref or settings.ops.refs.get(stage, settings.ops.ref)),
+            tidy=tidy,
+        )
         run.record(sha=checkout.sha, source=checkout.source)
     with run.station(StationName.PREPARE):
         runtime = prepare(
@@ -118,7 +129,12 @@ def fetch_and_prepare(
             log=run.say,
         )
         run.say(f"runtime {runtime.key}, {runtime.made}")
-    return Tree(root=checkout.root, engine=engine_of(checkout.root, runtime.python), sha=checkout.sha)
+    return Tree(
+        root=checkout.root,
+        engine=engine_of(checkout.root, runtime.python),
+        sha=checkout.sha,
+        ref=checkout.ref,
+    )
 
 
 def start_converge(settings: Settings, options: RunOptions, run: Run, target: Target, mode: Mode) -> Changes:

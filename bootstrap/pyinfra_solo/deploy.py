@@ -10,38 +10,63 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pyinfra import context
+from pyinfra.api import Host
 
-from pyinfra_solo.errors import RoleError
+from pyinfra_solo.errors import DataError, RoleError
 from pyinfra_solo.ops_repo.bind import BoundRole, DeployContext, bind
 from pyinfra_solo.ops_repo.names import stages
 
-_context: DeployContext | None = None
+_contexts: WeakKeyDictionary[Host, DeployContext] = WeakKeyDictionary()
+"""By host: a push runs deploy.py once for each."""
+_declared: WeakKeyDictionary[Host, int] = WeakKeyDictionary()
+"""How many operations each host had when `gate()` was called."""
 
 
 def use(deploy_context: DeployContext) -> None:
-    """Let `roles()` and `gate()` answer for this context from here on."""
-    global _context  # noqa: PLW0603 - pyinfra executes deploy.py with no argument to hand it over
-    _context = deploy_context
+    """Let `roles()` and `gate()` answer for this context on the current host."""
+    _contexts[context.ctx_host.get()] = deploy_context
 
 
 def roles() -> list[BoundRole]:
     """Return the roles of the machine that is converged, needed ones first."""
-    if _context is None:
+    if context.ctx_host.get() not in _contexts:
         use(_new_context())
-    assert _context is not None  # noqa: S101 - for mypy
-    return list(_context.roles)
+    return list(_contexts[context.ctx_host.get()].roles)
 
 
 def gate() -> None:
     """Close the gate before the first change, and open it after the last: the last line of deploy.py."""
-    assert _context is not None, "Call roles() before gate()."  # noqa: S101
+    roles()
+    deploy_context = _contexts[context.ctx_host.get()]
     # pyinfra has no hook before a change. Every driver takes commands from the operation's own generator.
-    before_first = cache(_context.before_change)
+    before_first = cache(deploy_context.before_change)
     for operation in context.state.ops[context.host].values():
         operation.command_generator = _calling(operation.command_generator, before_first)
-    _context.after_operations()
+    deploy_context.after_operations()
+    _declared[context.ctx_host.get()] = len(context.state.ops[context.host])
+
+
+def called_gate(host: Host) -> bool:
+    """Return whether deploy.py has called `gate()` for this host."""
+    return host in _declared
+
+
+def require_gate_last() -> None:
+    """Raise DataError unless deploy.py has converged each role, and ended with `gate()`.
+
+    Without it operations would change a machine under an open gate.
+    """
+    host = context.ctx_host.get()
+    left_out = next((one.role.name for one in roles() if not one.converged), None)
+    if left_out:
+        raise DataError(
+            f"deploy.py does not converge the role {left_out!r}: call converge() of each of roles()."
+        )
+    if _declared.get(host) != len(context.state.ops[host]):
+        raise DataError("deploy.py does not end with gate(). Call it once, after all operations.")
 
 
 def _calling(generator: Callable[[], Iterator[Any]], call: Callable[[], None]) -> Callable[[], Iterator[Any]]:

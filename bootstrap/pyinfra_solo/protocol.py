@@ -8,7 +8,7 @@ From release 0.1 on this file changes by addition only: a new field has a defaul
 be ignored by an engine that does not know it.
 """
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -206,13 +206,35 @@ def decode_request(text: bytes, kind: type[T]) -> T:
 
 
 def decode_event(line: bytes) -> AnyEvent | None:
-    """Decode one line of the executor. None for an event that this engine does not know."""
+    """Decode one line of the executor. None for an event that this engine does not know.
+
+    Raises ConvergeError for a line that is no event, or a known event that is malformed.
+    """
     try:
         return _EVENTS.decode(line)
-    except msgspec.MsgspecError:
+    except msgspec.MsgspecError as error:
+        try:
+            known = msgspec.json.decode(line, type=_Tagged).event in _KNOWN
+        except msgspec.MsgspecError:
+            known = True
+        if known:
+            raise ConvergeError(
+                f"The ops repo's engine sent an event that is not understood: {error}. Update it, or bake a new image."
+            ) from error
         return None
 
 
+def decode_answer(text: bytes) -> ChecksAnswer:
+    """Decode the answer of the checks. Raises ConvergeError for another VERSION, MsgspecError."""
+    require_version(image=VERSION, checkout=msgspec.json.decode(text, type=_Numbered).protocol)
+    return msgspec.json.decode(text, type=ChecksAnswer)
+
+
+class _Tagged(msgspec.Struct):
+    event: str
+
+
+_KNOWN = {kind.__name__ for kind in get_args(AnyEvent)}
 _EVENTS: msgspec.json.Decoder[AnyEvent] = msgspec.json.Decoder(AnyEvent)
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra import context
+from pyinfra.api import Host
 from pyinfra.operations import python
 
-from pyinfra_solo import checks
+from pyinfra_solo import checks, deploy
 from pyinfra_solo.boot import Target, Tree, choose, vouch
 from pyinfra_solo.clients.git import head
 from pyinfra_solo.errors import SoloError
@@ -40,11 +41,14 @@ def begin(data: Any) -> DeployContext:
         settings, run = stack.enter_context(
             start_run(None, "pyinfra @local deploy.py", keep_report=False, bounded=False)
         )
-        take_over(context.ctx_host.get(), native=settings.converge.native, timeout=settings.limits.operation)
+        host = context.ctx_host.get()
+        take_over(host, native=settings.converge.native, timeout=settings.limits.operation)
         policy = GatePolicy(at_boot=False, drain=settings.limits.drain)
         # pyinfra tells nobody when an operation fails: the end of the process, under the lock, decides.
         stack.callback(
-            lambda: policy.on_failure("a run by hand did not end well", in_doubt=run.gate_in_doubt)
+            lambda: policy.on_failure(
+                "a run by hand did not end well", in_doubt=run.gate_in_doubt or _ran_without_gate(host)
+            )
         )
         return _context(settings, policy, run, data)
     except SoloError as error:
@@ -86,9 +90,17 @@ def _context(settings: Settings, policy: GatePolicy, run: Run, data: Any) -> Dep
     return DeployContext(bound, before_change, after_operations)
 
 
+def _ran_without_gate(host: Host) -> bool:
+    """Check whether operations were run although deploy.py never called gate()."""
+    operations = host.state.ops[host].values()
+    done = any(operation.operation_meta.is_complete() for operation in operations)
+    return done and not deploy.called_gate(host)
+
+
 def _judge_and_open(target: Target, bound: list[BoundRole], run: Run) -> None:
     """Run as the last operation: pyinfra reaches it only when every other one has succeeded."""
     run.gate_in_doubt = True
+    deploy.require_gate_last()
     declared = [check for one in bound for check in one.checks()]
     Verdict(checks.perform_all(declared, run.deadline)).require_ready()
     vouch(target, head(target.tree.root), checks.to_json(declared), sys.executable, run)

@@ -174,12 +174,12 @@ class Watch:
                 return
             self._events += 1
             event = json.loads(line)
-            if event["event"] == "OperationEnded" and (event["changed"] or event["failed"]):
+            if event["event"] == "OperationEnded" and (event["changed"] or event.get("failed")):
                 self._operation(event)
 
     def _operation(self, event: dict[str, Any]) -> None:
         paint = self.screen.paint
-        word = paint(RED, "failed ") if event["failed"] else paint(YELLOW, "changed")
+        word = paint(RED, "failed ") if event.get("failed") else paint(YELLOW, "changed")
         seconds = paint(FAINT, f"{event['seconds']:.1f} s")
         self._line(None, f"  {word}  {event['name']}  {seconds}")
 

@@ -67,7 +67,7 @@ def gate_open(config: Path | None, reason: str) -> int:
             going.record(findings=list(verdict.findings))
             verdict.require_ready()
         with going.station(StationName.OPEN_GATE):
-            open_gate(replace(statement, run=going.id, at=time.time()))
+            open_gate(replace(statement, run=going.id, at=time.time()), began=going.began)
         going.end("ready")
     click.echo("open")
     return 0

@@ -58,7 +58,6 @@ def run(request: Request, events: EventWriter) -> None:
             if policy.before_change():
                 events.write(protocol.GateClosed())
 
-    deploy.use(DeployContext(bound, before_change))
     if request.options.native and (reason := off_reason()):
         events.write(protocol.NativeOff(reason=reason))
     host = next(iter(state.inventory))
@@ -68,7 +67,9 @@ def run(request: Request, events: EventWriter) -> None:
         ctx_state.use(state), ctx_inventory.use(state.inventory),
         ctx_config.use(state.config.copy()), ctx_host.use(host),
     ):  # fmt: skip
+        deploy.use(DeployContext(bound, before_change))
         _declare_operations(root / "deploy.py", state)
+        deploy.require_gate_last()
         Executor(request, state, host, events).run_all()
     events.write(protocol.Done())
 

@@ -1,7 +1,7 @@
 """Bind roles to their values, and hand them to deploy.py with the callbacks around its changes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ class BoundRole:
 
     role: Role
     data: Any
+    converged: list[bool] = field(default_factory=list, repr=False, compare=False)
+    """Not empty once `converge` was called."""
 
     def converge(self) -> None:
+        self.converged.append(True)
         with context.host.deploy(name=self.role.name, kwargs=None, data=None):
             self.role.operations(self.data)
 

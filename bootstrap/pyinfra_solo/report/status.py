@@ -68,7 +68,7 @@ def _gate(gate: Gate) -> str:
     if not (gate.open and gate.statement):
         return f"gate      closed{since}: {gate.reason}"
     checks = text.count(len(gate.statement.checks), "check")
-    return f"gate      open{since}, at commit {gate.statement.sha[:12]}, {checks} passed"
+    return f"gate      open{since}, at commit {gate.statement.sha[:12]}{'+changes' if gate.statement.sha.endswith('+changes') else ''}, {checks} passed"
 
 
 def _time(seconds: float) -> str:

@@ -5,10 +5,11 @@ them as they come, and ends its whole session when the time is up.
 """
 
 import os
+import select
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,11 +17,22 @@ from typing import Any, BinaryIO
 import msgspec
 
 from pyinfra_solo import errors, protocol
-from pyinfra_solo.errors import ConvergeError, DataError, DeadlineError, JudgedError, SoloError
+from pyinfra_solo.errors import (
+    ConvergeError,
+    DataError,
+    DeadlineError,
+    JudgedError,
+    RoleError,
+    SoloError,
+    SourceError,
+    TrustError,
+)
 from pyinfra_solo.protocol import AnyEvent, Request
 from pyinfra_solo.system import processes
 from pyinfra_solo.system.deadline import Deadline
 
+_MAX_LINE = 16 << 20
+"""Bytes of an event: a plan's diff is the longest."""
 ENGINE = "bootstrap/pyinfra_solo"
 """The engine's folder in an ops repo."""
 
@@ -114,9 +126,9 @@ def converge(
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=engine.environment, cwd=request.root,
         start_new_session=True, pass_fds=tuple(lock),
     )  # fmt: skip
-    reader = _EventReader()
+    reader = _EventReader(request)
     with _ended_by(deadline, process) as late:
-        for event in _events(process, request, events_file):
+        for event in _events(process, request, events_file, late):
             reader.read(event)
             observe(event)
         process.wait()
@@ -149,18 +161,41 @@ def _ended_by(deadline: Deadline, process: subprocess.Popen[bytes]) -> Iterator[
 
 
 def _events(
-    process: subprocess.Popen[bytes], request: Request, events_file: Path | None
+    process: subprocess.Popen[bytes], request: Request, events_file: Path | None, late: threading.Event
 ) -> Iterator[AnyEvent]:
     """Yield each event, logged as it comes: a killed run's file says which operation it was at."""
     assert process.stdin and process.stdout  # noqa: S101, PT018 - pipes were asked for
-    with process.stdin:
+    with suppress(BrokenPipeError), process.stdin:  # it has ended already: `result` says how
         process.stdin.write(msgspec.json.encode(request))
     with _open_log(events_file) as log:
-        for line in process.stdout:
-            log.write(line)
+        for line in _lines(process.stdout.fileno(), late):
+            log.write(line + b"\n")
             log.flush()
-            if event := protocol.decode_event(line):
+            if line and (event := protocol.decode_event(line)):
                 yield event
+
+
+def _lines(descriptor: int, late: threading.Event) -> Iterator[bytes]:
+    """Yield lines until the pipe's end, or `late`: a daemon that left the session may keep the pipe open.
+
+    Raises ConvergeError for a line that is longer than any event.
+    """
+    rest = bytearray()
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    while not late.is_set():
+        if not poll.poll(500):
+            continue
+        chunk = os.read(descriptor, 1 << 16)
+        if not chunk:
+            return
+        *lines, last = chunk.split(b"\n")
+        for line in lines:
+            yield bytes(rest) + line
+            rest.clear()
+        rest += last
+        if len(rest) > _MAX_LINE:
+            raise ConvergeError(f"The ops repo's engine sent a line of more than {_MAX_LINE >> 20} MiB.")
 
 
 def _open_log(path: Path | None) -> BinaryIO:
@@ -172,13 +207,19 @@ def _open_log(path: Path | None) -> BinaryIO:
 
 
 class _EventReader:
-    def __init__(self) -> None:
+    def __init__(self, request: Request) -> None:
+        self._request = request
         self.activity = "starting pyinfra"
         self._last: dict[type, Any] = {}
         self._operations: list[protocol.OperationEnded] = []
 
     def read(self, event: AnyEvent) -> None:
         """Raises ConvergeError for an executor of another protocol version."""
+        once = isinstance(event, (protocol.Started, protocol.Declared, protocol.OperationsDeclared))
+        if protocol.Done in self._last or (once and type(event) in self._last):
+            raise ConvergeError(
+                f"The ops repo's engine reported {type(event).__name__} out of its order. Update it."
+            )
         self._last[type(event)] = event
         match event:
             case protocol.Started(protocol=version):
@@ -200,6 +241,7 @@ class _EventReader:
                 f"The converge ended with {how} while {self.activity}. See its last lines "
                 "in the journal (`journalctl -t pyinfra-solo`)."
             )
+        self._require_complete()
         checked = self._last.get(protocol.IdempotenceChecked)
         return Changes(
             operations=self._operations,
@@ -207,9 +249,29 @@ class _EventReader:
             not_idempotent=checked.operations if checked else None,
         )
 
+    def _require_complete(self) -> None:
+        """Raise ConvergeError unless each operation of the wanted role was reported once, and succeeded."""
+        names = (
+            self._last[protocol.OperationsDeclared].names
+            if protocol.OperationsDeclared in self._last
+            else None
+        )
+        wrong = (
+            self._request.role not in self._last[protocol.Declared].roles
+            or [operation.name for operation in self._operations] != names
+            or any(operation.failed for operation in self._operations)
+        )
+        if wrong:
+            raise ConvergeError(
+                f"The ops repo's engine reported success, but not of all operations of {self._request.role!r}: "
+                f"{len(self._operations)} ended, {'none' if names is None else len(names)} declared. Update it."
+            )
+
 
 def _error(failed: protocol.Failed) -> SoloError:
-    """Return the executor's error as ours, by its exit status: units and scripts go by it."""
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SoloError)]
-    known = (kind for kind in kinds if kind.exit_code == failed.code and kind is not SoloError)
-    return next(known, ConvergeError)(failed.message)
+    """Return the executor's error as ours, by its exit status: units and scripts go by it.
+
+    Not every kind can be an executor's: the lock and the gate by hand are the line's own affairs.
+    """
+    kinds = (ConvergeError, SourceError, TrustError, RoleError, DataError, DeadlineError, JudgedError)
+    return next((kind for kind in kinds if kind.exit_code == failed.code), ConvergeError)(failed.message)

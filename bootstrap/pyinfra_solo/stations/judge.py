@@ -13,7 +13,7 @@ import msgspec
 from pyinfra_solo import protocol
 from pyinfra_solo.checks import Finding
 from pyinfra_solo.errors import JudgedError
-from pyinfra_solo.protocol import ChecksAnswer, ChecksRequest
+from pyinfra_solo.protocol import ChecksRequest
 from pyinfra_solo.stations.converge import Engine
 from pyinfra_solo.system import processes
 from pyinfra_solo.system.deadline import Deadline
@@ -51,19 +51,15 @@ def judge(checks: Sequence[dict[str, Any]], engine: Engine, deadline: Deadline) 
         )  # fmt: skip
     except TimeoutError as error:
         raise JudgedError("The health checks did not finish in time. The gate stays closed.") from error
-    findings = _findings(done.stdout)
-    if findings is None or len(findings) != len(checks) or done.status:
+    try:
+        findings = msgspec.convert(protocol.decode_answer(done.stdout).findings, list[Finding])
+    except msgspec.MsgspecError:
+        findings = []
+    asked = [f"{check['kind']} {check['target']}" for check in checks]
+    if [finding.check for finding in findings] != asked or done.status:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise JudgedError(
-            f"The health checks ended with exit status {done.status} and no full answer: {last}. The gate stays closed."
+            f"The health checks ended with exit status {done.status} and no full answer ({last}). "
+            "The gate stays closed."
         )
     return Verdict(findings)
-
-
-def _findings(answer: bytes) -> list[Finding] | None:
-    try:
-        decoded = msgspec.json.decode(answer, type=ChecksAnswer)
-        protocol.require_version(image=protocol.VERSION, checkout=decoded.protocol)
-        return [Finding(**finding) for finding in decoded.findings]
-    except (msgspec.MsgspecError, TypeError):
-        return None

@@ -26,3 +26,12 @@ for folder in range(int(os.environ["W_FOLDERS"])):
             port=f"90{number}",
         )
     files.link(name=f"the link of d{folder}", path=f"{ROOT}/d{folder}/link", target=f"{ROOT}/d{folder}/f0")
+
+try:
+    from pyinfra_solo.deploy import gate, roles
+except ImportError:  # pyinfra alone
+    pass
+else:
+    for role in roles():
+        role.converge()
+    gate()
