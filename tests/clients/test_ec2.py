@@ -91,9 +91,7 @@ def test_an_instance_without_tags_has_none(cloud: Cloud) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["\u2603\U0001f600" * 128, "<&>'\" ", ""],
-    ids=["256 odd characters", "markup", "nothing"],
+    "text", ["\u2603\U0001f600" * 128, "<&>'\" ", ""], ids=["256 odd characters", "markup", "nothing"]
 )
 def test_a_tag_comes_back_as_it_was_set(cloud: Cloud, text: str) -> None:
     cloud.tag(Role=text)

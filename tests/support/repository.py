@@ -103,14 +103,7 @@ class Repository:
             tree = self._git("write-tree", env=env)
         return self._commit(tree, tip, message, branch, sign_with)
 
-    def _commit(
-        self,
-        tree: str,
-        parent: str,
-        message: str,
-        branch: str,
-        sign_with: Path | None,
-    ) -> str:
+    def _commit(self, tree: str, parent: str, message: str, branch: str, sign_with: Path | None) -> str:
         when = f"{self.clock} +0000"
         self.clock += 60
         env = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}

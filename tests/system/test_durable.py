@@ -135,9 +135,7 @@ def test_an_invalidated_folder_keeps_its_files(tmp_path: Path) -> None:
     assert not durable.is_complete(tmp_path)
 
 
-def test_a_publisher_killed_at_any_moment_leaves_a_whole_folder_or_none(
-    tmp_path: Path,
-) -> None:
+def test_a_publisher_killed_at_any_moment_leaves_a_whole_folder_or_none(tmp_path: Path) -> None:
     for _ in range(15):
         killed_at_random(PUBLISHER, tmp_path, 0.1)
         if durable.is_complete(tmp_path / "one"):
