@@ -1,7 +1,5 @@
 """The EC2 API: the tags of an instance, from moto's server, and from one that refuses."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

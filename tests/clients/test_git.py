@@ -1,7 +1,5 @@
 """The repository of commits: fetched over real servers, verified, repaired."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

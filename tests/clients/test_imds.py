@@ -1,7 +1,5 @@
 """The metadata service is asked by version 2 only, in bounded time, and never through a proxy."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time

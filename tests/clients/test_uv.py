@@ -1,7 +1,5 @@
 """uv gets what it is given and nothing else, in its time; what it says is wrong becomes our errors."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 import time

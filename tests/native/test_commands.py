@@ -5,8 +5,6 @@ whoever has the old one open keeps it, and a running program can be replaced; a 
 is an error and not a wait; a file is not put into a folder under a random name. Each has a test.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess

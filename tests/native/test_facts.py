@@ -1,18 +1,17 @@
 """A fact that is answered in the process equals pyinfra's own, through a shell."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pyinfra.api import Host
 from pyinfra.facts import deb, files, server, systemd
 
 from pyinfra_solo.native import UNKNOWN
@@ -22,9 +21,6 @@ from tests.support import both_ways as ways
 from tests.support.apart import mount_over, run_apart
 from tests.support.both_ways import Comparison, our_state, without
 from tests.support.pyinfra_api import pyinfra_state, within
-
-if TYPE_CHECKING:
-    from pyinfra.api import Host
 
 
 @pytest.fixture(scope="module")

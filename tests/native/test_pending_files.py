@@ -1,7 +1,5 @@
 """An uploaded file appears whole, with its owner and mode, or not at all; in place only where no rename is possible."""
 
-from __future__ import annotations
-
 import os
 import signal
 import stat

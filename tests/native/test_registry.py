@@ -1,7 +1,5 @@
 """Native facts and commands are used with a verified pyinfra only, and for its own facts."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

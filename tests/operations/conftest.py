@@ -1,7 +1,5 @@
 """Fixtures of operations: a program called in both ways, and an app with releases."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

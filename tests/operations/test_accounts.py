@@ -1,7 +1,5 @@
 """Accounts: what is missing is found and made, and a home of another leads root nowhere."""
 
-from __future__ import annotations
-
 import json
 import os
 import pwd

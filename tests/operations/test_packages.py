@@ -3,8 +3,6 @@
 dpkg's database is below the test's folder; nothing is installed.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 The programs of apt and dpkg are the test's own here, first on PATH.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal

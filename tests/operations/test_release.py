@@ -1,7 +1,5 @@
 """Releases of an application: whole or not there, whenever the run that makes one is killed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """The environment of a release is built without root's rights, and is root's afterwards."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import signal

@@ -1,7 +1,5 @@
 """A program of an operation is one text of Python 3.9's standard library, and takes its arguments by name."""
 
-from __future__ import annotations
-
 import ast
 import os
 import shlex

@@ -1,7 +1,5 @@
 """A service as each init system writes it, and the LSB script at work."""
 
-from __future__ import annotations
-
 import json
 import os
 import pwd

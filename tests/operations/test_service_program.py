@@ -1,7 +1,5 @@
 """What a service lacks: by systemd's properties, and by the digest of what it was started with."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

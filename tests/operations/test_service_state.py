@@ -3,8 +3,6 @@
 The init here is the LSB kind: `service NAME VERB`, a program of the test that notes its verbs.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A configuration replaces the old one only when its own program finds it good."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -5,8 +5,6 @@ or a bad TTL 400, X-Forwarded-For on a token request 403, unknown path 404, GET 
 Any version in a path is as good as `latest`; cloud-init 22.4.2 asks for 2021-03-23.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 import urllib.parse

@@ -3,8 +3,6 @@
 Paths as in the EC2 User Guide, "Instance metadata categories".
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import zlib

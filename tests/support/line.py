@@ -1,7 +1,5 @@
 """The line as the command runs it, on a machine below a folder, and the station converge alone."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys

@@ -1,7 +1,5 @@
 """Run programs with a time limit, and wait for what they do."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
@@ -29,7 +27,7 @@ class Result:
         """True when the exit status is 0."""
         return self.code == 0
 
-    def expect(self, code: int) -> Result:
+    def expect(self, code: int) -> "Result":
         """Return itself when the exit status is `code`."""
         assert self.code == code, f"exit status {self.code}\n{self.stdout}\n{self.stderr}"
         return self

@@ -1,7 +1,5 @@
 """Run operations on this machine by pyinfra itself: its API, its own local connector."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass

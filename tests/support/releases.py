@@ -1,7 +1,5 @@
 """An application's repository, and releases made of it on this machine: what their tests share."""
 
-from __future__ import annotations
-
 import logging
 import os
 import subprocess

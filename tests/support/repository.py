@@ -1,7 +1,5 @@
 """A git repository that tests fill, and git's http-backend that serves it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -49,7 +47,7 @@ class Repository:
     clock: int = 1_767_225_600
     """Seconds since 1970 of the next commit; each takes one minute."""
 
-    def make(self) -> Repository:
+    def make(self) -> "Repository":
         """Create it, empty; any commit may be fetched by its id, as on the large hosting services."""
         self._git("init", "--quiet", "--bare", "--initial-branch=main", str(self.path), bare=False)
         for name in ("allowFilter", "allowAnySHA1InWant"):

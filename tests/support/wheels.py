@@ -1,7 +1,5 @@
 """Wheels small enough to write by hand, and runtimes made of them: what the tests of runtimes share."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import shutil

@@ -1,7 +1,5 @@
 """A deadline on the monotonic clock, bounded tries inside it, and the alarm behind both."""
 
-from __future__ import annotations
-
 import signal
 import time
 

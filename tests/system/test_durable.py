@@ -1,7 +1,5 @@
 """A file is whole or what it was; a folder without its marker is never believed."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,7 +1,5 @@
 """One run at a time; a run that waits says for which."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

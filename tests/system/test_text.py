@@ -1,7 +1,5 @@
 """Text from outside cannot move a console, break a message into lines, or carry a password."""
 
-from __future__ import annotations
-
 import sys
 import unicodedata
 
