@@ -194,7 +194,7 @@ def test_two_runs_in_one_folder_use_different_temporary_files(tmp_path: Path) ->
     other.put(str(tmp_path / "secret"), b"secret")
     one.rename_into_place()
     other.rename_into_place()
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
-        "public": b"public",
-        "secret": b"secret",
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "public": "public",
+        "secret": "secret",
     }

@@ -52,9 +52,8 @@ def other_version(patch: pytest.MonkeyPatch, _record: Path) -> None:
 
 
 def other_module(_patch: pytest.MonkeyPatch, record: Path) -> None:
-    record.write_text(
-        RECORD.read_text().replace("pyinfra/facts/deb.py,sha256=-", "pyinfra/facts/deb.py,sha256=_")
-    )
+    name = "pyinfra/facts/deb.py,sha256="
+    record.write_text(RECORD.read_text().replace(f"{name}-", f"{name}_"))
 
 
 def no_module(_patch: pytest.MonkeyPatch, record: Path) -> None:
@@ -84,14 +83,14 @@ def test_another_pyinfra_turns_native_off_as_a_whole(
     assert (tmp_path / "touched").exists()
 
 
-def test_native_off_is_said_by_the_run(tmp_path: Path, machine_root: Path) -> None:
+def test_the_run_shows_that_native_is_off(tmp_path: Path, machine_root: Path) -> None:
     """The role's module changes the version, before the first fact is asked."""
     root = write(tmp_path / "ops", ops('server.shell(commands=["true"])', machine_root))
     module = root / "roles/site/__init__.py"
     module.write_text(f'import pyinfra\n\npyinfra.__version__ = "3.10.1"\n{module.read_text()}')
-    heard = io.StringIO()
-    assert converged(root, run=new_run(output=heard)).changed == 1
-    assert REASON in heard.getvalue()
+    output = io.StringIO()
+    assert converged(root, run=new_run(output=output)).changed == 1
+    assert REASON in output.getvalue()
 
 
 @pytest.mark.parametrize(("native", "messages"), [(True, [REASON]), (False, [])])

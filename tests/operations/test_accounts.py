@@ -201,14 +201,8 @@ def change_accounts(folder: str) -> list[Any]:
         mount_over(f"/{name}", Path(folder, name))
     found: list[Any] = []
 
-    def both(account: str, **more: Any) -> None:
-        right = {
-            "home": f"/home/{account}",
-            "shell": "/bin/bash",
-            "system": False,
-            "groups": [],
-            "keys": [KEYS[1]],
-        }
+    def both(account: str, login: str = "/bin/bash", **more: Any) -> None:
+        right = {"home": f"/home/{account}", "shell": login, "system": False, "groups": [], "keys": [KEYS[1]]}
         arguments = {"name": account, **right, **more}
         before = accounts.PROGRAM.call("check", arguments)
         done = run(accounts.PROGRAM, "apply", **arguments)
