@@ -266,7 +266,7 @@ def everything(root: Path) -> None:
     files.replace(name="a word", path=at("lines"), text="word", replace="sword$")
     inner = "inner\n$HOME 'x'"
     files.block(name="a block", path=at("lines"), content=inner, try_prevent_shell_expansion=True)
-    modes = {"mode": "644", "dir_mode": "755"}
+    modes: dict[str, Any] = {"mode": "644", "dir_mode": "755"}
     files.sync(name="a folder of files", src=at("../from"), dest=at("synced"), delete=True, **modes)
     server.shell(name="only with what is there", commands=[f"grep -q inner {root}/lines"])
 

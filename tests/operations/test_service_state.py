@@ -51,7 +51,9 @@ class Init:
 
         def both() -> None:
             op = declare()
-            causes = {key: [op if one is OPERATION else one for one in options[key]] for key in options}
+            causes: dict[str, Any] = {
+                key: [op if one is OPERATION else one for one in options[key]] for key in options
+            }
             service.running("demo", name="demo runs", enabled=False, **causes)
 
         played = play(both, self.folder)
