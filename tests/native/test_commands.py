@@ -8,7 +8,6 @@ is an error and not a wait; a file is not put into a folder under a random name.
 import os
 import stat
 import subprocess
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -52,14 +51,6 @@ def hosts() -> Iterator[tuple[Host, Host]]:
         assert isinstance(ours.connector, LocalConnector)
         ours.connector.pending.defer_rename = True
         yield ours, theirs
-
-
-@pytest.fixture
-def for_all() -> Iterator[Path]:
-    """A folder that every account can reach."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
 
 
 @contextmanager
@@ -402,12 +393,12 @@ def small(root: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [*FAILING, *SUCCEEDING])
-def test_an_operation_ends_alike(what: str, for_all: Path) -> None:
+def test_an_operation_ends_alike(what: str, open_folder: Path) -> None:
     """With success or not, and the same changes by then. The message of a failure may differ."""
     played: dict[str, Played] = {}
     trees: dict[str, Any] = {}
     for way, state in WAYS.items():
-        root = for_all / way / "root"
+        root = open_folder / way / "root"
         small(root)
         free = ways.with_flag("i", root / "fixed") if what in IMMUTABLE else None
         try:

@@ -19,7 +19,7 @@ from pyinfra_solo.system import kept
 from pyinfra_solo.system.kept import Kept
 from tests.support.programs import is_alive, wait_for
 from tests.support.programs import run as run_command
-from tests.support.releases import Shop, changed, refused, warnings
+from tests.support.releases import Shop, changed, refused
 
 WAYS = ("ours", "shell", "pyinfra")
 
@@ -157,24 +157,26 @@ class TestWithoutGit:
         return shop
 
     @pytest.mark.parametrize("how", WAYS)
-    def test_a_branch_keeps_its_release_and_says_so(self, gone: Shop, how: str) -> None:
-        with warnings() as lines:
-            assert not changed(gone.release(how=how))
+    def test_a_branch_keeps_its_release_and_warns(
+        self, gone: Shop, how: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert not changed(gone.release(how=how))
         assert gone.page() == "one"
         line = f"shop: kept at {self.sha[:12]} instead of main: "
-        assert [one for one in lines if line in one]
+        assert [one for one in caplog.messages if line in one]
         found = kept.read(paths.RUN / "kept")
         assert [(one.app, one.current, one.wanted) for one in found] == [("shop", self.sha, "main")]
         assert str(found[0]) == f"{line}{found[0].reason}"
         assert "does not appear to be a git repository" in found[0].reason
 
     @pytest.mark.parametrize("how", WAYS)
-    def test_a_connection_cut_after_the_check_changes_nothing(self, cut: Shop, how: str) -> None:
-        with warnings() as lines:
-            assert not changed(cut.release(how=how))
+    def test_a_connection_cut_after_the_check_changes_nothing(
+        self, cut: Shop, how: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert not changed(cut.release(how=how))
         assert cut.page() == "one"
         line = f"shop: kept at {self.sha[:12]} instead of {self.next[:12]}: fatal: cut off"
-        assert [one for one in lines if line in one]
+        assert [one for one in caplog.messages if line in one]
         assert kept.read(paths.RUN / "kept") == [Kept("shop", self.sha, self.next, "fatal: cut off")]
         assert cut.releases() == [self.sha[:12]]
 
