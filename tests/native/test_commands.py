@@ -28,26 +28,14 @@ from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.native import commands
 from pyinfra_solo.native.pending_files import PendingFiles
 from tests.support import both_ways as ways
-from tests.support.both_ways import (
-    WAYS,
-    Step,
-    chmod,
-    chown,
-    connector_of,
-    line,
-    link,
-    our_state,
-    plant,
-    put,
-    tree,
-)
+from tests.support.both_ways import WAYS, Step, chmod, chown, line, link, put, tree
 from tests.support.pyinfra_api import Played, play_in, pyinfra_state, within
 
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[tuple[Host, Host]]:
     """Ours, and pyinfra's own."""
-    with within(our_state(native=True)) as ours, within(pyinfra_state()) as theirs:
+    with within(ways.our_state(native=True)) as ours, within(pyinfra_state()) as theirs:
         assert isinstance(ours.connector, LocalConnector)
         ours.connector.pending.defer_rename = True
         yield ours, theirs
@@ -98,7 +86,7 @@ def test_any_commands_leave_the_tree_that_a_shell_leaves(
     @example([(line("cp -r", "g", "new"),)], 0)
     def holds(operations: list[tuple[Step, ...]], mask: int) -> None:
         folder = tmp_path / str(next(number))
-        mine, other = plant(folder / "ours"), plant(folder / "theirs")
+        mine, other = ways.plant(folder / "ours"), ways.plant(folder / "theirs")
         with umask(mask):
             for steps in operations:
                 if any(isinstance(step, tuple) and (other / step[0]).is_dir() for step in steps):
@@ -134,7 +122,7 @@ def test_changes_of_immutable_files_fail_as_in_a_shell(
     free, well = [], []
     try:
         for host in hosts:
-            trees.append(plant(tmp_path / str(len(trees))))
+            trees.append(ways.plant(tmp_path / str(len(trees))))
             free.append(ways.with_flag(flag, trees[-1] / name))
             well.append(succeeds(host, trees[-1], steps))
     finally:
@@ -227,18 +215,11 @@ def everything(root: Path) -> None:
     def put(name: str, dest: str, src: Any, **options: Any) -> None:
         files.put(name=name, dest=at(dest), src=StringIO(src) if isinstance(src, str) else src, **options)
 
-    files.directory(name="a folder", path=at("a/b c/d"), mode="750", user="daemon", group="mail")
+    whose: dict[str, Any] = {"user": "daemon", "group": "mail"}
+    files.directory(name="a folder", path=at("a/b c/d"), mode="750", **whose)
     files.directory(name="a folder that is gone", path=at("old"), present=False)
     put("a text", "a/text", "text é\n", mode="644")
-    put(
-        "bytes",
-        "a/b c/it's",
-        BytesIO(b"\0\xff"),
-        mode="4750",
-        user="daemon",
-        group="mail",
-        create_remote_dir=True,
-    )
+    put("bytes", "a/b c/it's", BytesIO(b"\0\xff"), mode="4750", create_remote_dir=True, **whose)
     files.put(name="a file of ours", src="pyproject.toml", dest=at("a/b c"), mode=True)
     put("a secret", "deep/er/secret", "s", mode="600", user="nobody", create_remote_dir=True)
     put("through a link", "to-target", "through", mode="640")
@@ -322,8 +303,8 @@ def test_plain_commands_and_facts_need_no_child(native: bool, tmp_path: Path) ->
     start(tmp_path / "root")
     children: list[str] = []
     for _ in range(2):
-        state = our_state(native=native)
-        connector_of(state).after_child = lambda name, _seconds: children.append(name)
+        state = ways.our_state(native=native)
+        ways.connector_of(state).after_child = lambda name, _seconds: children.append(name)
         play_in(state, lambda: everything(tmp_path / "root"))
     plain = [name for name in children if name in PLAIN]
     if native:

@@ -51,22 +51,18 @@ def other_version(patch: pytest.MonkeyPatch, _record: Path) -> None:
     patch.setattr(pyinfra, "__version__", "3.10.1")
 
 
-def other_module(_patch: pytest.MonkeyPatch, record: Path) -> None:
-    name = "pyinfra/facts/deb.py,sha256="
-    record.write_text(RECORD.read_text().replace(f"{name}-", f"{name}_"))
+def replaced(old: str, new: str) -> Callable[[pytest.MonkeyPatch, Path], object]:
+    return lambda _patch, record: record.write_text(RECORD.read_text().replace(old, new))
 
 
-def no_module(_patch: pytest.MonkeyPatch, record: Path) -> None:
-    record.write_text(RECORD.read_text().replace("pyinfra/api/facts.py", "pyinfra/api/moved.py"))
-
-
-def not_a_wheel(_patch: pytest.MonkeyPatch, record: Path) -> None:
-    record.unlink()
-
-
-@pytest.mark.parametrize("change", [other_version, other_module, no_module, not_a_wheel])
+@pytest.mark.parametrize(
+    "change",
+    [other_version, replaced("pyinfra/facts/deb.py,sha256=-", "pyinfra/facts/deb.py,sha256=_"),
+     replaced("pyinfra/api/facts.py", "pyinfra/api/moved.py"), lambda _patch, record: record.unlink()],
+    ids=["other version", "other module", "no module", "not a wheel"],
+)  # fmt: skip
 def test_another_pyinfra_turns_native_off_as_a_whole(
-    change: Callable[[pytest.MonkeyPatch, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: Callable[[pytest.MonkeyPatch, Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Facts, our own operations' facts and commands."""
     record = tmp_path / "RECORD"

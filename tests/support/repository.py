@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support import programs
 from tests.support.web import Answer, Asked
@@ -110,18 +111,11 @@ class Repository:
         annotated = kind if message or sign_with else []
         self._git(*_signing(sign_with), "tag", "--force", *annotated, name, sha)
 
-    def _git(
-        self,
-        *words: str,
-        env: Mapping[str, str] = {},
-        stdin: bytes = b"",
-        cwd: Path = Path("/"),
-        check: bool = True,
-    ) -> str:
+    def _git(self, *words: str, env: Mapping[str, str] = {}, cwd: Path = Path("/"), **options: Any) -> str:
         who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in WHO}
         env = {"PATH": os.environ["PATH"], **GIT, **who, **env}
         git = ["git", "-C", str(cwd), f"--git-dir={self.path}"]
-        return programs.run([*git, *words], env=env, stdin=stdin, check=check).stdout.strip()
+        return programs.run([*git, *words], env=env, **options).stdout.strip()
 
 
 WHO = (("NAME", "Lab"), ("EMAIL", SIGNER))

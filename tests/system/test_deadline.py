@@ -24,18 +24,10 @@ class Flaky:
         return "here"
 
 
-def tried(
-    attempt: Flaky, seconds: float, waits: list[Wait], first: float = 0.001, most: float = 0.004
-) -> str:
-    return retry(
-        "the thing",
-        attempt,
-        deadline=Deadline.after(seconds),
-        retried=(OSError,),
-        waited=waits.append,
-        first=first,
-        most=most,
-    )
+def tried(attempt: Flaky, seconds: float, waits: list[Wait], **pauses: float) -> str:
+    short = {"first": 0.001, "most": 0.004, **pauses}
+    deadline = Deadline.after(seconds)
+    return retry("the thing", attempt, deadline=deadline, retried=(OSError,), waited=waits.append, **short)
 
 
 def test_time_left_is_never_negative() -> None:

@@ -125,13 +125,9 @@ def test_a_child_ended_by_a_signal_has_its_negative_number() -> None:
 
 
 def test_a_child_gets_the_input_environment_folder_and_umask(tmp_path: Path) -> None:
-    given: dict[str, Any] = {
-        "stdin": b"\xff\n",
-        "environment": {"A": "b"},
-        "folder": tmp_path,
-        "umask": 0o027,
-    }
-    done = ran("cat; echo $A; pwd; umask", **given)
+    done = ran(
+        "cat; echo $A; pwd; umask", stdin=b"\xff\n", environment={"A": "b"}, folder=tmp_path, umask=0o27
+    )
 
     assert done.stdout == b"\xff\nb\n%s\n0027\n" % bytes(tmp_path)
     assert ran('cat; pwd; test -n "$HOME"', environment=None).stdout == b"/\n"
