@@ -1,8 +1,7 @@
 """Fixtures of all tests."""
 
-from __future__ import annotations
-
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +29,14 @@ def machine_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put the paths of this process and of its children below tmp_path."""
     use_root(tmp_path, monkeypatch)
     return tmp_path
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Make a folder that other accounts can reach, as they can /srv; pytest's own is for root alone."""
+    with tempfile.TemporaryDirectory(prefix="pyinfra-solo-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.fixture

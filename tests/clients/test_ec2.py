@@ -1,8 +1,5 @@
 """The EC2 API: the tags of an instance, from moto's server, and from one that refuses."""
 
-from __future__ import annotations
-
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from pyinfra_solo.clients import ec2 as aws
+from pyinfra_solo.clients import ec2
 from pyinfra_solo.clients.ec2 import ApiRefusedError, ApiUnavailableError
 from pyinfra_solo.run.settings import Machine
-from pyinfra_solo.stations.identify import Instance, identify
+from pyinfra_solo.stations.identify import identify
 from tests.support.imds import Metadata
 from tests.support.line import new_run
 from tests.support.loopback import NOWHERE, answer, canned_server
 from tests.support.machine import ENGINE
+from tests.support.programs import run as run_command
 
 REGION = "eu-west-1"
 
@@ -26,11 +24,11 @@ REGION = "eu-west-1"
 class Cloud:
     """The API, and an instance in it."""
 
-    ec2: Any
+    api: Any
     id: str
 
     def tag(self, **tags: str) -> None:
-        self.ec2.create_tags(
+        self.api.create_tags(
             Resources=[self.id], Tags=[{"Key": key, "Value": value} for key, value in tags.items()]
         )
 
@@ -55,50 +53,42 @@ def server() -> Iterator[str]:
 @pytest.fixture
 def account(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Credentials that only an emulator takes; nothing is asked of any real service."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_ENDPOINT_URL": NOWHERE,
-        "AWS_EC2_METADATA_SERVICE_ENDPOINT": NOWHERE,
-        "AWS_EC2_METADATA_V1_DISABLED": "true",
-        "AWS_METADATA_SERVICE_TIMEOUT": "1",
-        "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "1",
-        "AWS_CONFIG_FILE": "/nonexistent",
-        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
+    for words, value in {
+        "ACCESS_KEY_ID SECRET_ACCESS_KEY": "testing",
+        "ENDPOINT_URL EC2_METADATA_SERVICE_ENDPOINT": NOWHERE,
+        "EC2_METADATA_V1_DISABLED": "true",
+        "METADATA_SERVICE_TIMEOUT METADATA_SERVICE_NUM_ATTEMPTS": "1",
+        "CONFIG_FILE SHARED_CREDENTIALS_FILE": "/nonexistent",
     }.items():
-        monkeypatch.setenv(name, value)
+        for name in words.split():
+            monkeypatch.setenv(f"AWS_{name}", value)
     return monkeypatch
 
 
 @pytest.fixture
 def cloud(server: str, account: pytest.MonkeyPatch) -> Cloud:
     account.setenv("AWS_ENDPOINT_URL", server)
-    ec2 = aws.client("ec2", REGION)
-    started = ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)  # one of moto's own
-    return Cloud(ec2, started["Instances"][0]["InstanceId"])
+    api = ec2.client("ec2", REGION)
+    started = api.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1)  # one of moto's own
+    return Cloud(api, started["Instances"][0]["InstanceId"])
 
 
 def test_the_tags_of_an_instance_are_its_own(cloud: Cloud) -> None:
-    other = cloud.ec2.create_volume(AvailabilityZone=f"{REGION}a", Size=1)["VolumeId"]
-    cloud.ec2.create_tags(Resources=[other], Tags=[{"Key": "Role", "Value": "disk"}])
+    assert ec2.instance_tags(cloud.id, REGION) == {}
+    other = cloud.api.create_volume(AvailabilityZone=f"{REGION}a", Size=1)["VolumeId"]
+    cloud.api.create_tags(Resources=[other], Tags=[{"Key": "Role", "Value": "disk"}])
     cloud.tag(Role="web", Stage="production")
 
-    assert aws.instance_tags(cloud.id, REGION) == {"Role": "web", "Stage": "production"}
-
-
-def test_an_instance_without_tags_has_none(cloud: Cloud) -> None:
-    assert aws.instance_tags(cloud.id, REGION) == {}
+    assert ec2.instance_tags(cloud.id, REGION) == {"Role": "web", "Stage": "production"}
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["\u2603\U0001f600" * 128, "<&>'\" ", ""],
-    ids=["256 odd characters", "markup", "nothing"],
+    "text", ["\u2603\U0001f600" * 128, "<&>'\" ", ""], ids=["256 odd characters", "markup", "nothing"]
 )
 def test_a_tag_comes_back_as_it_was_set(cloud: Cloud, text: str) -> None:
     cloud.tag(Role=text)
 
-    assert aws.instance_tags(cloud.id, REGION) == {"Role": text}
+    assert ec2.instance_tags(cloud.id, REGION) == {"Role": text}
 
 
 def test_tags_that_are_not_in_the_metadata_come_from_the_api(cloud: Cloud, metadata: Metadata) -> None:
@@ -116,30 +106,24 @@ def test_an_api_that_fails_for_a_while_is_retried(account: pytest.MonkeyPatch, m
     tags = b"<DescribeTagsResponse><tagSet><item><key>Role</key><value>web</value></item></tagSet></DescribeTagsResponse>"
     fault = error("503 Service Unavailable", "Unavailable")
     run = new_run()
-    with (
-        canned_server(fault, fault, answer("200 OK", tags, "Content-Type: text/xml")) as api,
-        run.station("identify"),
-    ):
+    last = answer("200 OK", tags, "Content-Type: text/xml")
+    with canned_server(fault, fault, last) as api, run.station("identify"):
         account.setenv("AWS_ENDPOINT_URL", api.url)
-        found: Instance = identify(Machine(ec2="yes"), False, 30, run)
+        found = identify(Machine(ec2="yes"), False, 30, run)
 
     assert found.tags == {"Role": "web"}
-    assert [(wait.what, wait.why) for wait in run.report.stations[0].waits] == [
-        ("EC2 API", "DescribeTags: Unavailable")
-    ]
+    waits = [(wait.what, wait.why) for wait in run.report.stations[0].waits]
+    assert waits == [("EC2 API", "DescribeTags: Unavailable")]
 
 
 @pytest.mark.parametrize("code", ["UnauthorizedOperation", "AccessDenied"])
-def test_an_api_that_refuses_is_not_retried(
-    account: pytest.MonkeyPatch, metadata: Metadata, code: str
-) -> None:
+def test_a_refusal_is_not_retried(account: pytest.MonkeyPatch, metadata: Metadata, code: str) -> None:
     metadata.instance.tags = None
     run = new_run()
+    message = rf"refuses ec2:DescribeTags \({code}\). Allow it, or enable"
     with canned_server(error("403 Forbidden", code)) as api, run.station("identify"):
         account.setenv("AWS_ENDPOINT_URL", api.url)
-        with pytest.raises(
-            ApiRefusedError, match=rf"refuses ec2:DescribeTags \({code}\). Allow it, or enable"
-        ):
+        with pytest.raises(ApiRefusedError, match=message):
             identify(Machine(ec2="yes"), False, 30, run)
         assert len(api.asked) == 1
 
@@ -150,21 +134,21 @@ def test_a_fault_that_may_pass_is_an_outage(account: pytest.MonkeyPatch, code: s
     with canned_server(error("400 Bad Request", code)) as api:
         account.setenv("AWS_ENDPOINT_URL", api.url)
         with pytest.raises(ApiUnavailableError, match=f"DescribeTags: {code}"):
-            aws.instance_tags("i-0a1", REGION)
+            ec2.instance_tags("i-0a1", REGION)
 
 
-@pytest.mark.parametrize("said", [answer("200 OK", b"<html>"), answer("200 OK", b"\xff\xfe")])
-def test_an_answer_that_is_no_xml_is_an_outage(account: pytest.MonkeyPatch, said: bytes) -> None:
-    with canned_server(said) as api:
+@pytest.mark.parametrize("body", [b"<html>", b"\xff\xfe"])
+def test_an_answer_that_is_no_xml_is_an_outage(account: pytest.MonkeyPatch, body: bytes) -> None:
+    with canned_server(answer("200 OK", body)) as api:
         account.setenv("AWS_ENDPOINT_URL", api.url)
         with pytest.raises(ApiUnavailableError):
-            aws.instance_tags("i-0a1", REGION)
+            ec2.instance_tags("i-0a1", REGION)
 
 
 def test_an_api_that_is_not_there_is_an_outage(account: pytest.MonkeyPatch) -> None:
     del account
     with pytest.raises(ApiUnavailableError, match="Could not connect"):
-        aws.instance_tags("i-0a1", REGION)
+        ec2.instance_tags("i-0a1", REGION)
 
 
 def test_a_machine_without_credentials_is_an_outage(account: pytest.MonkeyPatch) -> None:
@@ -172,24 +156,17 @@ def test_a_machine_without_credentials_is_an_outage(account: pytest.MonkeyPatch)
     account.delenv("AWS_ACCESS_KEY_ID")
     account.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(ApiUnavailableError, match="DescribeTags: "):
-        aws.instance_tags("i-0a1", REGION)
+        ec2.instance_tags("i-0a1", REGION)
 
 
 def test_an_invalid_region_is_an_outage(account: pytest.MonkeyPatch) -> None:
     del account
     with pytest.raises(ApiUnavailableError, match="region"):
-        aws.instance_tags("i-0a1", "../eu")
+        ec2.instance_tags("i-0a1", "../eu")
 
 
 def test_boto3_is_not_loaded_without_a_call() -> None:
     """It costs 0.2 s and 20 MB: a machine whose metadata service has the tags never needs it."""
-    script = "import sys, pyinfra_solo.stations.identify, pyinfra_solo.report.status, pyinfra_solo.cli.main; print('boto3' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={"PYTHONPATH": str(ENGINE)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    script = "import sys, pyinfra_solo.stations.identify; print('boto3' in sys.modules)"
 
-    assert done.stdout == "False\n"
+    assert run_command([sys.executable, "-c", script], env={"PYTHONPATH": str(ENGINE)}).stdout == "False\n"

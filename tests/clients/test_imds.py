@@ -1,7 +1,5 @@
 """The metadata service is asked by version 2 only, in bounded time, and never through a proxy."""
 
-from __future__ import annotations
-
 import socket
 import threading
 import time
@@ -51,10 +49,8 @@ def test_a_token_that_is_no_longer_valid_is_renewed(client: imds.Metadata, metad
 
 def test_tokens_that_are_never_valid_are_an_outage_and_no_circle() -> None:
     with canned_server(TOKEN, answer("401 Unauthorized"), TOKEN, answer("401 Unauthorized")) as server:
-        with (
-            imds.Metadata(server.url) as client,
-            pytest.raises(MetadataUnavailableError, match="answered 401"),
-        ):
+        outage = pytest.raises(MetadataUnavailableError, match="answered 401")
+        with imds.Metadata(server.url) as client, outage:
             client.get(ID)
         assert len(server.asked) == 4
 
@@ -87,16 +83,8 @@ def test_a_dropped_connection_is_an_outage_and_replaced(client: imds.Metadata, m
         assert client.get(ID) == metadata.instance.id
 
 
-def test_an_answer_that_is_cut_is_an_outage(client: imds.Metadata, metadata: Metadata) -> None:
-    """Half of an instance id is another instance id."""
-    with client:
-        client.get(ID)
-        metadata.service.faults.drop_after = 4
-        with pytest.raises(MetadataUnavailableError):
-            client.get(ID)
-
-
 def test_an_answer_that_ends_early_is_an_outage() -> None:
+    """Half of an instance id is another instance id."""
     cut = answer("200 OK", b"i-0a1b2c3d")[:-4]
     outage = pytest.raises(MetadataUnavailableError, match="too long, or cut")
     with canned_server(TOKEN, cut) as server, imds.Metadata(server.url) as client, outage:
@@ -160,12 +148,6 @@ def test_an_answer_of_the_largest_size_is_one() -> None:
         assert client.get("meta-data/tags/instance/") == "k" * 65536
 
 
-def test_a_service_that_hangs_is_an_outage_in_time(client: imds.Metadata, metadata: Metadata) -> None:
-    metadata.service.faults.hang = True
-    with client, pytest.raises(MetadataUnavailableError, match="timed out"):
-        client.get(ID, timeout=0.05)
-
-
 def test_the_time_is_the_one_of_each_call(client: imds.Metadata, metadata: Metadata) -> None:
     with client:
         client.get(ID, timeout=30)
@@ -183,28 +165,17 @@ def test_a_service_that_is_not_there_yet_is_an_outage(client: imds.Metadata, met
         assert client.get(ID) == metadata.instance.id
 
 
-def test_version_1_alone_is_refused(client: imds.Metadata, metadata: Metadata) -> None:
-    """It would answer anyone who can make this machine send a GET."""
-    metadata.service.version_1_only = True
-    with client, pytest.raises(V1OnlyError, match="IMDSv1 only, which is refused"):
-        client.get(ID)
-
-    assert metadata.asked() == []
-
-
 @pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed", "501 Not Implemented"])
-def test_whatever_has_no_tokens_is_version_1(status: str) -> None:
-    with (
-        canned_server(answer(status)) as server,
-        imds.Metadata(server.url) as client,
-        pytest.raises(V1OnlyError),
-    ):
-        client.get(ID)
+def test_a_service_without_tokens_is_refused(status: str) -> None:
+    """Version 1 would answer anyone who can make this machine send a GET."""
+    with canned_server(answer(status)) as server:
+        refusal = pytest.raises(V1OnlyError, match="IMDSv1 only, which is refused")
+        with imds.Metadata(server.url) as client, refusal:
+            client.get(ID)
+        assert [request.split()[0] for request in server.asked] == [b"PUT"]
 
 
-@pytest.mark.parametrize(
-    "token", [b"", b"a\r\nX-Evil: 1", b"a\n", b"\xff\xfe", b"\x00", "tok\u0435n".encode()]
-)
+@pytest.mark.parametrize("token", [b"", b"a\r\nX-Evil: 1", b"a\n", b"\xff\xfe", b"\0", "tok\u0435n".encode()])
 def test_an_invalid_token_is_an_outage_and_no_crash(token: bytes) -> None:
     with canned_server(answer("200 OK", token), answer("401 Unauthorized")) as server:
         with imds.Metadata(server.url) as client, pytest.raises(MetadataUnavailableError):
@@ -212,15 +183,10 @@ def test_an_invalid_token_is_an_outage_and_no_crash(token: bytes) -> None:
         assert not any(b"X-Evil" in request for request in server.asked)
 
 
-@pytest.mark.parametrize(
-    "said", [b"", b"220 mail.example.com ESMTP\r\n", b"HTTP/1.1 \r\n\r\n", b"\xff" * 65537]
-)
-def test_a_server_that_does_not_speak_http_is_an_outage(said: bytes) -> None:
-    with (
-        canned_server(said) as server,
-        imds.Metadata(server.url) as client,
-        pytest.raises(MetadataUnavailableError),
-    ):
+@pytest.mark.parametrize("text", [b"", b"220 mail ESMTP\r\n", b"HTTP/1.1 \r\n\r\n", b"\xff" * 65537])
+def test_a_server_that_does_not_speak_http_is_an_outage(text: bytes) -> None:
+    outage = pytest.raises(MetadataUnavailableError)
+    with canned_server(text) as server, imds.Metadata(server.url) as client, outage:
         client.get(ID)
 
 
@@ -239,19 +205,15 @@ def test_a_proxy_of_the_environment_never_sees_a_request(
         assert client.get(ID) == metadata.instance.id
 
 
-@pytest.mark.parametrize("value", ["", None])
-def test_the_endpoint_is_ec2_s_unless_the_environment_has_one(
-    value: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_endpoint_is_ec2_s_unless_the_environment_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked here: making a client opens no connection."""
-    monkeypatch.delenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", raising=False)
-    if value is not None:
-        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", value)
-
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "")
+    assert imds.Metadata().endpoint == "http://169.254.169.254"
+    monkeypatch.delenv("AWS_EC2_METADATA_SERVICE_ENDPOINT")
     assert imds.Metadata().endpoint == "http://169.254.169.254"
 
 
 def test_a_server_that_never_answers_is_an_outage() -> None:
-    said = "PUT api/token: timed out"
-    with silent_server() as port, pytest.raises(MetadataUnavailableError, match=said):
+    outage = pytest.raises(MetadataUnavailableError, match="PUT api/token: timed out")
+    with silent_server() as port, outage:
         imds.Metadata(f"http://127.0.0.1:{port}").get(ID, timeout=0.05)

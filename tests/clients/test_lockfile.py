@@ -1,7 +1,5 @@
 """A lock file pins everything with hashes, and cannot say where to get it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The client of systemctl(1): a program of that name on PATH answers for systemd."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

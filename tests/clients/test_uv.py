@@ -1,19 +1,14 @@
-"""uv gets what it is given and nothing else, in its time; what it says is wrong becomes our errors."""
-
-from __future__ import annotations
+"""uv gets what it is given and nothing else, in its time; what it finds wrong becomes our errors."""
 
 import shutil
-import threading
 import time
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from pyinfra_solo.errors import DeadlineError, SourceError, TrustError
-from tests.support.programs import is_alive
+from tests.support.loopback import answer, canned_server
+from tests.support.programs import is_alive, wait_for
 from tests.support.wheels import ZERO, House, prints, slow_uv, wheel
 
 
@@ -65,53 +60,32 @@ def test_a_wheel_that_is_not_at_hand_comes_from_the_index(house: House) -> None:
     assert prints(runtime, "import alpha; alpha.main()") == "1.0"
 
 
-def gone(pid: int) -> bool:
-    """Whether a process ends within a second."""
-    until = time.monotonic() + 1
-    while is_alive(pid) and time.monotonic() < until:
-        time.sleep(0.01)
-    return not is_alive(pid)
-
-
-def test_what_takes_too_long_is_ended_with_all_that_it_started(house: House, tmp_path: Path) -> None:
+def test_an_installation_that_takes_too_long_is_ended(house: House, tmp_path: Path) -> None:
+    """With all that it started."""
     started = time.monotonic()
     with pytest.raises(DeadlineError, match=r"`uv pip sync` was ended after [12] s"):
         house.prepare(tool=slow_uv(tmp_path), timeout=1.5)
     assert time.monotonic() - started < 10
-    assert gone(int((tmp_path / "child").read_text()))
+    wait_for("its child to end", lambda: not is_alive(int((tmp_path / "child").read_text())), 1)
     assert house.names() == set()
 
 
 def test_the_callers_environment_does_not_reach_uv(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIRTUAL_ENV", "/nonexistent")
-    monkeypatch.setenv("UV_CACHE_DIR", "/nonexistent")
-    monkeypatch.setenv("UV_NO_BINARY", "1")
-    monkeypatch.setenv("UV_PYTHON", "3.2")
-    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    for word in ("VIRTUAL_ENV=/nonexistent", "UV_CACHE_DIR=/nonexistent", "UV_NO_BINARY=1", "UV_PYTHON=3.2",
+                 "PYTHONDONTWRITEBYTECODE=1"):  # fmt: skip
+        monkeypatch.setenv(*word.split("="))
     runtime = house.prepare()
     assert list((house.into / runtime.key).glob("lib/python3*/site-packages/alpha/__pycache__/*.pyc"))
 
 
-@pytest.fixture
-def empty_index(tmp_path: Path) -> Iterator[str]:
-    """An index on the loopback that knows no package, and says so with 404."""
-    (tmp_path / "empty").mkdir()
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "empty"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/simple"
-        server.shutdown()
-
-
-def test_uv_writes_nothing_into_the_home_of_who_runs_it(
-    house: House, empty_index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_uv_writes_nothing_into_home(house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """uv 0.13.8 makes a credentials store there when an index answers 401 or 404."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     house.ask(("gamma", "3.0", ZERO))
-    with pytest.raises(SourceError, match="gamma was not found in the package registry"):
-        house.prepare(index=empty_index)
+    missing = pytest.raises(SourceError, match="gamma was not found in the package registry")
+    with canned_server(answer("404 Not Found")) as index, missing:
+        house.prepare(index=f"{index.url}/simple")
     assert not (tmp_path / "home").exists()
 
 

@@ -1,18 +1,17 @@
 """A fact that is answered in the process equals pyinfra's own, through a shell."""
 
-from __future__ import annotations
-
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from pyinfra.api import Host
 from pyinfra.facts import deb, files, server, systemd
 
 from pyinfra_solo.native import UNKNOWN
@@ -22,9 +21,6 @@ from tests.support import both_ways as ways
 from tests.support.apart import mount_over, run_apart
 from tests.support.both_ways import Comparison, our_state, without
 from tests.support.pyinfra_api import pyinfra_state, within
-
-if TYPE_CHECKING:
-    from pyinfra.api import Host
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +44,7 @@ def test_any_file_has_the_status_that_stat_prints(
     """Names and targets of all bytes; every kind, mode, owner and time that the file system keeps."""
     number = count()
 
-    @settings(ways.FEW, max_examples=90)
+    @settings(ways.FEW, max_examples=120)
     @given(ways.NAMES, st.one_of(st.just(own), ways.KINDS), ways.TARGETS, st.integers(0, 0o7777), ways.OWNERS, ways.OWNERS, ways.TWO_TIMES, ways.ENDS)  # fmt: skip
     @example("a", "file", "a", 0o7777, 0, 0, (-1, -1_500_000_000), "")
     @example("a" + ways.STAT_OUTPUT, "file", "a", 0o644, 0, 0, (0, 0), "")
@@ -225,9 +221,8 @@ ACCOUNTS = {
 def accounts_of_all_kinds(facts: Comparison, folder: Path) -> list[Any]:
     os.environ["TZ"] = "Europe/Berlin"
     over = partial(replace, folder)
-    over(
-        "/etc/group", b"root:x:0:\nmail:x:8:root,one\ntwo:x:77:many_groups,logged-in\nmore:x:78:many_groups\n"
-    )
+    groups = b"root:x:0:\nmail:x:8:root,one\ntwo:x:77:many_groups,logged-in\nmore:x:78:many_groups\n"
+    over("/etc/group", groups)
     over("/etc/shadow", b"root:*:1::\nlogged-in:$6$a$b:1::\nold:!:1:::\n")
     login = (1_700_000_000).to_bytes(4, "little") + b"pts/0".ljust(32, b"\0") + b"192.0.2.1".ljust(256, b"\0")
     over("/var/log/lastlog", bytes(292 * 3) + login)  # lastlog.h
@@ -304,23 +299,18 @@ def test_packages_of_all_states_are_those_of_dpkg(tmp_path: Path) -> None:
     assert in_namespace(packages_of_all_states, tmp_path) == [3, None, 0]
 
 
-def test_large_files_and_long_lines_are_left_to_a_child(tmp_path: Path) -> None:
+def test_large_files_and_long_lines_are_left_to_a_child(facts: Comparison, tmp_path: Path) -> None:
     """A time-out can end it. Python's search may take the square of a line's length."""
     with (tmp_path / "large").open("wb") as opened:
         opened.truncate(2**40)
     (tmp_path / "long").write_text("a" * 100_000)
-    digest, find = answer_to(files.Sha1File), answer_to(files.FindInFile)
-    assert digest
-    assert find
-    assert digest(path=str(tmp_path / "large")) is UNKNOWN
-    assert find(path=str(tmp_path / "long"), pattern=".*.*b") is UNKNOWN
+    assert facts.same(files.Sha1File, path=str(tmp_path / "large")) is UNKNOWN
+    assert facts.same(files.FindInFile, path=str(tmp_path / "long"), pattern=".*.*b") is UNKNOWN
 
 
-def test_an_iterator_of_units_is_left_to_pyinfra_unread() -> None:
+def test_an_iterator_of_units_is_left_to_pyinfra_unread(facts: Comparison) -> None:
     names = iter(["a.service"])
-    answer = answer_to(systemd.SystemdStatus)
-    assert answer
-    assert answer(services=names) is UNKNOWN
+    assert facts.same(systemd.SystemdStatus, services=names) is UNKNOWN
     assert next(names) == "a.service"
 
 
@@ -330,7 +320,7 @@ def test_an_iterator_of_units_is_left_to_pyinfra_unread() -> None:
      (files.FindInFile, {"path": "/etc/passwd", "pattern": None}), (server.Os, {"more": 1}),
      (systemd.SystemdStatus, {"more": None}), (deb.DebPackages, {"more": 1})],
 )  # fmt: skip
-def test_wrong_arguments_are_left_to_pyinfra(fact: type, wrong: Mapping[str, Any]) -> None:
+def test_wrong_arguments_are_left_to_pyinfra(fact: type, wrong: dict[str, Any]) -> None:
     answer = answer_to(fact)
     assert answer
     assert answer(**wrong) is UNKNOWN

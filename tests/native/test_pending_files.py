@@ -1,15 +1,11 @@
 """An uploaded file appears whole, with its owner and mode, or not at all; in place only where no rename is possible."""
 
-from __future__ import annotations
-
 import os
 import signal
 import stat
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -152,14 +148,6 @@ def test_sync_ignores_a_file_that_is_something_else_by_now(tmp_path: Path) -> No
     pending.sync()
 
 
-@pytest.fixture
-def for_all() -> Iterator[Path]:
-    """A folder that every account can reach."""
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        yield Path(folder)
-
-
 def put_as_nobody(folder: str) -> str:
     os.setgid(65534)
     os.setuid(65534)
@@ -173,18 +161,18 @@ def put_as_nobody(folder: str) -> str:
     return "written"
 
 
-def test_another_account_writes_what_cp_would_write(for_all: Path) -> None:
+def test_another_account_writes_what_cp_would_write(open_folder: Path) -> None:
     """A writable file in a folder that is not, and one of another owner; not a file that is read-only."""
     for name, mode, owner in (
         ("locked/file", 0o666, 0), ("open/other", 0o666, 0), ("open/mine", 0o600, 65534), ("open/readable", 0o644, 0)
     ):  # fmt: skip
-        (for_all / name).parent.mkdir(exist_ok=True)
-        (for_all / name).write_text("old")
-        (for_all / name).chmod(mode)
-        os.chown(for_all / name, owner, owner)
-    (for_all / "open").chmod(0o777)
-    assert run_apart(put_as_nobody, for_all) == "refused"
-    texts = {path.name: path.read_text() for path in for_all.rglob("*") if path.is_file()}
+        (open_folder / name).parent.mkdir(exist_ok=True)
+        (open_folder / name).write_text("old")
+        (open_folder / name).chmod(mode)
+        os.chown(open_folder / name, owner, owner)
+    (open_folder / "open").chmod(0o777)
+    assert run_apart(put_as_nobody, open_folder) == "refused"
+    texts = {path.name: path.read_text() for path in open_folder.rglob("*") if path.is_file()}
     assert texts == {"file": "new", "other": "new", "mine": "new", "readable": "old"}
 
 
@@ -196,7 +184,7 @@ def test_two_runs_in_one_folder_use_different_temporary_files(tmp_path: Path) ->
     other.put(str(tmp_path / "secret"), b"secret")
     one.rename_into_place()
     other.rename_into_place()
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {
-        "public": b"public",
-        "secret": b"secret",
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "public": "public",
+        "secret": "secret",
     }

@@ -1,7 +1,5 @@
 """Native facts and commands are used with a verified pyinfra only, and for its own facts."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io
@@ -56,23 +54,18 @@ def other_version(patch: pytest.MonkeyPatch, _record: Path) -> None:
     patch.setattr(pyinfra, "__version__", "3.10.1")
 
 
-def other_module(_patch: pytest.MonkeyPatch, record: Path) -> None:
-    record.write_text(
-        RECORD.read_text().replace("pyinfra/facts/deb.py,sha256=-", "pyinfra/facts/deb.py,sha256=_")
-    )
+def replaced(old: str, new: str) -> Callable[[pytest.MonkeyPatch, Path], object]:
+    return lambda _patch, record: record.write_text(RECORD.read_text().replace(old, new))
 
 
-def no_module(_patch: pytest.MonkeyPatch, record: Path) -> None:
-    record.write_text(RECORD.read_text().replace("pyinfra/api/facts.py", "pyinfra/api/moved.py"))
-
-
-def not_a_wheel(_patch: pytest.MonkeyPatch, record: Path) -> None:
-    record.unlink()
-
-
-@pytest.mark.parametrize("change", [other_version, other_module, no_module, not_a_wheel])
+@pytest.mark.parametrize(
+    "change",
+    [other_version, replaced("pyinfra/facts/deb.py,sha256=-", "pyinfra/facts/deb.py,sha256=_"),
+     replaced("pyinfra/api/facts.py", "pyinfra/api/moved.py"), lambda _patch, record: record.unlink()],
+    ids=["other version", "other module", "no module", "not a wheel"],
+)  # fmt: skip
 def test_another_pyinfra_turns_native_off_as_a_whole(
-    change: Callable[[pytest.MonkeyPatch, Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    change: Callable[[pytest.MonkeyPatch, Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Facts, our own operations' facts and commands."""
     record = tmp_path / "RECORD"
@@ -89,14 +82,14 @@ def test_another_pyinfra_turns_native_off_as_a_whole(
     assert (tmp_path / "touched").exists()
 
 
-def test_native_off_is_said_by_the_run(tmp_path: Path, machine_root: Path) -> None:
+def test_the_run_shows_that_native_is_off(tmp_path: Path, machine_root: Path) -> None:
     """The role's module changes the version, before the first fact is asked."""
     root = write(tmp_path / "ops", ops('server.shell(commands=["true"])', machine_root))
     module = root / "roles/site/__init__.py"
     module.write_text(f'import pyinfra\n\npyinfra.__version__ = "3.10.1"\n{module.read_text()}')
-    heard = io.StringIO()
-    assert converged(root, run=new_run(output=heard)).changed == 1
-    assert REASON in heard.getvalue()
+    output = io.StringIO()
+    assert converged(root, run=new_run(output=output)).changed == 1
+    assert REASON in output.getvalue()
 
 
 @pytest.mark.parametrize(("native", "messages"), [(True, [REASON]), (False, [])])

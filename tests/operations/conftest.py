@@ -1,12 +1,8 @@
 """Fixtures of operations: a program called in both ways, and an app with releases."""
 
-from __future__ import annotations
-
 import json
-import shutil
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +37,6 @@ def run(program: Program, verb: str, **arguments: Any) -> subprocess.CompletedPr
         ["sh", "-c", program.command(verb, arguments).get_raw_value()],
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that other accounts can reach, as they can /srv; pytest's own is for root alone."""
-    folder = Path(tempfile.mkdtemp(prefix="pyinfra-solo-test-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -1,15 +1,11 @@
 """Accounts: what is missing is found and made, and a home of another leads root nowhere."""
 
-from __future__ import annotations
-
-import json
 import os
 import pwd
 import resource
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,7 @@ from pyinfra_solo.operations import accounts
 from pyinfra_solo.operations.accounts import program
 from pyinfra_solo.operations.prelude import ProgramError
 from tests.operations.conftest import Ask, run
-from tests.support.machine import ENGINE, REPOSITORY
+from tests.support.apart import mount_over, run_apart
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="another account's files need root")
 
@@ -46,9 +42,8 @@ def gaps(ask: Ask, **arguments: Any) -> list[str]:
 
 
 def test_an_absent_account_is_the_only_gap(ask: Ask) -> None:
-    assert gaps(ask, **{**wanted("nobody", keys=KEYS, groups=["mail"]), "name": "no-such-account"}) == [
-        "account"
-    ]
+    absent = {**wanted("nobody", keys=KEYS, groups=["mail"]), "name": "no-such-account"}
+    assert gaps(ask, **absent) == ["account"]
 
 
 @pytest.mark.parametrize("name", ["root", "daemon", "www-data", "nobody"])
@@ -94,18 +89,11 @@ def with_keys(home: Path, keys: list[str] | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("text", "keys", "found"),
     [
-        (RIGHT, KEYS, []),
-        (RIGHT.rstrip("\n"), KEYS, []),
-        (RIGHT + "\n", KEYS, []),
-        (RIGHT + "#", KEYS, ["keys"]),
-        (KEYS[0] + "\n", KEYS, ["keys"]),
-        ("", KEYS, ["keys"]),
-        (None, KEYS, ["keys"]),
-        (RIGHT, [], ["keys"]),
-        ("\n", [], []),
-        (None, [], []),
+        (RIGHT, KEYS, []), (RIGHT.rstrip("\n"), KEYS, []), (RIGHT + "\n", KEYS, []), ("\n", [], []), (None, [], []),
+        (RIGHT + "#", KEYS, ["keys"]), (KEYS[0] + "\n", KEYS, ["keys"]), ("", KEYS, ["keys"]),
+        (None, KEYS, ["keys"]), (RIGHT, [], ["keys"]),
     ],
-)
+)  # fmt: skip
 def test_keys_are_right_when_they_are_exactly_those(
     ask: Ask, home: Path, text: str | None, keys: list[str], found: list[str]
 ) -> None:
@@ -165,11 +153,8 @@ def test_keys_that_are_no_small_regular_file_are_wrong_and_replaced(ask: Ask, ho
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 100 * 1024
     written = home / ".ssh/authorized_keys"
     assert not written.is_symlink()
-    assert (written.read_text(), written.owner(), oct(written.stat().st_mode)) == (
-        RIGHT,
-        "nobody",
-        "0o100600",
-    )
+    about = (written.read_text(), written.owner(), oct(written.stat().st_mode))
+    assert about == (RIGHT, "nobody", "0o100600")
     assert gaps(ask, **with_keys(home)) == []
 
 
@@ -208,61 +193,43 @@ def _never(owner: int | None) -> str:
     return ""
 
 
-_IN_AN_ETC_OF_ITS_OWN = """
-import json, subprocess, sys
-from pathlib import Path
-from pyinfra_solo.operations import accounts
+def change_accounts(folder: str) -> list[Any]:
+    """What each call of the program finds, writes and leaves, on an /etc and a /home of its own."""
+    (Path(folder) / "home").mkdir()
+    subprocess.run(["cp", "-a", "/etc", folder], check=True)
+    for name in ("etc", "home"):
+        mount_over(f"/{name}", Path(folder, name))
+    found: list[Any] = []
 
-folder = Path(sys.argv[1])
-subprocess.run(["cp", "-a", "/etc", folder / "etc"], check=True)
-(folder / "home").mkdir()
-for name in ("etc", "home"):
-    subprocess.run(["mount", "--bind", folder / name, f"/{name}"], check=True)
+    def both(account: str, login: str = "/bin/bash", **more: Any) -> None:
+        right = {"home": f"/home/{account}", "shell": login, "system": False, "groups": [], "keys": [KEYS[1]]}
+        arguments = {"name": account, **right, **more}
+        before = accounts.PROGRAM.call("check", arguments)
+        done = run(accounts.PROGRAM, "apply", **arguments)
+        left = accounts.PROGRAM.call("check", arguments)
+        found.append([before, done.stdout.split("\n")[0], done.stderr, left])
 
-said = []
-
-def both(account, **more):
-    wanted = {"home": f"/home/{account}", "shell": "/bin/sh", "system": False, "groups": [], "keys": [], **more}
-    found = accounts.PROGRAM.call("check", {"name": account, **wanted})
-    command = accounts.PROGRAM.command("apply", {"name": account, **wanted}).get_raw_value()
-    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
-    said.append([found, done.stdout.split("\\n")[0], done.stderr, accounts.PROGRAM.call("check", {"name": account, **wanted})])
-
-def tear(*expressions):
-    subprocess.run(["sed", "-i", *expressions], check=True)
-
-both("one", keys=["ssh-ed25519 AAAA one"], groups=["mail", "crew"])
-both("one", shell="/bin/bash", keys=["ssh-ed25519 BBBB two"])
-tear("/^one:/d", "/etc/shadow")
-both("one", shell="/bin/bash", keys=["ssh-ed25519 BBBB two"])
-tear("/^one:/d", "/etc/gshadow")
-both("one", shell="/bin/bash", keys=["ssh-ed25519 BBBB two"])
-tear("/^one:/d", "/etc/group", "/etc/gshadow")
-both("one", shell="/bin/bash", keys=["ssh-ed25519 BBBB two"])
-both("two", home="/nonexistent", shell="/usr/sbin/nologin", system=True, keys=None)
-both("three", shell="/no:colon")
-lines = [line.split(":")[:2] for line in Path("/etc/shadow").read_text().splitlines()]
-home = Path("/home/one")
-said.append([
-    dict(lines)["one"], dict(lines)["two"],
-    subprocess.run(["id", "-nG", "one"], capture_output=True, text=True).stdout.split(),
-    sorted(path.name for path in home.iterdir()), (home / ".ssh/authorized_keys").read_text(),
-    home.owner(), home.group(), oct(home.stat().st_mode), (home / ".profile").owner(),
-    sorted(path.name for path in Path("/home").iterdir()),
-])
-print(json.dumps(said))
-"""
+    both("one", "/bin/sh", keys=[KEYS[0]], groups=["mail", "crew"])
+    both("one")
+    for torn in (["shadow"], ["gshadow"], ["group", "gshadow"]):
+        subprocess.run(["sed", "-i", "/^one:/d", *(f"/etc/{name}" for name in torn)], check=True)
+        both("one")
+    both("two", "/usr/sbin/nologin", home="/nonexistent", system=True, keys=None)
+    both("three", "/no:colon", keys=[])
+    passwords = dict(line.split(":")[:2] for line in Path("/etc/shadow").read_text().splitlines())
+    groups = subprocess.run(["id", "-nG", "one"], capture_output=True, text=True, check=True).stdout.split()
+    home = Path("/home/one")
+    found.append([
+        passwords["one"], passwords["two"], groups, sorted(path.name for path in home.iterdir()),
+        (home / ".ssh/authorized_keys").read_text(), home.owner(), home.group(), oct(home.stat().st_mode),
+        (home / ".profile").owner(), [path.name for path in Path("/home").iterdir()],
+    ])  # fmt: skip
+    return found
 
 
 def test_an_account_is_made_changed_and_completed(tmp_path: Path) -> None:
     """On an /etc and a /home of its own; useradd(8) may have been killed between any two of its files."""
-    done = subprocess.run(
-        ["unshare", "--mount", sys.executable, "-c", _IN_AN_ETC_OF_ITS_OWN, tmp_path],
-        env={**os.environ, "PYTHONPATH": f"{ENGINE}:{REPOSITORY}"},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    *calls, end = json.loads(done.stdout.splitlines()[-1])
+    *calls, end = run_apart(change_accounts, tmp_path, own_mounts=True)
     assert calls == [
         [["account"], "one: created", "", []],
         [["shell", "keys"], "", "", []],
@@ -274,12 +241,12 @@ def test_an_account_is_made_changed_and_completed(tmp_path: Path) -> None:
     ]
     assert end == [
         "*", "*", ["one", "mail", "crew"], [".bash_logout", ".bashrc", ".profile", ".ssh"],
-        "ssh-ed25519 BBBB two\n", "one", "one", "0o40750", "one", ["one"],
+        f"{KEYS[1]}\n", "one", "one", "0o40750", "one", ["one"],
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("account", "options", "said"),
+    ("account", "options", "reason"),
     [
         ("Robert'); --", {}, "not a name for an account"),
         ("one", {"groups": ["a,b"]}, "not a name for an account"),
@@ -288,6 +255,6 @@ def test_an_account_is_made_changed_and_completed(tmp_path: Path) -> None:
         ("one", {"keys": [f"ssh-ed25519 {'A' * 70_000}"]}, "more than 65536 bytes"),
     ],
 )
-def test_a_value_that_cannot_be_meant_is_refused(account: str, options: dict[str, Any], said: str) -> None:
-    with pytest.raises(DataError, match=said):
+def test_a_value_that_cannot_be_meant_is_refused(account: str, options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
         accounts.person(account, name="an account", **options)

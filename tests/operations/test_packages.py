@@ -3,10 +3,8 @@
 dpkg's database is below the test's folder; nothing is installed.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.executor.host import LocalHost, LocalInventory, local_state
 from pyinfra_solo.operations import packages, prelude
 from tests.support import line, ops_repo
-from tests.support import machine as here
+from tests.support.machine import LocalMachine
 
 ROLE = """
 from pyinfra_solo.operations import packages
@@ -29,41 +27,31 @@ packages.installed(name="delta is installed", packages=["no-such-delta"], alone=
 """
 
 
-class Dpkg:
-    """dpkg's database, below a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._status = folder / "status"
-        self.has()
-
-    def has(self, *names: str) -> None:
-        """From now on these packages are installed, and no other."""
-        self._status.write_text(
-            "\n".join(
-                f"Package: {name}\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n"
-                for name in names
-            )
-        )
+Installed = Callable[..., None]
 
 
 @pytest.fixture
-def dpkg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dpkg:
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
+    """`installed(*names)`: from now on dpkg's database has these packages, and no other."""
     monkeypatch.setenv("DPKG_ADMINDIR", str(tmp_path))
-    return Dpkg(tmp_path)
+
+    def write(*names: str) -> None:
+        stanza = "Package: {}\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n"
+        (tmp_path / "status").write_text("\n".join(map(stanza.format, names)))
+
+    write()
+    return write
 
 
 @pytest.fixture
-def state(tmp_path: Path, dpkg: Dpkg) -> State:  # noqa: ARG001
+def state(tmp_path: Path, installed: Installed) -> State:  # noqa: ARG001
     return local_state(tmp_path, {})
 
 
 @contextmanager
 def of(state: State, host: Host | None = None) -> Iterator[None]:
-    with (
-        ctx_state.use(state),
-        ctx_config.use(state.config),
-        ctx_host.use(host or next(iter(state.inventory))),
-    ):
+    host = host or next(iter(state.inventory))
+    with ctx_state.use(state), ctx_config.use(state.config), ctx_host.use(host):
         yield
 
 
@@ -100,22 +88,22 @@ def test_the_first_operation_installs_what_all_want(state: State) -> None:
     assert plans(state, operations) == [[["a", "b", "c", "d"]], [], []]
 
 
-def test_an_operation_that_misses_nothing_leaves_it_to_the_next(state: State, dpkg: Dpkg) -> None:
-    dpkg.has("a")
+def test_an_operation_that_misses_nothing_leaves_it_to_the_next(state: State, installed: Installed) -> None:
+    installed("a")
     operations = [wants(state, "a"), wants(state, "b"), wants(state, "c")]
     assert plans(state, operations) == [[], [["b", "c"]], []]
 
 
-def test_in_a_run_later_operations_go_by_the_machine(state: State, dpkg: Dpkg) -> None:
+def test_in_a_run_later_operations_go_by_the_machine(state: State, installed: Installed) -> None:
     first, second, third = [wants(state, name) for name in "abc"]
     state.is_executing = True
     with of(state):
         commands = first.command_generator()
         assert asked(next(commands)) == ["a", "b", "c"]
-        dpkg.has("a", "b", "c")
+        installed("a", "b", "c")
         assert list(commands) == []
     assert planned(state, second) == []
-    dpkg.has("a")
+    installed("a")
     assert planned(state, second) == [["b", "c"]]
     assert planned(state, third) == []
 
@@ -130,14 +118,14 @@ def test_a_failed_install_promises_nothing(state: State) -> None:
     assert planned(state, second) == [["b"]]
 
 
-def test_each_plan_goes_by_the_machine(state: State, dpkg: Dpkg) -> None:
+def test_each_plan_goes_by_the_machine(state: State, installed: Installed) -> None:
     operations = [wants(state, "a"), wants(state, "b")]
     assert plans(state, operations) == plans(state, operations) == [[["a", "b"]], []]
-    dpkg.has("a", "b")
+    installed("a", "b")
     assert plans(state, operations) == [[], []]
-    dpkg.has("a")
+    installed("a")
     assert plans(state, operations) == [[], [["b"]]]
-    dpkg.has("b")
+    installed("b")
     assert plans(state, operations) == [[["a"]], []]
 
 
@@ -181,7 +169,8 @@ def test_two_states_share_nothing(state: State, tmp_path: Path) -> None:
     assert planned(other, second) == [["b"]]
 
 
-def test_hosts_of_one_state_share_nothing(tmp_path: Path, dpkg: Dpkg) -> None:  # noqa: ARG001
+@pytest.mark.usefixtures("installed")
+def test_hosts_of_one_state_share_nothing(tmp_path: Path) -> None:
     state = State(Two({}), Config(), check_for_changes=False)
     state.cwd = str(tmp_path)
     one, two = state.inventory
@@ -205,10 +194,8 @@ class Two(LocalInventory):
         self.host_data["@two"] = {}
 
 
-def test_a_plan_shows_all_packages_at_the_first_operation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    here.use_root(tmp_path / "machine", monkeypatch)
+@pytest.mark.usefixtures("machine_root")
+def test_a_plan_shows_all_packages_at_the_first_operation(tmp_path: Path) -> None:
     root = ops_repo.write(tmp_path / "ops", ops_repo.ops(ROLE, tmp_path))
     for mode in ("plan", "blank"):
         done = line.converged(root, mode=mode).operations
@@ -220,10 +207,10 @@ def test_a_plan_shows_all_packages_at_the_first_operation(
         assert all(line.startswith("$ packages apply ") for one in done for line in one.diff)
 
 
-def test_pyinfras_own_plan_says_the_same(tmp_path: Path) -> None:
-    machine = here.LocalMachine(tmp_path / "machine")
+def test_pyinfras_own_plan_shows_the_same(tmp_path: Path) -> None:
+    machine = LocalMachine(tmp_path / "machine")
     root = ops_repo.write(tmp_path / "ops", ops_repo.ops(ROLE, tmp_path))
     pyinfra = str(Path(sys.executable).with_name("pyinfra"))
-    said = machine.command([pyinfra, "--dry", "@local", "deploy.py"], cwd=root).expect(0)
-    table = [line.split() for line in (said.stdout + said.stderr).splitlines() if "is installed" in line]
+    done = machine.command([pyinfra, "--dry", "@local", "deploy.py"], cwd=root).expect(0)
+    table = [line.split() for line in (done.stdout + done.stderr).splitlines() if "is installed" in line]
     assert [(line[2], line[5]) for line in table] == [("alpha", "1"), ("beta", "-"), ("delta", "1")]

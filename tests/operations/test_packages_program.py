@@ -3,8 +3,6 @@
 The programs of apt and dpkg are the test's own here, first on PATH.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import signal
@@ -21,6 +19,7 @@ from pyinfra_solo.operations import packages
 from pyinfra_solo.operations.packages import program
 from tests.operations.conftest import Ask
 from tests.support.machine import ENGINE
+from tests.support.programs import run as run_command
 from tests.support.programs import wait_for
 
 STANZA = "Package: {}\nStatus: {}\nVersion: 1\nArchitecture: {}\n"
@@ -32,13 +31,9 @@ def missing(ask: Ask, *names: str) -> list[str]:
 
 
 def test_each_package_of_this_machine_is_as_dpkg_says(ask: Ask) -> None:
-    listed = subprocess.run(
-        ["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n"],
-        capture_output=True, text=True, check=True,
-    ).stdout.splitlines()  # fmt: skip
-    states = [line.split() for line in listed]
-    names = [name for _, name in states]
-    assert missing(ask, *names) == [name for state, name in states if state not in ("ii", "hi")]
+    listed = run_command(["dpkg-query", "-W", "-f", "${db:Status-Abbrev} ${Package}\n"]).stdout
+    states = {name: state for state, name in map(str.split, listed.splitlines())}
+    assert missing(ask, *states) == [name for name in states if states[name] not in ("ii", "hi")]
 
 
 @pytest.mark.parametrize("name", ["no-such-package", "dpk", "coreutil", "-x", "a b", "no-such*", ""])
@@ -57,15 +52,11 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("status", "is_installed"),
     [
-        ("install ok installed", True),
-        ("hold ok installed", True),
-        ("install reinstreq installed", True),
-        ("deinstall ok installed", False),
-        ("deinstall ok config-files", False),
-        ("install ok half-configured", False),
-        ("install ok unpacked", False),
+        ("install ok installed", True), ("hold ok installed", True), ("install reinstreq installed", True),
+        ("deinstall ok installed", False), ("deinstall ok config-files", False),
+        ("install ok half-configured", False), ("install ok unpacked", False),
     ],
-)
+)  # fmt: skip
 def test_a_package_is_installed_when_it_is_wanted_and_configured(
     ask: Ask, database: Path, status: str, is_installed: bool
 ) -> None:
@@ -211,10 +202,8 @@ def test_an_update_that_fails_is_tried_by_the_next_run_too(apt: Apt) -> None:
     os.utime(apt.folder / "lists", (at, at))
     apt.set(update=f"touch {apt.folder}/lists; echo one; echo two; echo three; echo four >&2; exit 100")
     code, out, _ = apt.apply("alpha")
-    assert (code, out) == (
-        0,
-        "two\nthree\nfour\napt's lists could not be updated: those that are there are used\n",
-    )
+    last = "apt's lists could not be updated: those that are there are used"
+    assert (code, out) == (0, f"two\nthree\nfour\n{last}\n")
     assert (apt.folder / "lists").stat().st_mtime == pytest.approx(at, abs=1)
 
 

@@ -1,7 +1,5 @@
 """Releases of an application: whole or not there, whenever the run that makes one is killed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
@@ -19,9 +17,9 @@ from pyinfra_solo.operations.release import bundle
 from pyinfra_solo.operations.release.releases import MARKER
 from pyinfra_solo.system import kept
 from pyinfra_solo.system.kept import Kept
+from tests.support.programs import is_alive, wait_for
 from tests.support.programs import run as run_command
-from tests.support.programs import wait_for
-from tests.support.releases import Shop, changed, refused, warnings
+from tests.support.releases import Shop, changed, refused
 
 WAYS = ("ours", "shell", "pyinfra")
 
@@ -154,49 +152,41 @@ class TestWithoutGit:
         """It has a release, and git fails after it has named the next commit."""
         shop.release()
         self.sha, self.next = shop.repository.tip(), shop.push("two")
-        path = tmp_path / "bin/git"
-        path.parent.mkdir()
-        path.write_text(
-            '#!/bin/sh\ncase " $* " in *" fetch "*) echo "fatal: cut off" >&2; exit 128 ;; esac\n'
-            f'exec {shutil.which("git")} "$@"\n'
-        )
-        path.chmod(0o755)
-        monkeypatch.setenv("PATH", str(path.parent), prepend=":")
+        cut = 'case " $* " in *" fetch "*) echo "fatal: cut off" >&2; exit 128 ;; esac'
+        _put_git(tmp_path, f'{cut}\nexec {shutil.which("git")} "$@"', monkeypatch)
         return shop
 
     @pytest.mark.parametrize("how", WAYS)
-    def test_a_branch_keeps_its_release_and_says_so(self, gone: Shop, how: str) -> None:
-        with warnings() as lines:
-            assert not changed(gone.release(how=how))
+    def test_a_branch_keeps_its_release_and_warns(
+        self, gone: Shop, how: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert not changed(gone.release(how=how))
         assert gone.page() == "one"
         line = f"shop: kept at {self.sha[:12]} instead of main: "
-        assert [one for one in lines if line in one]
+        assert [one for one in caplog.messages if line in one]
         found = kept.read(paths.RUN / "kept")
         assert [(one.app, one.current, one.wanted) for one in found] == [("shop", self.sha, "main")]
         assert str(found[0]) == f"{line}{found[0].reason}"
         assert "does not appear to be a git repository" in found[0].reason
 
     @pytest.mark.parametrize("how", WAYS)
-    def test_a_connection_cut_after_the_check_changes_nothing(self, cut: Shop, how: str) -> None:
-        with warnings() as lines:
-            assert not changed(cut.release(how=how))
+    def test_a_connection_cut_after_the_check_changes_nothing(
+        self, cut: Shop, how: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert not changed(cut.release(how=how))
         assert cut.page() == "one"
         line = f"shop: kept at {self.sha[:12]} instead of {self.next[:12]}: fatal: cut off"
-        assert [one for one in lines if line in one]
+        assert [one for one in caplog.messages if line in one]
         assert kept.read(paths.RUN / "kept") == [Kept("shop", self.sha, self.next, "fatal: cut off")]
         assert cut.releases() == [self.sha[:12]]
 
-    def test_the_record_goes_when_the_wanted_release_is_current(self, gone: Shop) -> None:
+    @pytest.mark.parametrize("text", ["one", "two"], ids=["current", "made"])
+    def test_the_record_goes_with_the_wanted_release(self, gone: Shop, text: str) -> None:
         gone.release()
         gone.repository.path.with_name("gone.git").rename(gone.repository.path)
-        assert not changed(gone.release())
-        assert not kept.read(paths.RUN / "kept")
-
-    def test_the_record_goes_when_the_wanted_release_is_made(self, gone: Shop) -> None:
-        gone.release()
-        gone.repository.path.with_name("gone.git").rename(gone.repository.path)
-        gone.push("two")
-        assert changed(gone.release())
+        if text == "two":
+            gone.push(text)
+        assert changed(gone.release()) is (text == "two")
         assert not kept.read(paths.RUN / "kept")
 
     def test_a_full_commit_id_is_an_error(self, gone: Shop) -> None:
@@ -223,20 +213,21 @@ class TestWithoutGit:
     ) -> None:
         """With all that git has started."""
         shop.release()
-        path = tmp_path / "bin/git"
-        path.parent.mkdir()
-        path.write_text(f"#!/bin/sh\nsleep 300 & echo $! >{tmp_path}/child\nwait\n")
-        path.chmod(0o755)
-        monkeypatch.setenv("PATH", str(path.parent), prepend=":")
+        _put_git(tmp_path, f"sleep 300 & echo $! >{tmp_path}/child\nwait", monkeypatch)
         started = time.monotonic()
         assert not changed(shop.release(timeout=2))
         assert time.monotonic() - started < 20
         assert "no answer in 2 s" in kept.read(paths.RUN / "kept")[0].reason
-        wait_for("git's child to end", lambda: not _lives(int((tmp_path / "child").read_text())), 5)
+        wait_for("git's child to end", lambda: not is_alive(int((tmp_path / "child").read_text())), 5)
 
 
-def _lives(pid: int) -> bool:
-    return Path(f"/proc/{pid}/fd").exists()
+def _put_git(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a shell script in git's place."""
+    path = folder / "bin/git"
+    path.parent.mkdir()
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(path.parent), prepend=":")
 
 
 def test_a_release_without_its_marker_is_not_believed(shop: Shop) -> None:
@@ -247,25 +238,22 @@ def test_a_release_without_its_marker_is_not_believed(shop: Shop) -> None:
     assert shop.page() == "one"
 
 
-@pytest.mark.parametrize("suffix", ["pack", "idx"])
-def test_a_damaged_repository_is_made_anew(shop: Shop, suffix: str) -> None:
+def test_a_damaged_repository_is_made_anew(shop: Shop) -> None:
+    """All kinds of damage: tests/clients/test_git.py."""
     shop.release()
-    found = list(shop.base.glob(f"repo.git/objects/pack/*.{suffix}"))
-    assert found
-    for path in found:
-        path.chmod(0o600)
-        path.write_bytes(b"")
+    (path,) = shop.base.glob("repo.git/objects/pack/*.pack")
+    path.chmod(0o600)
+    path.write_bytes(b"")
     shop.push("two")
     assert changed(shop.release())
     assert shop.page() == "two"
 
 
-@pytest.mark.parametrize("target", ["/etc/passwd", "../../..", "inner/../../../x", "loop/../../../../etc"])
-def test_a_link_out_of_the_tree_is_refused(shop: Shop, target: str, tmp_path: Path) -> None:
+def test_a_link_out_of_the_tree_is_refused(shop: Shop, tmp_path: Path) -> None:
     shop.release()
     tree = tmp_path / "tree"
     (tree / "inner").mkdir(parents=True)
-    (tree / "inner" / "link").symlink_to(target)
+    (tree / "inner" / "link").symlink_to("../../..")
     shop.repository.copy_tree(tree)
     assert "the symlink inner/link points outside of the release" in refused(shop.release())
     assert shop.page() == "one"
@@ -273,16 +261,6 @@ def test_a_link_out_of_the_tree_is_refused(shop: Shop, target: str, tmp_path: Pa
     shop.push("three", **{"inner/link": None})
     assert changed(shop.release())
     assert all(not name.startswith(".") for name in shop.releases())
-
-
-def test_a_link_within_the_tree_is_kept(shop: Shop, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
-    (tree / "inner").mkdir(parents=True)
-    (tree / "page.txt").write_text("linked")
-    (tree / "inner" / "link").symlink_to("../page.txt")
-    shop.repository.copy_tree(tree)
-    assert changed(shop.release())
-    assert (shop.current / "inner/link").read_text() == "linked"
 
 
 @pytest.mark.parametrize("name", [MARKER, ".venv/pyvenv.cfg"])
@@ -294,21 +272,11 @@ def test_a_tree_may_not_bring_what_a_release_adds(shop: Shop, name: str) -> None
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"app": "../etc"},
-        {"app": "Shop"},
-        {"app": ""},
-        {"ref": "--upload-pack=x"},
-        {"ref": "a..b"},
-        {"ref": "a b"},
-        {"repo": ""},
-        {"repo": "--x"},
-        {"repo": "https://u:hunter2@git.example.com/shop.git"},
-        {"requirements": "../lock"},
-        {"requirements": "/etc/lock"},
-        {"keep": 0},
-        {"offline": "maybe"},
+        {"app": "../etc"}, {"app": "Shop"}, {"app": ""}, {"ref": "--upload-pack=x"}, {"ref": "a..b"}, {"ref": "a b"},
+        {"repo": ""}, {"repo": "--x"}, {"repo": "https://u:hunter2@git.example.com/shop.git"}, {"keep": 0},
+        {"requirements": "../lock"}, {"requirements": "/etc/lock"}, {"offline": "maybe"},
     ],
-)
+)  # fmt: skip
 def test_an_invalid_value_is_refused_before_anything_runs(shop: Shop, wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError) as refusal:
         shop.release(**wrong)
@@ -332,14 +300,6 @@ def test_a_full_disk_is_named(shop: Shop) -> None:
         assert shop.page() == "two"
     finally:
         run_command(["umount", shop.root])
-
-
-def test_its_lock_file_is_for_root_alone(shop: Shop) -> None:
-    """A descriptor that can only read is enough for flock(2) to hold up every release."""
-    shop.base.mkdir()
-    (shop.base / ".lock").touch(0o644)
-    shop.release()
-    assert (shop.base / ".lock").stat().st_mode & 0o777 == 0o600
 
 
 def test_two_runs_at_once_do_not_meet(shop: Shop) -> None:
@@ -443,22 +403,17 @@ def test_the_program_needs_nothing_but_python_and_git() -> None:
     """A push over SSH sends it to machines that have no engine."""
     command = bundle.command("check", "{}").get_raw_value()
     assert len(command) < 100_000, "one argument has 128 KiB at most (execve(2))"
+    modules = {path.stem for path in Path(bundle.__file__).parent.glob("[a-z]*.py")} - {"bundle"}
     own = {name for name in bundle.MODULES if name.startswith("operations.release")}
-    folder = Path(bundle.__file__).parent
-    assert own == {
-        f"operations.release.{path.stem}" for path in folder.glob("[a-z]*.py") if path.stem != "bundle"
-    }
+    assert own == {f"operations.release.{name}" for name in modules}
     loader = bundle.source().replace("sys.exit(module", "print(*sys.modules)  #")
     done = subprocess.run(["python3", "-I", "-S", "-c", loader], capture_output=True, text=True, check=True)
     foreign = {name.partition(".")[0] for name in done.stdout.split()} - {"pyinfra_solo", "__main__"}
     assert foreign <= sys.stdlib_module_names
 
 
-def test_a_machine_without_python_is_told_so(tmp_path: Path) -> None:
+def test_a_machine_without_python_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "sh").symlink_to("/bin/sh")
-    done = subprocess.run(
-        ["/bin/sh", "-c", bundle.command("check", "{}").get_raw_value()],
-        env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
+    words = ["/bin/sh", "-c", bundle.command("check", "{}").get_raw_value()]
+    done = run_command(words, env={"PATH": str(tmp_path)}, check=False).expect(1)
     assert "no Python 3.11 or later" in done.stderr

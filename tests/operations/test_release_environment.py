@@ -1,7 +1,5 @@
 """The environment of a release is built without root's rights, and is root's afterwards."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import signal
@@ -19,6 +17,7 @@ from pyinfra_solo.operations.release.environment import ACCOUNT, account
 from pyinfra_solo.operations.release.releases import locked
 from pyinfra_solo.operations.release.takeover import link_out, take_over
 from tests.support.both_ways import ACL_FOR_NOBODY
+from tests.support.programs import run as run_command
 from tests.support.programs import wait_for
 from tests.support.releases import Shop, changed, refused
 from tests.support.wheels import PYTHON, ZERO, lock, source_package, wheel
@@ -52,23 +51,24 @@ def asks(shop: Shop, *pins: tuple[str, str, str]) -> None:
     shop.options["requirements"] = "requirements.lock"
 
 
+def builds(shop: Shop, code: str) -> None:
+    """The tip's lock file has a package without a wheel, whose build runs `code`."""
+    asks(shop, ("built", "1.0", source_package(shop.root / "wheels", "built", code)))
+    shop.options["build"] = True
+
+
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_an_environment_works_where_it_is_and_needs_no_index(
     with_wheels: Shop, builder: str, open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(builder, open_folder, monkeypatch)
     assert changed(with_wheels.release())
-    done = subprocess.run(
-        [with_wheels.current / ".venv/bin/alpha"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "1.0\n"
+    assert run_command([with_wheels.current / ".venv/bin/alpha"]).stdout == "1.0\n"
     assert list(with_wheels.current.glob(".venv/lib/*/site-packages/alpha/__pycache__/*.pyc"))
     scripts = [
-        path.read_bytes()
-        for path in (with_wheels.current / ".venv/bin").iterdir()
-        if path.is_file() and not path.is_symlink()
+        path for path in with_wheels.current.glob(".venv/bin/*") if path.is_file() and not path.is_symlink()
     ]
-    assert not any(b".building-" in text for text in scripts)
+    assert not any(b".building-" in path.read_bytes() for path in scripts)
 
 
 def test_a_package_of_another_hash_is_not_installed(with_wheels: Shop) -> None:
@@ -85,9 +85,9 @@ def test_a_tree_without_its_lock_file_is_refused(with_wheels: Shop) -> None:
 
 
 def test_a_package_without_a_wheel_needs_build(shop: Shop) -> None:
-    asks(shop, ("built", "1.0", source_package(shop.root / "wheels", "built", "pass")))
-    assert "cannot be made" in refused(shop.release())
-    assert changed(shop.release(build=True))
+    builds(shop, "pass")
+    assert "cannot be made" in refused(shop.release(build=False))
+    assert changed(shop.release())
 
 
 class TestCodeOfPackages:
@@ -100,10 +100,8 @@ class TestCodeOfPackages:
         self.log.touch()
         self.log.chmod(0o666)
         spy = "import os; open({!r}, 'a').write('{} ' + str(os.getuid()) + '\\n')"
-        files = {
-            "spy.pth": spy.format(str(self.log), "pth") + "\n",
-            "sitecustomize.py": spy.format(str(self.log), "sitecustomize") + "\n",
-        }
+        names = {"spy.pth": "pth", "sitecustomize.py": "sitecustomize"}
+        files = {name: spy.format(str(self.log), text) + "\n" for name, text in names.items()}
         sha = wheel(shop.root / "wheels", "alpha", files=files)
         built = source_package(shop.root / "wheels", "built", spy.format(str(self.log), "backend"))
         asks(shop, ("alpha", "1.0", sha), ("built", "1.0", built))
@@ -121,10 +119,8 @@ class TestCodeOfPackages:
         assert changed(spied.release())
         assert ("backend", account().pw_uid) in self.seen()
         assert {uid for _, uid in self.seen()} == {account().pw_uid}
-        subprocess.run(
-            ["setpriv", "--reuid=nobody", "--clear-groups", spied.current / ".venv/bin/python", "-c", ""],
-            check=True,
-        )
+        python = spied.current / ".venv/bin/python"
+        run_command(["setpriv", "--reuid=nobody", "--clear-groups", python, "-c", ""])
         nobody = pwd.getpwnam("nobody").pw_uid
         assert ("pth", nobody) in self.seen(), "the spies work; Debian has a sitecustomize of its own"
 
@@ -148,49 +144,37 @@ class TestCodeOfPackages:
         log.touch()
         log.chmod(0o666)
         code = f"open({str(log)!r}, 'w').write(repr((sorted(os.environ), os.getgroups(), os.listdir('/proc/self/fd'), open('/proc/self/status').read())))"
-        sha = source_package(shop.root / "wheels", "built", code)
-        asks(shop, ("built", "1.0", sha))
-        for name in ("NETRC", "AWS_SECRET_ACCESS_KEY", "UV_INDEX_X_PASSWORD", "SSH_AUTH_SOCK", "PYTHONPATH"):
+        builds(shop, code)
+        secrets = {"NETRC", "AWS_SECRET_ACCESS_KEY", "UV_INDEX_X_PASSWORD", "SSH_AUTH_SOCK", "PYTHONPATH"}
+        for name in secrets:
             monkeypatch.setenv(name, "hunter2")
-        assert changed(shop.release(build=True))
+        assert changed(shop.release())
         names, groups, descriptors, status = eval(log.read_text())  # noqa: S307 - a tuple of the test's own
-        assert not {"NETRC", "AWS_SECRET_ACCESS_KEY", "UV_INDEX_X_PASSWORD", "SSH_AUTH_SOCK"} & set(names)
-        assert "PYTHONPATH" not in names
+        assert not secrets & set(names)
         assert groups in ([], [account().pw_gid])
         assert len(descriptors) <= 6
         assert "NoNewPrivs:\t1" in status
 
     def test_leaves_no_process(self, shop: Shop) -> None:
-        asks(shop, ("built", "1.0", source_package(shop.root / "wheels", "built", _DAEMON)))
-        assert changed(shop.release(build=True))
+        builds(shop, _DAEMON)
+        assert changed(shop.release())
         assert not _sleepers()
 
-    def test_leaves_no_process_when_the_program_is_killed(self, shop: Shop) -> None:
-        sha = source_package(shop.root / "wheels", "built", _SLOW)
-        asks(shop, ("built", "1.0", sha))
-        shop.options["build"] = True
-        process = shop.start(shop.repository.tip())
-        wait_for("the build", lambda: bool(_sleepers()), 60)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate(timeout=20)
-        wait_for("the build's end", lambda: not _sleepers(), 10)
-
     def test_that_takes_too_long_is_ended_with_all_it_started(self, shop: Shop) -> None:
-        sha = source_package(shop.root / "wheels", "built", _SLOW)
-        asks(shop, ("built", "1.0", sha))
-        assert "its time. Raise timeout of the release." in refused(shop.release(build=True, timeout=6))
+        builds(shop, _SLOW)
+        assert "its time. Raise timeout of the release." in refused(shop.release(timeout=6))
         wait_for("the build's end", lambda: not _sleepers(), 5)
 
-    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-    def test_ends_with_the_run(self, shop: Shop, number: int) -> None:
-        sha = source_package(shop.root / "wheels", "built", _SLOW)
-        asks(shop, ("built", "1.0", sha))
-        shop.options["build"] = True
+    @pytest.mark.parametrize(
+        ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
+    )
+    def test_ends_with_the_run(self, shop: Shop, number: int, status: int) -> None:
+        builds(shop, _SLOW)
         process = shop.start(shop.repository.tip())
         wait_for("the build", lambda: bool(_sleepers()), 60)
         os.killpg(process.pid, number)
         process.communicate(timeout=20)
-        assert process.returncode == 128 + number
+        assert process.returncode == status
         wait_for("the build's end", lambda: not _sleepers(), 5)
 
 
@@ -218,12 +202,7 @@ def test_the_account_is_of_no_use_to_anyone() -> None:
     assert made.pw_uid != 0
     assert made.pw_shell.endswith(("nologin", "false"))
     assert made.pw_dir == "/nonexistent"
-    assert (
-        subprocess.run(
-            ["passwd", "--status", ACCOUNT], capture_output=True, text=True, check=True
-        ).stdout.split()[1]
-        == "L"
-    )
+    assert run_command(["passwd", "--status", ACCOUNT]).stdout.split()[1] == "L"
     assert account() == made
 
 
@@ -294,10 +273,7 @@ class TestTakingOver:
     def test_takes_access_lists_away(self, built: Path) -> None:
         """A default one would give new files, such as bytecode, to the account."""
         name = "system.posix_acl_default"
-        try:
-            os.setxattr(built / "lib", name, ACL_FOR_NOBODY)
-        except OSError:
-            pytest.skip("no access lists here")
+        os.setxattr(built / "lib", name, ACL_FOR_NOBODY)
         take_over(built, account().pw_uid)
         assert name not in os.listxattr(built / "lib")
 
@@ -328,7 +304,16 @@ class TestTakingOver:
             assert (victims / "module.py").stat().st_mode & 0o777 == 0o600
             give(built)
 
-    @pytest.mark.parametrize("target", ["/etc/passwd", "../../../outside", "/usr/bin/python3/../../../etc"])
+    @pytest.mark.parametrize(
+        "target",
+        [
+            "/etc/passwd",
+            "../../../outside",
+            "/usr/bin/python3/../../../etc",
+            "x/../../../../y",
+            "../../loop/../../etc",
+        ],
+    )
     def test_a_link_out_of_it_is_found(self, built: Path, target: str) -> None:
         (built / "lib/inner/out").symlink_to(target)
         assert link_out(built, PYTHON) == "lib/inner/out"
@@ -336,6 +321,7 @@ class TestTakingOver:
     def test_a_link_to_the_base_python_or_within_is_none(self, built: Path) -> None:
         (built / "bin/python").symlink_to(PYTHON)
         (built / "bin/python3").symlink_to("python")
+        (built / "bin/up").symlink_to("../lib/module.py")
         (built / "loop").symlink_to("loop")
         assert link_out(built, PYTHON) == ""
         assert link_out(built) in ("bin/python", "bin/python3")
@@ -364,7 +350,10 @@ def give(path: Path) -> None:
         os.chown(one, account().pw_uid, account().pw_gid, follow_symlinks=False)
 
 
-def test_a_lock_that_is_held_is_given_up_in_time(tmp_path: Path) -> None:
+def test_a_lock_is_for_root_alone_and_given_up_in_time(tmp_path: Path) -> None:
+    """A descriptor that can only read is enough for flock(2) to hold up every release."""
     path = tmp_path / "lock"
+    path.touch(0o644)
     with locked(path, 0), pytest.raises(LockedError, match=f"it holds {path}"), locked(path, 0):
         pass
+    assert path.stat().st_mode & 0o777 == 0o600

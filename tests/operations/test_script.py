@@ -1,7 +1,5 @@
 """A program of an operation is one text of Python 3.9's standard library, and takes its arguments by name."""
 
-from __future__ import annotations
-
 import ast
 import os
 import shlex
@@ -33,23 +31,16 @@ FACTS = [accounts.AccountGaps, packages.MissingPackages, packages.LockHolders, s
 def test_a_program_is_python_3_9_and_imports_the_standard_library_alone(program: Program) -> None:
     tree = ast.parse(program.source, feature_version=(3, 9))
     imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
-    names = {
-        alias.name if isinstance(node, ast.Import) else str(node.module)
-        for node in imports
-        for alias in node.names
-    }
     assert not [node for node in imports if isinstance(node, ast.ImportFrom) and node.level]
-    assert {name.partition(".")[0] for name in names} <= sys.stdlib_module_names
+    modules = {getattr(node, "module", None) or one.name for node in imports for one in node.names}
+    assert {name.partition(".")[0] for name in modules} <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_a_program_and_the_prelude_define_no_name_twice(program: Program) -> None:
     """They are one module when they are sent."""
-    defined = [
-        node.name
-        for node in ast.parse(program.source).body
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef))
-    ]
+    body = ast.parse(program.source).body
+    defined = [node.name for node in body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
     assert len(set(defined)) == len(defined)
 
 
@@ -64,17 +55,11 @@ def test_each_fact_is_answered_in_the_process(fact: type) -> None:
     assert answer_to(fact) is not None
 
 
-@given(
-    st.dictionaries(
-        st.from_regex(r"[a-z_]{1,9}", fullmatch=True),
-        st.text(st.characters(codec="utf-8"))
-        | st.booleans()
-        | st.none()
-        | st.integers()
-        | st.lists(st.text()),
-        max_size=4,
-    )
-)
+TEXT = st.text(st.characters(codec="utf-8"))
+VALUES = st.one_of(TEXT, st.booleans(), st.none(), st.integers(), st.lists(st.text()))
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z_]{1,9}", fullmatch=True), VALUES, max_size=4))
 def test_arguments_are_read_as_they_were_written(arguments: dict[str, Any]) -> None:
     assert prelude.decode(prelude.encode(arguments)) == arguments
 
@@ -108,10 +93,8 @@ def test_a_child_in_the_process_is_reported_and_has_a_time_out(
 
 
 def test_a_daemon_that_keeps_a_childs_output_holds_up_nobody(tmp_path: Path) -> None:
-    finished = prelude.capture(
-        "sh", "-c", f"sleep 60 & echo $! >{tmp_path}/pid; echo out; echo err >&2; exit 3"
-    )
-    assert finished == (3, "out\nerr\n")
+    script = f"sleep 60 & echo $! >{tmp_path}/pid; echo out; echo err >&2; exit 3"
+    assert prelude.capture("sh", "-c", script) == (3, "out\nerr\n")
     os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
 
 
@@ -123,6 +106,5 @@ def test_a_child_that_cannot_be_executed_has_a_shells_status(word: str, status: 
 def test_a_file_is_replaced_whatever_is_in_the_new_ones_place(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / ".file.new")
     prelude.write(tmp_path / "file", "text", 0o640)
-    assert [(path.name, path.read_text(), oct(path.stat().st_mode)) for path in tmp_path.iterdir()] == [
-        ("file", "text", "0o100640")
-    ]
+    (path,) = tmp_path.iterdir()
+    assert (path.name, path.read_text(), oct(path.stat().st_mode)) == ("file", "text", "0o100640")

@@ -1,7 +1,5 @@
 """A service as each init system writes it, and the LSB script at work."""
 
-from __future__ import annotations
-
 import json
 import os
 import pwd
@@ -20,12 +18,17 @@ import pytest
 from pyinfra_solo.errors import DataError
 from pyinfra_solo.operations.service import Init, Service, render, unit_files
 from tests.support.programs import is_alive, wait_for
+from tests.support.programs import run as run_command
 
 INITS = get_args(Init)
 NASTY = (
     "a b", "it's", 'say "no"', "100%", "%n", "$HOME", "${HOME}", "$(id)", "`id`", "back\\slash", "end\\",
     "#x", "a;b", ";", "a|b&c", "*", "", " ", "é", "\\n", "'\"'\"'", "-e", "end script",
 )  # fmt: skip
+SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], {k: v for k, v in os.environ.items() if k[0] == 'V'}]))"
+SHOWING = [sys.executable, "-c", SHOW, *NASTY]
+"""It prints its arguments and variables."""
+VARIABLES = {f"V{number}": value for number, value in enumerate(NASTY)}
 SHELL = Service(name="demo", user="root", command=["/bin/sh", "-c", "while :; do sleep 0.1; done"])
 
 
@@ -50,26 +53,13 @@ def test_every_init_gets_the_whole_service(init: Init) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"name": "../x"},
-        {"name": "a b"},
-        {"command": []},
-        {"command": ["sh"]},
-        {"command": ["/bin/my sh"]},
-        {"command": ["/bin/sh", "a\nb"]},
-        {"command": ["/bin/sh", "a\0b"]},
-        {"user": "Robert'); --"},
-        {"group": "a b"},
-        {"working_directory": "srv"},
-        {"working_directory": "/srv/%n"},
-        {"environment_file": "/etc/a b"},
-        {"environment": {"A B": "x"}},
-        {"environment": {"A": "x\nExecStartPre=/bin/evil"}},
-        {"description": "a\nb"},
-        {"description": 'a"b'},
-        {"reload_signal": "HUP; rm"},
-        {"stop_timeout": -1},
+        {"name": "../x"}, {"name": "a b"}, {"user": "Robert'); --"}, {"group": "a b"}, {"reload_signal": "HUP; rm"},
+        {"command": []}, {"command": ["sh"]}, {"command": ["/bin/my sh"]}, {"command": ["/bin/sh", "a\nb"]},
+        {"command": ["/bin/sh", "a\0b"]}, {"working_directory": "srv"}, {"working_directory": "/srv/%n"},
+        {"environment_file": "/etc/a b"}, {"environment": {"A B": "x"}}, {"stop_timeout": -1},
+        {"environment": {"A": "x\nExecStartPre=/bin/evil"}}, {"description": "a\nb"}, {"description": 'a"b'},
     ],
-)
+)  # fmt: skip
 def test_a_value_that_cannot_be_written_is_refused(init: Init, wrong: dict[str, Any]) -> None:
     with pytest.raises(DataError, match="service"):
         render(service(**wrong), init)
@@ -87,25 +77,13 @@ def test_a_refused_value_is_not_shown(init: Init) -> None:
 def test_systemd_itself_finds_the_unit_good(tmp_path: Path, hardened: bool) -> None:
     unit = tmp_path / "demo.service"
     nasty = service(
-        command=["/bin/sh", "-c", *NASTY],
-        environment={f"V{number}": value for number, value in enumerate(NASTY)},
-        description="100 % good",
-        hardened=hardened,
-        notifies=True,
-        reload_signal="HUP",
-        memory_mib=64,
+        command=SHOWING, environment=VARIABLES,
+        hardened=hardened, description="100 % good", notifies=True, reload_signal="HUP", memory_mib=64,
         environment_file="/etc/default/demo",
-    )
+    )  # fmt: skip
     unit.write_text(render(nasty, "systemd"))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    complaints = [line for line in done.stderr.splitlines() if "demo.service" in line]
-    assert (done.returncode, complaints) == (0, [])
+    done = run_command(["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit])
+    assert [line for line in done.stderr.splitlines() if "demo.service" in line] == []
 
 
 @pytest.mark.parametrize(
@@ -125,31 +103,19 @@ def test_systemd_reads_each_value_as_it_is(value: str, word: str, pair: str) -> 
     assert f"Environment={pair}\n" in text
 
 
-SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], {k: v for k, v in os.environ.items() if k[0] == 'V'}]))"
-
-
-def showing(**more: Any) -> Service:
-    """A service that prints its arguments and variables."""
-    variables = {f"V{number}": value for number, value in enumerate(NASTY)}
-    return service(command=[sys.executable, "-c", SHOW, *NASTY], environment=variables, **more)
-
-
 def test_upstart_hands_every_value_over_as_it_is(tmp_path: Path) -> None:
     """Upstart runs the lines between `script` and `end script` with `sh -e` (init(5))."""
-    (tmp_path / "env").write_text(
-        '# a comment\nVFILE=from a file\nVQUOTED="two words"\nnot a line\nVX=$(id)\n'
+    lines = '# a comment\nVFILE=from a file\nVQUOTED="two words"\nnot a line\nVX=$(id)\n'
+    (tmp_path / "env").write_text(lines)
+    text = render(
+        service(command=SHOWING, environment=VARIABLES, environment_file=str(tmp_path / "env")), "upstart"
     )
-    text = render(showing(environment_file=str(tmp_path / "env")), "upstart")
     script = text.split("\nscript\n")[1].split("\nend script\n")[0]
     done = subprocess.run(["sh", "-e", "-c", script], capture_output=True, text=True, check=True)
     words, variables = json.loads(done.stdout)
     assert words == list(NASTY)
     assert [variables[f"V{number}"] for number in range(len(NASTY))] == list(NASTY)
-    assert (variables["VFILE"], variables["VQUOTED"], variables["VX"]) == (
-        "from a file",
-        "two words",
-        "$(id)",
-    )
+    assert [variables[key] for key in ("VFILE", "VQUOTED", "VX")] == ["from a file", "two words", "$(id)"]
 
 
 def test_an_upstart_job_has_the_form_of_one() -> None:
@@ -208,15 +174,15 @@ def test_the_lsb_script_has_no_error_and_all_headers(declare: Start) -> None:
     script = declare()
     subprocess.run(["dash", "-n", script.path], check=True)
     headers = script.path.read_text().split("### BEGIN INIT INFO")[1].split("### END INIT INFO")[0]
-    for key in (
+    keys = {
         "Provides",
         "Required-Start",
         "Required-Stop",
         "Default-Start",
         "Default-Stop",
         "Short-Description",
-    ):
-        assert f"# {key}:" in headers
+    }
+    assert keys <= {line.removeprefix("# ").partition(":")[0] for line in headers.splitlines()}
 
 
 def test_start_status_and_stop(declare: Start) -> None:
@@ -234,7 +200,7 @@ def test_start_status_and_stop(declare: Start) -> None:
     assert script("stop") == 0, "a second stop is none"
 
 
-def test_a_child_that_ends_is_started_again(declare: Start) -> None:
+def test_a_child_that_ends_is_restarted(declare: Start) -> None:
     script = declare()
     script("start")
     child = script.pid()
@@ -298,13 +264,13 @@ def test_a_pid_that_another_process_has_now_is_not_ours(declare: Start, tmp_path
 
 
 def test_reload_sends_its_signal_and_nothing_is_restarted(declare: Start, tmp_path: Path) -> None:
-    heard = f"trap 'echo heard > {tmp_path}/heard' HUP; while :; do sleep 0.1; done"
-    script = declare(command=["/bin/sh", "-c", heard], reload_signal="HUP")
+    note = f"trap 'echo got it > {tmp_path}/signal' HUP; while :; do sleep 0.1; done"
+    script = declare(command=["/bin/sh", "-c", note], reload_signal="HUP")
     script("start")
     time.sleep(0.3)
     child = script.pid()
     assert script("reload") == 0
-    wait_for("the signal was heard", (tmp_path / "heard").exists, 5)
+    wait_for("the signal", (tmp_path / "signal").exists, 5)
     assert script.pid() == child
 
 
@@ -324,13 +290,8 @@ def test_an_unknown_verb_is_answered_with_the_known_ones(declare: Start) -> None
 
 def test_the_script_hands_every_value_over_as_it_is(declare: Start, tmp_path: Path) -> None:
     (tmp_path / "env").write_text("VFILE=from a file\n")
-    shown = showing(environment_file=str(tmp_path / "env"), restart_delay=60)
-    script = declare(
-        **{
-            key: getattr(shown, key)
-            for key in ("command", "environment", "environment_file", "restart_delay")
-        }
-    )
+    values = {"command": SHOWING, "environment": VARIABLES, "environment_file": str(tmp_path / "env")}
+    script = declare(**values, restart_delay=60)
     script("start")
     wait_for("it has shown them", lambda: script.log.exists() and "]" in script.log.read_text(), 10)
     words, variables = json.loads(script.log.read_text().splitlines()[0])
@@ -342,20 +303,17 @@ def test_the_script_hands_every_value_over_as_it_is(declare: Start, tmp_path: Pa
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user needs root")
 def test_it_runs_as_its_user_in_its_folder(declare: Start) -> None:
     script = declare(
-        user="nobody",
-        group="nogroup",
-        working_directory="/usr/lib",
+        user="nobody", group="nogroup", working_directory="/usr/lib", open_files=321,
         command=["/bin/sh", "-c", "id -un; id -gn; pwd; ulimit -n; exec sleep 60"],
-        open_files=321,
-    )
+    )  # fmt: skip
     script("start")
-    wait_for("it has said who it is", lambda: "321" in script.log.read_text(), 5)
+    wait_for("its output", lambda: "321" in script.log.read_text(), 5)
     assert script.log.read_text().split() == ["nobody", "nogroup", "/usr/lib", "321"]
     assert Path(f"/proc/{script.pid()}").stat().st_uid == pwd.getpwnam("nobody").pw_uid
 
 
 @pytest.mark.parametrize("init", INITS)
-def test_where_each_init_looks_for_it(init: Init) -> None:
+def test_each_init_has_its_path_below_etc(init: Init) -> None:
     assert unit_files.path("demo", init).startswith("/etc/")
     with pytest.raises(DataError, match="not a name"):
         unit_files.path("../demo", init)

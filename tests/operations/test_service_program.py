@@ -1,7 +1,5 @@
 """What a service lacks: by systemd's properties, and by the digest of what it was started with."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path
@@ -46,27 +44,21 @@ def wanted(folder: Path, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("unit", "options", "enabled", "verb"),
     [
-        ({}, {}, True, "none"),
-        ({"ActiveState": "reloading"}, {}, True, "none"),
-        ({"ActiveState": "inactive"}, {}, True, "start"),
-        ({"ActiveState": "failed"}, {}, True, "start"),
+        ({}, {}, True, "none"), ({"ActiveState": "reloading"}, {}, True, "none"),
+        ({"ActiveState": "inactive"}, {}, True, "start"), ({"ActiveState": "failed"}, {}, True, "start"),
         ({"ActiveState": "activating"}, {}, True, "start"),
         ({"ActiveState": "failed"}, {"running": False}, True, "none"),
         ({"ActiveState": "failed"}, {"force": "restart"}, True, "start"),
-        (DECLINED, {}, True, "none"),
-        (DECLINED, {"force": "restart"}, True, "none"),
+        (DECLINED, {}, True, "none"), (DECLINED, {"force": "restart"}, True, "none"),
         ({**DECLINED, "ConditionTimestampMonotonic": "0"}, {}, True, "start"),
-        ({"UnitFileState": "disabled"}, {}, False, "none"),
-        ({"UnitFileState": ""}, {}, False, "none"),
-        ({"UnitFileState": "masked-runtime"}, {}, False, "none"),
-        ({"UnitFileState": "static"}, {}, True, "none"),
+        ({"UnitFileState": "disabled"}, {}, False, "none"), ({"UnitFileState": ""}, {}, False, "none"),
+        ({"UnitFileState": "masked-runtime"}, {}, False, "none"), ({"UnitFileState": "static"}, {}, True, "none"),
         ({"UnitFileState": "disabled"}, {"enabled": False}, True, "none"),
-        ({}, {"force": "reload"}, True, "reload"),
-        ({}, {"force": "restart"}, True, "restart"),
+        ({}, {"force": "reload"}, True, "reload"), ({}, {"force": "restart"}, True, "restart"),
         ({}, {"reload": ["/etc/passwd"]}, True, "restart"),  # nothing is noted
         ({}, {"restart": ["/etc/passwd"], "reload": ["/etc/passwd"]}, True, "restart"),
     ],
-)
+)  # fmt: skip
 def test_a_unit_needs_what_its_properties_say(
     systemd: Path, unit: dict[str, str], options: dict[str, Any], enabled: bool, verb: str
 ) -> None:

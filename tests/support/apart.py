@@ -1,7 +1,5 @@
 """Run a function of a test module in a process of its own."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

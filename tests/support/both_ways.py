@@ -1,7 +1,5 @@
 """pyinfra's own way on this machine, and ours, side by side: hosts, and worlds for random tests."""
 
-from __future__ import annotations
-
 import os
 import stat
 import struct
@@ -10,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from pyinfra.api import QuoteString, StringCommand
+from pyinfra.api import Host, QuoteString, State, StringCommand
 from pyinfra.operations.util import files as util
 
 from pyinfra_solo.executor.connector import LocalConnector
@@ -24,9 +22,6 @@ from pyinfra_solo.native import UNKNOWN
 from pyinfra_solo.native.registry import answer_to
 from tests.support.machine import REPOSITORY
 from tests.support.pyinfra_api import pyinfra_state
-
-if TYPE_CHECKING:
-    from pyinfra.api import Host, State
 
 FEW = settings(
     deadline=None,

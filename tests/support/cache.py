@@ -1,7 +1,5 @@
 """The folder for all that is downloaded or built once: roots, layers, wheels, init systems."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

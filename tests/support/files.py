@@ -1,7 +1,5 @@
 """Compare folders: by all that they hold, or by what was touched."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Git servers on the loopback, for tests without the lab: git's http-backend, and a real sshd."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

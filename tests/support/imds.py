@@ -5,8 +5,6 @@ or a bad TTL 400, X-Forwarded-For on a token request 403, unknown path 404, GET 
 Any version in a path is as good as `latest`; cloud-init 22.4.2 asks for 2021-03-23.
 """
 
-from __future__ import annotations
-
 import secrets
 import time
 import urllib.parse
@@ -16,7 +14,7 @@ from dataclasses import dataclass, field
 
 from tests.support.instance import Instance, look_up, tree
 from tests.support.loopback import ADDRESS, Loopback
-from tests.support.web import Answer, Asked, Faults, Network, Request, WebServer
+from tests.support.web import Answer, Asked, Network, Request, WebServer
 
 IMDS = "169.254.169.254"
 MAX_TTL = 21600  # seconds, EC2 User Guide
@@ -43,18 +41,9 @@ class MetadataService:
     def __post_init__(self) -> None:
         self._web = WebServer(self.network, IMDS, self._answer)
 
-    @property
-    def faults(self) -> Faults:
-        """Faults from the next request on."""
-        return self._web.faults
-
-    @property
-    def log(self) -> list[Request]:
-        """All requests so far."""
-        return self._web.log
+        self.faults, self.log = self._web.faults, self._web.log
 
     def start(self) -> None:
-        """Serve."""
         self._web.start()
 
     def stop(self) -> None:
@@ -62,7 +51,7 @@ class MetadataService:
         self._web.stop()
 
     def hang(self, on: bool = True) -> None:
-        """Accept requests and never answer; with `on` false, answer again."""
+        """Accept requests and never answer; with `on` false, answer."""
         self.faults.hang = on
 
     def heal(self) -> None:

@@ -3,8 +3,6 @@
 Paths as in the EC2 User Guide, "Instance metadata categories".
 """
 
-from __future__ import annotations
-
 import json
 import secrets
 import zlib
@@ -41,98 +39,60 @@ class Instance:
 
 def tree(instance: Instance, address: str, mac: str) -> dict[str, bytes]:
     """Map each path below a version, without slashes at its ends, to its answer."""
-    text: dict[str, str] = {
-        **{f"meta-data/{path}": value for path, value in _meta(instance, address, mac).items()},
-        "dynamic/instance-identity/document": _document(instance, address),
+    meta = {**_meta(instance, address, mac), **_credentials(instance)}
+    tags = {f"tags/instance/{key}": value for key, value in instance.all_tags().items()}
+    shown = {
+        **{path: text for path, text in meta.items() if text},
+        **(tags if instance.tags is not None else {}),
     }
-    absent = [path for path, value in text.items() if not value and "/tags/instance/" not in path]
-    for path in absent:
-        del text[path]
-    answers = {path: value.encode() for path, value in text.items()}
+    answers = {f"meta-data/{path}": text.encode() for path, text in shown.items()}
+    answers["dynamic/instance-identity/document"] = _document(instance, address).encode()
     data = instance.user_data
-    if data:
-        answers["user-data"] = data if isinstance(data, bytes) else data.encode()
-    return answers
+    return {**answers, **({"user-data": data if isinstance(data, bytes) else data.encode()} if data else {})}
 
 
 def _meta(instance: Instance, address: str, mac: str) -> dict[str, str]:
+    """An empty text is not served."""
     host_name = f"ip-{address.replace('.', '-')}.{instance.region}.compute.internal"
-    ids = instance.security_group_ids or [
-        f"sg-0{zlib.crc32(name.encode()):016x}" for name in instance.security_groups
-    ]
-    card = f"network/interfaces/macs/{mac}"
-    plain = {
-        "ami-id": instance.ami,
-        "ami-launch-index": "0",
-        "hostname": host_name,
-        "instance-action": "none",
-        "instance-id": instance.id,
-        "instance-life-cycle": "on-demand",
-        "instance-type": instance.type,
-        "local-hostname": host_name,
-        "local-ipv4": address,
-        "mac": mac,
-        "placement/availability-zone": instance.az,
-        "placement/region": instance.region,
-        "reservation-id": "r-0123456789abcdef0",
-        "security-groups": "\n".join(instance.security_groups),
-        "services/domain": "amazonaws.com",
-        "services/partition": "aws",
+    names = instance.security_groups
+    ids = instance.security_group_ids or [f"sg-0{zlib.crc32(name.encode()):016x}" for name in names]
+    card = {
+        "device-number": "0", "interface-id": "eni-0123456789abcdef0", "local-ipv4s": address, "mac": mac,
+        "owner-id": instance.account, "security-group-ids": "\n".join(ids), "security-groups": "\n".join(names),
+        "subnet-id": "subnet-0123456789abcdef0", "subnet-ipv4-cidr-block": "10.77.0.0/24",
+        "vpc-id": "vpc-0123456789abcdef0",
+    }  # fmt: skip
+    return {
+        "ami-id": instance.ami, "ami-launch-index": "0", "hostname": host_name, "instance-action": "none",
+        "instance-id": instance.id, "instance-life-cycle": "on-demand", "instance-type": instance.type,
+        "local-hostname": host_name, "local-ipv4": address, "mac": mac, "placement/availability-zone": instance.az,
+        "placement/region": instance.region, "reservation-id": "r-0123456789abcdef0",
+        "security-groups": "\n".join(names), "services/domain": "amazonaws.com", "services/partition": "aws",
         "autoscaling/target-lifecycle-state": instance.lifecycle_state if instance.asg else "",
-        f"{card}/device-number": "0",
-        f"{card}/interface-id": "eni-0123456789abcdef0",
-        f"{card}/local-ipv4s": address,
-        f"{card}/mac": mac,
-        f"{card}/owner-id": instance.account,
-        f"{card}/security-group-ids": "\n".join(ids),
-        f"{card}/security-groups": "\n".join(instance.security_groups),
-        f"{card}/subnet-id": "subnet-0123456789abcdef0",
-        f"{card}/subnet-ipv4-cidr-block": "10.77.0.0/24",
-        f"{card}/vpc-id": "vpc-0123456789abcdef0",
-    }
-    return {**plain, **_tags(instance), **_credentials(instance)}
-
-
-def _tags(instance: Instance) -> dict[str, str]:
-    if instance.tags is None or not instance.all_tags():
-        return {}
-    return {f"tags/instance/{key}": value for key, value in instance.all_tags().items()}
+        **{f"network/interfaces/macs/{mac}/{name}": value for name, value in card.items()},
+    }  # fmt: skip
 
 
 def _credentials(instance: Instance) -> dict[str, str]:
     if not instance.role:
         return {}
-    now = datetime.now(UTC)
+    now, form = datetime.now(UTC), "%Y-%m-%dT%H:%M:%SZ"
     keys = {
-        "Code": "Success",
-        "LastUpdated": f"{now:%Y-%m-%dT%H:%M:%SZ}",
-        "Type": "AWS-HMAC",
-        "AccessKeyId": ACCESS_KEY,
-        "SecretAccessKey": SECRET_KEY,
-        "Token": SESSION_TOKEN,
-        "Expiration": f"{now + timedelta(hours=6):%Y-%m-%dT%H:%M:%SZ}",
-    }
+        "Code": "Success", "LastUpdated": f"{now:{form}}", "Type": "AWS-HMAC", "AccessKeyId": ACCESS_KEY,
+        "SecretAccessKey": SECRET_KEY, "Token": SESSION_TOKEN, "Expiration": f"{now + timedelta(hours=6):{form}}",
+    }  # fmt: skip
     profile = f"arn:aws:iam::{instance.account}:instance-profile/{instance.role}"
     info = {"Code": "Success", "InstanceProfileArn": profile, "InstanceProfileId": "AIPALAB"}
-    return {
-        f"iam/security-credentials/{instance.role}": json.dumps(keys, indent=2),
-        "iam/info": json.dumps(info, indent=2),
-    }
+    name = f"iam/security-credentials/{instance.role}"
+    return {name: json.dumps(keys, indent=2), "iam/info": json.dumps(info, indent=2)}
 
 
 def _document(instance: Instance, address: str) -> str:
     document = {
-        "accountId": instance.account,
-        "architecture": "x86_64",
-        "availabilityZone": instance.az,
-        "imageId": instance.ami,
-        "instanceId": instance.id,
-        "instanceType": instance.type,
-        "pendingTime": "2026-01-01T00:00:00Z",
-        "privateIp": address,
-        "region": instance.region,
-        "version": "2017-09-30",
-    }
+        "accountId": instance.account, "architecture": "x86_64", "availabilityZone": instance.az,
+        "imageId": instance.ami, "instanceId": instance.id, "instanceType": instance.type,
+        "pendingTime": "2026-01-01T00:00:00Z", "privateIp": address, "region": instance.region, "version": "2017-09-30",
+    }  # fmt: skip
     return json.dumps(document, indent=2)
 
 

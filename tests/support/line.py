@@ -1,7 +1,5 @@
 """The line as the command runs it, on a machine below a folder, and the station converge alone."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys
@@ -35,25 +33,16 @@ def new_run(seconds: float = 60, output: io.StringIO | None = None, *, keep_repo
 def converged(root: Path, *, run: Run | None = None, **options: Any) -> Changes:
     """Run the station converge on a working tree: role `site`, stage `staging`."""
     run = run or new_run()
+    mode, seconds = options.pop("mode", "converge"), options.pop("operation_timeout", 30.0)
     request = Request(
-        protocol=VERSION,
-        root=str(root),
-        role="site",
-        stage="staging",
-        mode=options.pop("mode", "converge"),
-        operation_timeout=options.pop("operation_timeout", 30.0),
-        drain="on-change",
-        options=RunOptions(**options),
-    )
+        protocol=VERSION, root=str(root), role="site", stage="staging", mode=mode, operation_timeout=seconds,
+        drain="on-change", options=RunOptions(**options),
+    )  # fmt: skip
     with run.station("converge"):
         return converge(
-            request,
-            engine_of(root, Path(sys.executable)),
-            deadline=run.deadline,
-            observe=run.observe,
-            events_file=run.events_file,
-            lock=run.lock,
-        )
+            request, engine_of(root, Path(sys.executable)), deadline=run.deadline, observe=run.observe,
+            events_file=run.events_file, lock=run.lock,
+        )  # fmt: skip
 
 
 def working_tree(target: Path, operations: str, healthy: str = "", **more: str) -> Path:
@@ -85,11 +74,8 @@ class Line:
 
     def commit(self, operations: str, healthy: str = "", more: Mapping[str, str | None] | None = None) -> str:
         """Commit a role that does `operations` and checks `healthy`. Return the commit's id."""
-        files: dict[str, str | bytes | None] = {
-            **ops(operations, self.target, healthy),
-            "requirements.lock": LOCK,
-        }
-        return self.repository.commit({**files, **(more or {})}, "a change")
+        files = {**ops(operations, self.target, healthy), "requirements.lock": LOCK, **(more or {})}
+        return self.repository.commit(files, "a change")
 
     def put_in_service(self, operations: str = FILE, healthy: str = "") -> None:
         """Boot until the gate is open."""

@@ -1,7 +1,5 @@
 """Servers on 127.0.0.1: one that sends given bytes, one that is silent, and sockets for the others."""
 
-from __future__ import annotations
-
 import socket
 import threading
 from collections.abc import Iterator, Sequence

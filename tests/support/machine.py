@@ -95,13 +95,8 @@ class LocalMachine:
     def variables(self) -> dict[str, str]:
         """Return the environment of its commands."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "PYINFRA"))}
-        return {
-            **clean,
-            "PYINFRA_SOLO_ROOT": str(self.root),
-            "PYTHONPATH": str(ENGINE),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **self.environment,
-        }
+        ours = {"PYINFRA_SOLO_ROOT": str(self.root), "PYTHONPATH": str(ENGINE)}
+        return {**clean, **ours, "PYTHONDONTWRITEBYTECODE": "1", **self.environment}
 
     def command(self, argv: list[str], cwd: Path | None = None, **options: Any) -> Result:
         """Run a program with the environment of the machine."""

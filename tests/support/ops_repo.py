@@ -1,7 +1,5 @@
 """Ops repos small enough to read: one role `site`, and this working tree's engine by a link."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,13 +1,11 @@
 """Run programs with a time limit, and wait for what they do."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,33 +27,23 @@ class Result:
         """True when the exit status is 0."""
         return self.code == 0
 
-    def expect(self, code: int) -> Result:
+    def expect(self, code: int) -> "Result":
         """Return itself when the exit status is `code`."""
         assert self.code == code, f"exit status {self.code}\n{self.stdout}\n{self.stderr}"
         return self
 
 
 def run(
-    argv: Sequence[str | Path],
-    *,
-    timeout: float = 60,
-    check: bool = True,
-    stdin: bytes = b"",
-    env: dict[str, str] | None = None,
-) -> Result:
+    argv: Sequence[str | Path], *, timeout: float = 60, check: bool = True, stdin: bytes = b"",
+    env: Mapping[str, str] | None = None,
+) -> Result:  # fmt: skip
     """Run a command; after `timeout` seconds it and all its children in the session are killed.
 
     Raises LabError on a time-out, and on an exit status other than 0 when `check` is set.
     """
     words = [str(word) for word in argv]
-    process = subprocess.Popen(
-        words,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=env,
-        start_new_session=True,
-    )
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=pipe, env=env, start_new_session=True)
     try:
         out, err = process.communicate(stdin, timeout=timeout)
     except subprocess.TimeoutExpired:

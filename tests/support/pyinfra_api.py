@@ -1,9 +1,7 @@
 """Run operations on this machine by pyinfra itself: its API, its own local connector."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,14 +38,8 @@ def pyinfra_state() -> State:
 def within(state: State) -> Iterator[Host]:
     """The state's one host, in pyinfra's context."""
     host = next(iter(state.inventory))
-    with ExitStack() as stack:
-        for context in (
-            ctx_state.use(state),
-            ctx_inventory.use(state.inventory),
-            ctx_config.use(state.config.copy()),
-            ctx_host.use(host),
-        ):
-            stack.enter_context(context)
+    config = state.config.copy()
+    with ctx_state.use(state), ctx_inventory.use(state.inventory), ctx_config.use(config), ctx_host.use(host):
         yield host
 
 

@@ -1,13 +1,8 @@
 """An application's repository, and releases made of it on this machine: what their tests share."""
 
-from __future__ import annotations
-
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,15 +48,9 @@ class Shop:
     def release(self, *, how: str = "ours", **options: Any) -> Played:
         """Once, by what a converge uses ("ours"), by its shell commands ("shell"), or by pyinfra alone ("pyinfra")."""
         wanted: dict[str, Any] = {
-            "app": "shop",
-            "repo": str(self.repository.path),
-            "user": "nobody",
-            "root": str(self.root),
-            "requirements": None,
-            "wheels": str(self.root / "wheels"),
-            **self.options,
-            **options,
-        }
+            "app": "shop", "repo": str(self.repository.path), "user": "nobody", "root": str(self.root),
+            "requirements": None, "wheels": str(self.root / "wheels"), **self.options, **options,
+        }  # fmt: skip
 
         def declare() -> None:
             made = app.release(name=NAME, **wanted)
@@ -83,12 +72,9 @@ class Shop:
         )  # fmt: skip
         return subprocess.Popen(
             [sys.executable, "-I", "-c", prelude + bundle.source(), "apply", request.json()],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
+            env={**os.environ, **environment}, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
 
 
 def changed(played: Played) -> bool:
@@ -101,20 +87,3 @@ def changed(played: Played) -> bool:
 def refused(played: Played) -> str:
     assert played.failed == NAME, played.text
     return played.text
-
-
-@contextmanager
-def warnings() -> Iterator[list[str]]:
-    """What pyinfra's log warns of meanwhile."""
-    lines: list[str] = []
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
-
-    handler = Lines(logging.WARNING)
-    logging.getLogger("pyinfra").addHandler(handler)
-    try:
-        yield lines
-    finally:
-        logging.getLogger("pyinfra").removeHandler(handler)

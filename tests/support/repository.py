@@ -1,7 +1,5 @@
 """A git repository that tests fill, and git's http-backend that serves it."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -9,18 +7,15 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.support import programs
 from tests.support.web import Answer, Asked
 
 GIT = {
-    "HOME": "/nonexistent",
-    "LC_ALL": "C.UTF-8",
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_COUNT": "1",
-    "GIT_CONFIG_KEY_0": "safe.directory",
-    "GIT_CONFIG_VALUE_0": "*",
-}
+    "HOME": "/nonexistent", "LC_ALL": "C.UTF-8", "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
+}  # fmt: skip
 SIGNER = "operator@lab"
 # The path that git sends is absolute in ssh://git@host/srv/git/x.git, so it needs no rewriting.
 FORCED = 'restrict,command="git-shell -c \\"$SSH_ORIGINAL_COMMAND\\""'
@@ -49,22 +44,17 @@ class Repository:
     clock: int = 1_767_225_600
     """Seconds since 1970 of the next commit; each takes one minute."""
 
-    def make(self) -> Repository:
+    def make(self) -> "Repository":
         """Create it, empty; any commit may be fetched by its id, as on the large hosting services."""
-        self._git("init", "--quiet", "--bare", "--initial-branch=main", str(self.path), bare=False)
+        self._git("init", "--quiet", "--bare", "--initial-branch=main")
         for name in ("allowFilter", "allowAnySHA1InWant"):
             self._git("config", f"uploadpack.{name}", "true")
         return self
 
     def commit(
-        self,
-        files: Mapping[str, str | bytes | None],
-        message: str,
-        *,
-        branch: str = "main",
-        parent: str | None = None,
-        sign_with: Path | None = None,
-    ) -> str:
+        self, files: Mapping[str, str | bytes | None], message: str, *,
+        branch: str = "main", parent: str | None = None, sign_with: Path | None = None,
+    ) -> str:  # fmt: skip
         """Change `files` (None removes one) on `branch` and return the new commit's id.
 
         A file that starts with `#!` is executable. `parent` sets where the branch is first.
@@ -88,12 +78,7 @@ class Repository:
         return f"{'100755' if data.startswith(b'#!') else '100644'} {blob}\t{name}\n"
 
     def copy_tree(
-        self,
-        source: Path,
-        message: str = "a copy of a folder",
-        *,
-        branch: str = "main",
-        sign_with: Path | None = None,
+        self, source: Path, message: str = "a copy", *, branch: str = "main", sign_with: Path | None = None
     ) -> str:
         """Make a folder's content the whole tree of a new commit, .gitignore respected."""
         tip = self.tip(branch)
@@ -103,14 +88,7 @@ class Repository:
             tree = self._git("write-tree", env=env)
         return self._commit(tree, tip, message, branch, sign_with)
 
-    def _commit(
-        self,
-        tree: str,
-        parent: str,
-        message: str,
-        branch: str,
-        sign_with: Path | None,
-    ) -> str:
+    def _commit(self, tree: str, parent: str, message: str, branch: str, sign_with: Path | None) -> str:
         when = f"{self.clock} +0000"
         self.clock += 60
         env = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}
@@ -133,25 +111,11 @@ class Repository:
         annotated = kind if message or sign_with else []
         self._git(*_signing(sign_with), "tag", "--force", *annotated, name, sha)
 
-    def _git(
-        self,
-        *words: str,
-        env: dict[str, str] | None = None,
-        stdin: bytes = b"",
-        cwd: Path | None = None,
-        check: bool = True,
-        bare: bool = True,
-    ) -> str:
+    def _git(self, *words: str, env: Mapping[str, str] = {}, cwd: Path = Path("/"), **options: Any) -> str:
         who = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in WHO}
-        where = [f"--git-dir={self.path}"] if bare else []
-        folder = ["-C", str(cwd)] if cwd else []
-        result = programs.run(
-            ["git", *folder, *where, *words],
-            env={"PATH": os.environ["PATH"], **GIT, **who, **(env or {})},
-            stdin=stdin,
-            check=check,
-        )
-        return result.stdout.strip()
+        env = {"PATH": os.environ["PATH"], **GIT, **who, **env}
+        git = ["git", "-C", str(cwd), f"--git-dir={self.path}"]
+        return programs.run([*git, *words], env=env, **options).stdout.strip()
 
 
 WHO = (("NAME", "Lab"), ("EMAIL", SIGNER))
@@ -166,27 +130,16 @@ def backend(repositories: Path) -> Callable[[Asked], Answer]:
 
     def answer(asked: Asked) -> Answer:
         path, _, query = asked.path.partition("?")
+        header = asked.headers.get
         environment = {
-            "PATH": os.environ["PATH"],
-            **GIT,
-            "GIT_PROJECT_ROOT": str(repositories),
-            "GIT_HTTP_EXPORT_ALL": "1",
-            "REQUEST_METHOD": asked.method,
-            "PATH_INFO": path,
-            "QUERY_STRING": query,
-            "REMOTE_ADDR": asked.client,
-            "CONTENT_TYPE": asked.headers.get("content-type", ""),
-            "CONTENT_LENGTH": str(len(asked.body)),
-            "HTTP_CONTENT_ENCODING": asked.headers.get("content-encoding", ""),
-            "GIT_PROTOCOL": asked.headers.get("git-protocol", ""),
-        }
+            **GIT, "PATH": os.environ["PATH"], "GIT_PROJECT_ROOT": str(repositories), "GIT_HTTP_EXPORT_ALL": "1",
+            "REQUEST_METHOD": asked.method, "PATH_INFO": path, "QUERY_STRING": query, "REMOTE_ADDR": asked.client,
+            "CONTENT_TYPE": header("content-type", ""), "CONTENT_LENGTH": str(len(asked.body)),
+            "HTTP_CONTENT_ENCODING": header("content-encoding", ""), "GIT_PROTOCOL": header("git-protocol", ""),
+        }  # fmt: skip
+        words = [shutil.which("git") or "git", "http-backend"]
         done = subprocess.run(
-            [shutil.which("git") or "git", "http-backend"],
-            input=asked.body,
-            capture_output=True,
-            env=environment,
-            timeout=CGI_LIMIT,
-            check=False,
+            words, input=asked.body, capture_output=True, env=environment, timeout=CGI_LIMIT, check=False
         )
         head, _, body = done.stdout.partition(b"\r\n\r\n")
         headers = dict(line.split(": ", 1) for line in head.decode().splitlines() if ": " in line)

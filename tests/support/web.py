@@ -1,7 +1,5 @@
 """A small HTTP server whose faults a test can set while it runs."""
 
-from __future__ import annotations
-
 import contextlib
 import socket
 import struct
@@ -87,7 +85,7 @@ class WebServer:
     port: int = 80
     faults: Faults = field(default_factory=Faults)
     log: list[Request] = field(default_factory=list)
-    _server: _Server | None = None
+    _server: "_Server | None" = None
     _released: threading.Event = field(default_factory=threading.Event)
 
     @property

@@ -1,11 +1,8 @@
 """Wheels small enough to write by hand, and runtimes made of them: what the tests of runtimes share."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import shutil
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -13,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pyinfra_solo.stations.prepare import Runtime, prepare
+from tests.support.programs import run
 
 ZERO = "0" * 64
 PYTHON = "/usr/bin/python3"
@@ -108,15 +106,10 @@ class House:
         lock(self.lock, *pins)
 
     def prepare(
-        self,
-        *homes: Path,
-        tool: Path | None = None,
-        index: str = NOBODY,
-        timeout: float = 60,
-        urls: tuple[str, ...] = (),
+        self, *homes: Path, tool: Path | None = None, index: str = NOBODY, timeout: float = 60
     ) -> Runtime:
         return prepare(
-            self.lock, homes=[*homes, self.into], into=self.into, uv=tool or uv(), wheels=[self.wheels, *urls],
+            self.lock, homes=[*homes, self.into], into=self.into, uv=tool or uv(), wheels=[self.wheels],
             index=index, python=PYTHON, timeout=timeout, log=self.said.append,
         )  # fmt: skip
 
@@ -127,10 +120,7 @@ class House:
 
 def prints(runtime: Runtime, code: str) -> str:
     """What Python code prints in a runtime."""
-    done = subprocess.run(
-        [runtime.python, "-I", "-c", code], capture_output=True, text=True, timeout=30, check=True
-    )
-    return done.stdout.strip()
+    return run([runtime.python, "-I", "-c", code]).stdout.strip()
 
 
 SLOW = """\

@@ -1,7 +1,5 @@
 """A deadline on the monotonic clock, bounded tries inside it, and the alarm behind both."""
 
-from __future__ import annotations
-
 import signal
 import time
 
@@ -12,7 +10,7 @@ from pyinfra_solo.system.deadline import Deadline, Wait, alarm, retry
 
 
 class Flaky:
-    """Fails as often as it is told, then answers; remembers the time-outs that it was given."""
+    """Fails `failures` times, then answers; remembers the time-outs that it was given."""
 
     def __init__(self, failures: int, error: Exception | None = None) -> None:
         self.failures = failures
@@ -26,21 +24,13 @@ class Flaky:
         return "here"
 
 
-def tried(
-    attempt: Flaky, seconds: float, waits: list[Wait], first: float = 0.001, most: float = 0.004
-) -> str:
-    return retry(
-        "the thing",
-        attempt,
-        deadline=Deadline.after(seconds),
-        retried=(OSError,),
-        waited=waits.append,
-        first=first,
-        most=most,
-    )
+def tried(attempt: Flaky, seconds: float, waits: list[Wait], **pauses: float) -> str:
+    short = {"first": 0.001, "most": 0.004, **pauses}
+    deadline = Deadline.after(seconds)
+    return retry("the thing", attempt, deadline=deadline, retried=(OSError,), waited=waits.append, **short)
 
 
-def test_time_that_is_left_is_never_negative() -> None:
+def test_time_left_is_never_negative() -> None:
     assert Deadline.after(-5).left() == 0
     assert 0 < Deadline.after(100).left() <= 100
 
@@ -70,29 +60,18 @@ def test_a_wall_clock_that_steps_moves_no_deadline(step: float, monkeypatch: pyt
     deadline.check("a step of the clock")
 
 
-def test_a_try_that_works_waits_for_nothing() -> None:
+@pytest.mark.parametrize(
+    ("failures", "error", "why"), [(0, None, ""), (3, None, "refused"), (1, TimeoutError(), "TimeoutError")]
+)
+def test_each_wait_says_for_what_and_why(failures: int, error: Exception | None, why: str) -> None:
     waits: list[Wait] = []
 
-    assert tried(Flaky(0), 10, waits) == "here"
-    assert waits == []
-
-
-def test_each_wait_says_for_what_and_why() -> None:
-    waits: list[Wait] = []
-
-    assert tried(Flaky(3), 10, waits) == "here"
-    assert [(wait.what, wait.why) for wait in waits] == [("the thing", "refused")] * 3
-
-
-def test_an_error_without_a_text_is_shown_by_its_kind() -> None:
-    waits: list[Wait] = []
-    tried(Flaky(1, TimeoutError()), 10, waits)
-
-    assert waits[0].why == "TimeoutError"
+    assert tried(Flaky(failures, error), 10, waits) == "here"
+    assert [(wait.what, wait.why) for wait in waits] == [("the thing", why)] * failures
 
 
 def test_pauses_double_up_to_the_most_and_are_spread() -> None:
-    """Jitter: a whole group of machines boots at once, and must not ask at once again."""
+    """Jitter: a whole group of machines boots at once, and must not ask at once a second time."""
     waits: list[Wait] = []
     tried(Flaky(6), 10, waits, first=0.002, most=0.008)
 
@@ -108,20 +87,12 @@ def test_at_the_deadline_the_last_error_is_raised() -> None:
     assert len(attempt.timeouts) == len(waits) + 1
 
 
-def test_without_time_there_is_still_one_try() -> None:
+@pytest.mark.parametrize(("seconds", "least", "most"), [(0, 0.1, 0.1), (1, 0.1, 1), (1000, 5, 5)])
+def test_each_try_gets_the_time_left_within_bounds(seconds: float, least: float, most: float) -> None:
     attempt = Flaky(0)
 
-    assert tried(attempt, 0, []) == "here"
-    assert attempt.timeouts == [0.1]
-
-
-def test_no_try_gets_more_time_than_is_left_or_allowed() -> None:
-    short, long = Flaky(0), Flaky(0)
-    tried(short, 1, [])
-    tried(long, 1000, [])
-
-    assert short.timeouts[0] <= 1
-    assert long.timeouts == [5.0]
+    assert tried(attempt, seconds, []) == "here"
+    assert least <= attempt.timeouts[0] <= most
 
 
 def test_an_error_of_another_kind_is_not_retried() -> None:

@@ -1,7 +1,5 @@
 """A file is whole or what it was; a folder without its marker is never believed."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal
@@ -94,38 +92,19 @@ def test_a_link_is_moved_over_what_was_there(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["link"]
 
 
-def test_a_folder_is_complete_once_it_is_published(tmp_path: Path) -> None:
-    (tmp_path / ".building-x").mkdir()
-    (tmp_path / ".building-x/file").write_text("whole")
-    assert not durable.is_complete(tmp_path / ".building-x")
-    durable.publish(tmp_path / ".building-x", tmp_path / "x")
-    assert durable.is_complete(tmp_path / "x")
-    assert (tmp_path / "x/file").read_text() == "whole"
-    assert not (tmp_path / ".building-x").exists()
-
-
-def test_a_marker_of_another_name_may_hold_something(tmp_path: Path) -> None:
-    (tmp_path / ".building-x").mkdir()
-    durable.publish(tmp_path / ".building-x", tmp_path / "x", "marker", "content")
-    assert durable.is_complete(tmp_path / "x", "marker")
-    assert (tmp_path / "x/marker").read_text() == "content"
-
-
-def test_publishing_replaces_an_incomplete_folder_only(tmp_path: Path) -> None:
-    def build(text: str) -> Path:
-        building = tmp_path / ".building-x"
-        building.mkdir()
-        (building / "file").write_text(text)
-        return building
-
-    final = tmp_path / "x"
+@pytest.mark.parametrize(("marker", "content"), [(durable.MARKER, ""), ("marker", "content")])
+def test_publishing_replaces_an_incomplete_folder_only(tmp_path: Path, marker: str, content: str) -> None:
+    building, final = tmp_path / ".building-x", tmp_path / "x"
     final.mkdir()
     (final / "torn").touch()
-    durable.publish(build("first"), final)
-    assert sorted(path.name for path in final.iterdir()) == [durable.MARKER, "file"]
-    durable.publish(build("second"), final)
-    assert (final / "file").read_text() == "first"
-    assert not (tmp_path / ".building-x").exists()
+    for text in ("first", "second"):
+        building.mkdir()
+        (building / "file").write_text(text)
+        assert not durable.is_complete(building, marker)
+        durable.publish(building, final, marker, content)
+        assert durable.is_complete(final, marker)
+        assert {path.name: path.read_text() for path in final.iterdir()} == {marker: content, "file": "first"}
+        assert not building.exists()
 
 
 def test_an_invalidated_folder_keeps_its_files(tmp_path: Path) -> None:
@@ -135,9 +114,7 @@ def test_an_invalidated_folder_keeps_its_files(tmp_path: Path) -> None:
     assert not durable.is_complete(tmp_path)
 
 
-def test_a_publisher_killed_at_any_moment_leaves_a_whole_folder_or_none(
-    tmp_path: Path,
-) -> None:
+def test_a_publisher_killed_at_any_moment_leaves_a_whole_folder_or_none(tmp_path: Path) -> None:
     for _ in range(15):
         killed_at_random(PUBLISHER, tmp_path, 0.1)
         if durable.is_complete(tmp_path / "one"):

@@ -1,7 +1,5 @@
 """A release that is kept is on record until the wanted one is current."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from pyinfra_solo.system import kept

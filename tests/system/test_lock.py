@@ -1,7 +1,5 @@
 """One run at a time; a run that waits says for which."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal
@@ -18,7 +16,7 @@ import pytest
 from pyinfra_solo import paths
 from pyinfra_solo.errors import LockedError
 from pyinfra_solo.system.deadline import Deadline
-from pyinfra_solo.system.lock import Owner, RunLock, flock, held, owner
+from pyinfra_solo.system.lock import Owner, flock, held, owner
 from tests.support.machine import ENGINE
 
 HOLD = """
@@ -58,11 +56,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run/lock"
 
 
-def test_a_lock_that_was_never_taken_is_free(path: Path) -> None:
-    assert owner(path) is None
-
-
 def test_the_machine_s_lock_is_below_run(machine_root: Path) -> None:
+    assert owner() is None
     with held("run", Deadline.after(1), silent):
         assert (machine_root / "run/pyinfra-solo/lock").exists()
         assert owner() is not None
@@ -70,21 +65,27 @@ def test_the_machine_s_lock_is_below_run(machine_root: Path) -> None:
     assert owner() is None
 
 
-def test_the_owner_has_a_process_a_station_and_an_age(path: Path) -> None:
+@pytest.mark.parametrize("step", [-3600, 0, 3600])
+def test_the_owner_has_a_process_a_station_and_an_age(
+    path: Path, step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its age is right although the wall clock is set meanwhile."""
+    wall = time.time
     with another_run(path) as other:
+        monkeypatch.setattr(time, "time", lambda: wall() + step)
         who = owner(path)
 
-        assert who is not None
-        assert (who.pid, who.station) == (other.pid, "converge")
-        assert 0 <= who.age < 60
+    assert who is not None
+    assert (who.pid, who.station) == (other.pid, "converge")
+    assert 0 <= who.age < 60
 
 
 def test_a_waiting_run_says_once_for_whom_and_gets_the_free_lock(path: Path) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     with another_run(path) as other:
 
         def say(text: str) -> None:
-            told.append(text)
+            lines.append(text)
             other.kill()
 
         with held("run", Deadline.after(30), say, path):
@@ -92,9 +93,9 @@ def test_a_waiting_run_says_once_for_whom_and_gets_the_free_lock(path: Path) -> 
 
     assert mine is not None
     assert mine.pid == os.getpid()
-    assert len(told) == 1
-    assert f"waiting for run {other.pid}," in told[0]
-    assert told[0].endswith("is at converge")
+    assert len(lines) == 1
+    assert f"waiting for run {other.pid}," in lines[0]
+    assert lines[0].endswith("is at converge")
 
 
 def test_a_lock_that_stays_held_is_an_error_that_names_the_owner(path: Path) -> None:
@@ -105,9 +106,8 @@ def test_a_lock_that_stays_held_is_an_error_that_names_the_owner(path: Path) -> 
     ):
         pytest.fail("two runs at once")
 
-    assert re.search(
-        rf"run {other.pid}, which has held the lock for \d+ s and is at converge", str(caught.value)
-    )
+    message = rf"run {other.pid}, which has held the lock for \d+ s and is at converge"
+    assert re.search(message, str(caught.value))
 
 
 def test_a_killed_owner_s_lock_is_free(path: Path) -> None:
@@ -140,19 +140,6 @@ def test_a_child_of_the_owner_does_not_keep_the_lock(path: Path) -> None:
         child.wait()
 
 
-@pytest.mark.parametrize("step", [-3600, 3600])
-def test_a_wall_clock_that_steps_changes_no_age(
-    path: Path, step: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wall = time.time
-    with another_run(path):
-        monkeypatch.setattr(time, "time", lambda: wall() + step)
-        who = owner(path)
-
-    assert who is not None
-    assert 0 <= who.age < 60
-
-
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'"x"', b'{"pid": "x"}', b"\xff\xfe", b"{}", b"null"])
 def test_a_holder_that_the_file_does_not_name_is_unknown(path: Path, text: bytes) -> None:
     with another_run(path):
@@ -163,9 +150,8 @@ def test_a_holder_that_the_file_does_not_name_is_unknown(path: Path, text: bytes
             pytest.fail("two runs at once")
 
     assert who == Owner()
-    assert str(caught.value) == (
-        f"The run lock {path} is held by an unknown process. lslocks(8) shows it; end it."
-    )
+    message = f"The run lock {path} is held by an unknown process. lslocks(8) shows it; end it."
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("station", ["gate open: " + "why? " * 5000, "\U0001f600" * 5000, "\udcff", '"\n'])
@@ -208,26 +194,18 @@ def test_flock_that_stays_taken_is_false_when_the_time_is_over(path: Path) -> No
 
 
 def test_the_owner_s_name_is_never_read_by_half(path: Path) -> None:
-    seen: set[int | None] = set()
+    done = threading.Event()
     with held("start", Deadline.after(0), silent, path) as lock:
-        done = threading.Event()
 
         def change() -> None:
-            _change(lock, done)
+            while not done.is_set():
+                lock.at("a station with a long name")
+                lock.at("short")
 
         changing = threading.Thread(target=change)
         changing.start()
-        for _ in range(2000):
-            who = owner(path)
-            assert who is not None
-            seen.add(who.pid)
+        seen = [owner(path) for _ in range(2000)]
         done.set()
         changing.join()
 
-    assert seen == {os.getpid()}
-
-
-def _change(lock: RunLock, done: threading.Event) -> None:
-    while not done.is_set():
-        lock.at("a station with a long name")
-        lock.at("short")
+    assert {who.pid if who else None for who in seen} == {os.getpid()}

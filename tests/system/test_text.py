@@ -1,7 +1,5 @@
 """Text from outside cannot move a console, break a message into lines, or carry a password."""
 
-from __future__ import annotations
-
 import sys
 import unicodedata
 
@@ -15,9 +13,7 @@ from pyinfra_solo.system.text import ACCOUNT, COMMIT, NAME, in_words, one_line, 
     [
         ("plain, caf\u00e9, \u65e5\u672c\t!", "plain, caf\u00e9, \u65e5\u672c\t!"),
         ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
-        ("\x9b2J\x90q\x9c", "\\x9b2J\\x90q\\x9c"),
-        ("a\r\nb\x08", "a\\r\\nb\\x08"),
-        ("\x00\x7f", "\\x00\\x7f"),
+        ("a\r\nb\x08\x9b2J", "a\\r\\nb\\x08\\x9b2J"),
         ("\u202egnp.exe\u2066\u200f", "\\u202egnp.exe\\u2066\\u200f"),
         ("\u2028\u2029\x85", "\\u2028\\u2029\\x85"),
         ("\udcff\U000e0041", "\\udcff\\U000e0041"),
@@ -31,9 +27,8 @@ def test_what_could_move_a_console_is_shown_by_its_code(text: str, shown: str) -
 def test_no_control_or_format_character_passes() -> None:
     every = "".join(map(chr, range(sys.maxunicode + 1)))
 
-    assert not {"Cc", "Cf", "Cs", "Zl", "Zp"} & set(
-        map(unicodedata.category, printable(every).replace("\t", ""))
-    )
+    found = set(map(unicodedata.category, printable(every).replace("\t", "")))
+    assert not {"Cc", "Cf", "Cs", "Zl", "Zp"} & found
 
 
 def test_white_space_collapses_to_one_line() -> None:
