@@ -47,7 +47,7 @@ def test_an_index_that_does_not_answer_is_a_source_that_may_come_back(house: Hou
     with pytest.raises(SourceError, match=r"^No wheel for ") as raised:
         house.prepare()
     assert raised.value.retry
-    assert "trying the index" in house.said[-1]
+    assert "trying the index" in house.lines[-1]
 
 
 def test_a_wheel_that_is_not_at_hand_comes_from_the_index(house: House) -> None:

@@ -34,7 +34,7 @@ def test_a_runtime_is_built_from_local_wheels_without_a_network(house: House) ->
     assert prints(runtime, "import alpha, beta; alpha.main(); beta.main()") == "1.0\n2.0"
     assert durable.is_complete(house.into / runtime.key)
     assert house.names() == {runtime.key}
-    assert house.said == ["building the runtime: 2 packages from requirements.lock"]
+    assert house.lines == ["building the runtime: 2 packages from requirements.lock"]
 
 
 def test_its_lock_file_is_for_root_alone(house: House) -> None:

@@ -53,8 +53,6 @@ class Request:
 
 @dataclass
 class Answer:
-    """An answer of a server."""
-
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
@@ -90,7 +88,7 @@ class WebServer:
 
     @property
     def url(self) -> str:
-        """Its address as a URL, without a slash at the end."""
+        """Without a slash at the end."""
         return f"http://{self.address}" + (f":{self.port}" if self.port != 80 else "")
 
     def start(self) -> None:
@@ -98,8 +96,7 @@ class WebServer:
         self._released.clear()
         listener = self.network.listen(self.address, self.port)
         self._server = _Server(self, listener)
-        loop = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
-        loop.start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def stop(self) -> None:
         """Stop listening, end every connection: clients are refused from now on."""
@@ -165,23 +162,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def serve(self) -> None:
         """Answer one request of any method."""
-        web, at = self.owner.owner, time.monotonic()
-        status = 0
+        web, at, client, status = self.owner.owner, time.monotonic(), str(self.client_address[0]), 0
         try:
-            asked = Asked(
-                client=str(self.client_address[0]),
-                method=self.command,
-                path=self.path,
-                headers={name.lower(): value for name, value in self.headers.items()},
-                body=self._body(),
-            )
-            answer = web.handle(asked)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            answer = web.handle(Asked(client, self.command, self.path, headers, self._body()))
             status = answer.status
             self._send(answer, web.faults.drop_after)
         except DroppedError:
             self._reset()
         finally:
-            client = str(self.client_address[0])
             web.log.append(Request(at, client, self.command, self.path, status))
 
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = serve  # noqa: N815 http.server's names
@@ -211,8 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise DroppedError
 
     def _reset(self) -> None:
-        linger = struct.pack("ii", 1, 0)
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.connection.close()
 

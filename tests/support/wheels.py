@@ -97,7 +97,7 @@ class House:
         self.wheels = folder / "wheels"
         self.lock = folder / "requirements.lock"
         self.into = folder / "state/runtimes"
-        self.said: list[str] = []
+        self.lines: list[str] = []
         alpha, beta = wheel(self.wheels, "alpha"), wheel(self.wheels, "beta", "2.0")
         self.ask(("alpha", "1.0", alpha), ("beta", "2.0", beta))
 
@@ -110,7 +110,7 @@ class House:
     ) -> Runtime:
         return prepare(
             self.lock, homes=[*homes, self.into], into=self.into, uv=tool or uv(), wheels=[self.wheels],
-            index=index, python=PYTHON, timeout=timeout, log=self.said.append,
+            index=index, python=PYTHON, timeout=timeout, log=self.lines.append,
         )  # fmt: skip
 
     def names(self) -> set[str]:

@@ -84,9 +84,8 @@ def time_outs() -> list[list[Any]]:
         done: list[list[Any]] = []
         for one in list(host.op_hash_order):
             success = run_host_op(state, host, one)
-            done.append(
-                [*state.get_op_meta(one).names, success, state.ops[host][one].operation_meta.did_succeed()]
-            )
+            succeeded = state.ops[host][one].operation_meta.did_succeed()
+            done.append([*state.get_op_meta(one).names, success, succeeded])
         return done
 
 
@@ -191,12 +190,8 @@ def with_an_unknown_name(module: str, name: str) -> list[Any]:
 
     pyinfra_speed.start()
     operations, paramiko, gevent = map(import_module, ("pyinfra.api.operations", "paramiko", "gevent"))
-    return [
-        lazily,
-        operations.SSHException is paramiko.SSHException,
-        operations.gevent is gevent,
-        left_behind()[1],
-    ]
+    are_real = [operations.SSHException is paramiko.SSHException, operations.gevent is gevent]
+    return [lazily, *are_real, left_behind()[1]]
 
 
 def with_pyinfra_imported_already() -> list[Any]:
