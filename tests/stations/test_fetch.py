@@ -297,7 +297,7 @@ def test_killed_anywhere_the_next_fetch_repairs_it(tmp_path: Path, repository: R
     program = tmp_path / "fetch.py"
     program.write_text(
         "import io, sys\nfrom pathlib import Path\n"
-        "from pyinfra_solo.stations.fetch import fetch\nfrom pyinfra_solo.run.settings import Ops\nfrom tests.support.machine import new_run\n"
+        "from pyinfra_solo.stations.fetch import fetch\nfrom pyinfra_solo.run.settings import Ops\nfrom tests.support.line import new_run\n"
         "run = new_run()\nprint('ready', flush=True)\n"
         "with run.station('fetch'):\n"
         "    fetch(Ops(remotes=(sys.argv[1],)), 'staging', None, Path(sys.argv[2]), run)\n"
@@ -315,7 +315,7 @@ def test_killed_anywhere_the_next_fetch_repairs_it(tmp_path: Path, repository: R
         )  # fmt: skip
         assert process.stdout
         with process.stdout:
-            process.stdout.readline()
+            assert process.stdout.readline() == b"ready\n"
             time.sleep(moments.uniform(0.005, 0.25))
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
