@@ -15,14 +15,12 @@ from weakref import WeakKeyDictionary
 from pyinfra import context
 from pyinfra.api import Host
 
-from pyinfra_solo.errors import DataError, RoleError
+from pyinfra_solo.errors import RoleError
 from pyinfra_solo.ops_repo.bind import BoundRole, DeployContext, bind
 from pyinfra_solo.ops_repo.names import stages
 
 _contexts: WeakKeyDictionary[Host, DeployContext] = WeakKeyDictionary()
 """By host: a push runs deploy.py once for each."""
-_declared: WeakKeyDictionary[Host, int] = WeakKeyDictionary()
-"""How many operations each host had when `gate()` was called."""
 
 
 def use(deploy_context: DeployContext) -> None:
@@ -46,27 +44,7 @@ def gate() -> None:
     for operation in context.state.ops[context.host].values():
         operation.command_generator = _calling(operation.command_generator, before_first)
     deploy_context.after_operations()
-    _declared[context.ctx_host.get()] = len(context.state.ops[context.host])
-
-
-def called_gate(host: Host) -> bool:
-    """Return whether deploy.py has called `gate()` for this host."""
-    return host in _declared
-
-
-def require_gate_last() -> None:
-    """Raise DataError unless deploy.py has converged each role, and ended with `gate()`.
-
-    Without it operations would change a machine under an open gate.
-    """
-    host = context.ctx_host.get()
-    left_out = next((one.role.name for one in roles() if not one.converged), None)
-    if left_out:
-        raise DataError(
-            f"deploy.py does not converge the role {left_out!r}: call converge() of each of roles()."
-        )
-    if _declared.get(host) != len(context.state.ops[host]):
-        raise DataError("deploy.py does not end with gate(). Call it once, after all operations.")
+    deploy_context.at_gate.append(len(context.state.ops[context.host]))
 
 
 def _calling(generator: Callable[[], Iterator[Any]], call: Callable[[], None]) -> Callable[[], Iterator[Any]]:

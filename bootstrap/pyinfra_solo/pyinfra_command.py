@@ -14,13 +14,13 @@ from pyinfra import context
 from pyinfra.api import Host
 from pyinfra.operations import python
 
-from pyinfra_solo import checks, deploy
+from pyinfra_solo import checks
 from pyinfra_solo.boot import Target, Tree, choose, vouch
 from pyinfra_solo.clients.git import head
 from pyinfra_solo.errors import SoloError
 from pyinfra_solo.executor.solo_connector import take_over
 from pyinfra_solo.gate import GatePolicy, close_gate
-from pyinfra_solo.ops_repo.bind import BoundRole, DeployContext, bind
+from pyinfra_solo.ops_repo.bind import DeployContext, bind
 from pyinfra_solo.protocol import RunOptions
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
@@ -46,14 +46,15 @@ def begin(data: Any) -> DeployContext:
         policy = GatePolicy(at_boot=False, drain=settings.limits.drain)
         # pyinfra tells nobody when an operation fails: the end of the process, under the lock, decides.
         stack.callback(
-            lambda: policy.on_failure(
-                "a run by hand did not end well", in_doubt=run.gate_in_doubt or _ran_without_gate(host)
-            )
+            lambda: policy.on_failure("a run by hand did not end well", in_doubt=run.gate_in_doubt)
         )
-        return _context(settings, policy, run, data)
+        deploy_context = _context(settings, policy, run, data)
+        stack.callback(lambda: _close_if_run_without_gate(policy, host, deploy_context))
     except SoloError as error:
         print(f"pyinfra-solo: {error}", file=sys.stderr, flush=True)  # noqa: T201
         sys.exit(error.exit_code)
+    else:
+        return deploy_context
 
 
 def _context(settings: Settings, policy: GatePolicy, run: Run, data: Any) -> DeployContext:
@@ -84,23 +85,24 @@ def _context(settings: Settings, policy: GatePolicy, run: Run, data: Any) -> Dep
     def after_operations() -> None:
         python.call(
             name="the gate is open, because every check passes",
-            function=_judge_and_open, target=target, bound=bound, run=run,
+            function=_judge_and_open, target=target, deploy_context=deploy_context, run=run,
         )  # fmt: skip
 
-    return DeployContext(bound, before_change, after_operations)
+    deploy_context = DeployContext(bound, before_change, after_operations)
+    return deploy_context
 
 
-def _ran_without_gate(host: Host) -> bool:
-    """Check whether operations were run although deploy.py never called gate()."""
+def _close_if_run_without_gate(policy: GatePolicy, host: Host, deploy_context: DeployContext) -> None:
+    """Close the gate when operations were run, although deploy.py never called gate()."""
     operations = host.state.ops[host].values()
     done = any(operation.operation_meta.is_complete() for operation in operations)
-    return done and not deploy.called_gate(host)
+    policy.on_failure("deploy.py did not call gate()", in_doubt=done and not deploy_context.at_gate)
 
 
-def _judge_and_open(target: Target, bound: list[BoundRole], run: Run) -> None:
+def _judge_and_open(target: Target, deploy_context: DeployContext, run: Run) -> None:
     """Run as the last operation: pyinfra reaches it only when every other one has succeeded."""
     run.gate_in_doubt = True
-    deploy.require_gate_last()
-    declared = [check for one in bound for check in one.checks()]
+    deploy_context.require_gate_last(len(context.state.ops[context.host]))
+    declared = [check for one in deploy_context.roles for check in one.checks()]
     Verdict(checks.perform_all(declared, run.deadline)).require_ready()
     vouch(target, head(target.tree.root), checks.to_json(declared), sys.executable, run)

@@ -67,9 +67,10 @@ def run(request: Request, events: EventWriter) -> None:
         ctx_state.use(state), ctx_inventory.use(state.inventory),
         ctx_config.use(state.config.copy()), ctx_host.use(host),
     ):  # fmt: skip
-        deploy.use(DeployContext(bound, before_change))
+        deploy_context = DeployContext(bound, before_change)
+        deploy.use(deploy_context)
         _declare_operations(root / "deploy.py", state)
-        deploy.require_gate_last()
+        deploy_context.require_gate_last(len(state.ops[host]))
         Executor(request, state, host, events).run_all()
     events.write(protocol.Done())
 

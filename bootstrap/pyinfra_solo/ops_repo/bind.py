@@ -8,6 +8,7 @@ from typing import Any
 from pyinfra import context
 
 from pyinfra_solo.checks import Check
+from pyinfra_solo.errors import DataError
 from pyinfra_solo.ops_repo import values
 from pyinfra_solo.ops_repo.roles import load, with_needs
 from pyinfra_solo.role import Role
@@ -42,6 +43,21 @@ class DeployContext:
     roles: Sequence[BoundRole]
     before_change: Callable[[], None] = lambda: None
     after_operations: Callable[[], None] = lambda: None
+    at_gate: list[int] = field(default_factory=list)
+    """How many operations were declared when deploy.py called `gate()`."""
+
+    def require_gate_last(self, operations: int) -> None:
+        """Raise DataError unless deploy.py converged each role, and called `gate()` after all operations.
+
+        Without it, operations would change a machine under an open gate.
+        """
+        left_out = next((one.role.name for one in self.roles if not one.converged), None)
+        if left_out:
+            raise DataError(
+                f"deploy.py does not converge the role {left_out!r}: call converge() of each of roles()."
+            )
+        if self.at_gate != [operations]:
+            raise DataError("deploy.py does not end with gate(). Call it once, after all operations.")
 
 
 def bind(root: Path, role: str, stage: str, flags: Mapping[str, str]) -> list[BoundRole]:
