@@ -159,7 +159,7 @@ def test_units_are_ours_those_they_waited_for_and_the_longest() -> None:
 
 def test_units_are_the_ten_longest_and_none_from_after_the_run() -> None:
     many = [Unit(name=f"{n}.service", began=n, seconds=float(n), after=[]) for n in range(1, 31)]
-    long = Boot(kernel=0.0, initrd=None, userspace=0.5, finish=3.0, units=many)
+    long = Boot(phases=[("kernel", 0.0), ("userspace", 0.5)], finish=3.0, units=many)
 
     assert names(with_boot(ran(16.0), long), "unit") == [f"{n}.service" for n in range(11, 21)]
 

@@ -59,7 +59,7 @@ class EventWriter:
 
     def buffer(self, event: AnyEvent) -> None:
         """Write the event within 0.1 s, or with the next `flush`."""
-        line = msgspec.json.encode(self._redacted(event)) + b"\n"
+        line = msgspec.json.encode(self._redacted(msgspec.to_builtins(event))) + b"\n"
         with self._lock:
             self._out.write(line)
             self._buffered = True
@@ -80,11 +80,8 @@ class EventWriter:
             for secret in self._secrets:
                 value = value.replace(secret, _REDACTED)
             return value.encode(errors="backslashreplace").decode()[:_MAX_TEXT]
-        if isinstance(value, msgspec.Struct):
-            fields = {name: self._redacted(getattr(value, name)) for name in value.__struct_fields__}
-            return type(value)(**fields)
         if isinstance(value, dict):
             return {key: self._redacted(inner) for key, inner in value.items()}
-        if isinstance(value, (list, tuple)):
+        if isinstance(value, list):
             return [self._redacted(inner) for inner in value]
         return value

@@ -16,7 +16,7 @@ _LONGEST = 10
 _NEAR = 60.0
 """Seconds after the end of the boot in which a run still belongs to it: the unit retries a failed run."""
 _STAMP = "TimestampMonotonic"
-_PHASES = ("Kernel", "InitRD", "Userspace", "Finish")
+_PHASES = ("InitRD", "Userspace", "Finish")
 _UNIT = ("InactiveExit", "ActiveEnter", "InactiveEnter")
 _SECONDS = 30.0
 """How long systemctl may take to answer."""
@@ -70,20 +70,18 @@ class Unit:
 
 @dataclass(frozen=True, kw_only=True)
 class Boot:
-    """The phases of this boot, in seconds on the monotonic clock; None for a phase that there was not.
+    """This boot. phases: names and starts, in seconds on the monotonic clock; no kernel in a container.
 
-    kernel: None in a container, whose clock began with its host.
+    finish: the end of the last phase; None when it has not come so far.
     """
 
-    kernel: float | None
-    initrd: float | None
-    userspace: float
+    phases: Sequence[tuple[str, float]]
     finish: float | None
     units: Sequence[Unit]
 
     @property
     def zero(self) -> float:
-        return self.userspace if self.kernel is None else self.kernel
+        return self.phases[0][1]
 
 
 def timeline(report: Report) -> Timeline:
@@ -106,8 +104,9 @@ def with_boot(report: Report, boot: Boot) -> Timeline:
     """Place both on one axis. `report.began` is not None."""
     bars = list(_run(report, (report.began or 0.0) - boot.zero))
     end = max([boot.finish or 0.0, *(bar.began + (bar.seconds or 0) + boot.zero for bar in bars)])
-    zero, notes = f"the kernel's start; PID 1 began at {(boot.initrd or boot.userspace) - boot.zero:.2f}", []
-    if boot.kernel is None:
+    if boot.phases[0][0] == "kernel":
+        zero, notes = f"the kernel's start; PID 1 began at {boot.phases[1][1] - boot.zero:.2f}", []
+    else:
         zero, notes = "PID 1", ["No kernel is shown: this is a container, and its kernel is the host's."]
     units = [
         Bar(name=unit.name, kind="unit", began=unit.began - boot.zero, seconds=unit.seconds)
@@ -143,10 +142,8 @@ def _operations(report: Report, zero: float) -> Iterator[Bar]:
 
 
 def _phases(boot: Boot) -> Iterator[Bar]:
-    stamps = [("kernel", boot.kernel), ("initrd", boot.initrd), ("userspace", boot.userspace)]
-    began = [(name, stamp) for name, stamp in stamps if stamp is not None]
-    ends = [*(stamp for _, stamp in began[1:]), boot.finish]
-    for (name, stamp), end in zip(began, ends, strict=True):
+    ends = [*(stamp for _, stamp in boot.phases[1:]), boot.finish]
+    for (name, stamp), end in zip(boot.phases, ends, strict=True):
         seconds = None if end is None else end - stamp
         yield Bar(name=name, kind="phase", began=stamp - boot.zero, seconds=seconds)
 
@@ -175,16 +172,15 @@ def _this_boot() -> Boot | None:
 
 def boot_of(manager: Mapping[str, str], units: Sequence[Mapping[str, str]]) -> Boot | None:
     """Read the boot from the properties of systemd's manager and of all units; None when it is none."""
-    stamps = {phase: _seconds(manager, phase) for phase in _PHASES}
-    userspace = stamps["Userspace"]
-    if userspace is None:
+    stamps = {"initrd": _seconds(manager, "InitRD"), "userspace": _seconds(manager, "Userspace")}
+    if stamps["userspace"] is None:
         return None
     # The kernel's start is the clock's zero, so its monotonic stamp is 0 in a container and elsewhere.
     has_kernel = manager.get("KernelTimestamp") not in (None, "", "n/a")
-    return Boot(
-        kernel=0.0 if has_kernel else None, initrd=stamps["InitRD"], userspace=userspace,
-        finish=stamps["Finish"], units=[unit for one in units for unit in _started(one)],
-    )  # fmt: skip
+    phases = [("kernel", 0.0)] if has_kernel else []
+    phases += [(name, stamp) for name, stamp in stamps.items() if stamp is not None]
+    started = [unit for one in units for unit in _started(one)]
+    return Boot(phases=phases, finish=_seconds(manager, "Finish"), units=started)
 
 
 def _started(properties: Mapping[str, str]) -> Iterator[Unit]:
