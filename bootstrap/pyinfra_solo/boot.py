@@ -50,7 +50,7 @@ class Target:
 
 
 def boot(settings: Settings, options: RunOptions, run: Run) -> Changes:
-    """Converge this machine, judge it, and open its gate. Raises SoloError; `start_run` closes the gate then."""
+    """Converge this machine, judge it, and open its gate. Raises SoloError; `start_run` closes it then."""
     with run.station(StationName.CLOSE_GATE):
         GatePolicy(at_boot=options.at_boot, drain=settings.limits.drain).before_run()
     target = choose(settings, options, run, lambda stage: fetch_and_prepare(settings, options, run, stage))

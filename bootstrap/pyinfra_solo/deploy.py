@@ -1,4 +1,4 @@
-"""What an ops repo's `deploy.py` imports: the roles of this machine, and the gate last.
+"""Give an ops repo's `deploy.py` the roles of this machine, and the gate as its last line.
 
 Not to be confused with the ops repo's own file deploy.py, nor with pyinfra's decorator `deploy`. Three
 run the same deploy.py: the executor, which has chosen the role and keeps the gate; an operator's

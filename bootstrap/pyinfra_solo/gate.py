@@ -1,4 +1,4 @@
-"""The gate: `ping.html` on tmpfs, which a balancer's health check asks for. Only this module writes it.
+"""The gate: `ping.html` on tmpfs, for a balancer's health check. Only this module writes it.
 
 Beside it, never served, stands a statement of what the open gate vouches for. A gate whose statement
 is of another boot or another instance is closed.
@@ -91,7 +91,7 @@ def close_gate(reason: str, *, reopenable: bool = False) -> bool:
     """Close the gate, whatever stands there. Return whether it was open.
 
     The newest reason is kept for `status`, with the time since which the gate is closed.
-    reopenable: the machine is as the statement says and stays so: an operator may open it again.
+    reopenable: the machine is as the statement says and stays so: an operator may reopen it.
     """
     _make_folders()
     was_open = _ping().exists()

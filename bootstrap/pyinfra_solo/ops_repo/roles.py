@@ -15,7 +15,7 @@ from pyinfra_solo.system.text import in_words
 def load(root: Path) -> dict[str, Role]:
     """Import every role of the ops repo at `root`: name to declaration.
 
-    Raises ConvergeError when a module cannot be imported (a later commit can mend that, so it is
+    Raises ConvergeError when a module cannot be imported (a later commit can fix that, so it is
     retried), DataError when a folder does not declare the role of its name.
     """
     if str(root) not in sys.path:

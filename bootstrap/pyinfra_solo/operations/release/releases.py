@@ -1,6 +1,6 @@
 """The folder `/srv/<app>`: its releases, and the links that name two of them. Standard library only.
 
-A release is believed only with its marker, which holds its commit and is written after all else.
+A release counts only with its marker, which holds its commit and is written after all else.
 """
 
 from __future__ import annotations
