@@ -128,24 +128,18 @@ class _Output:
         self._file.close()
 
     def limit(self) -> None:
-        """Give back the disk space beyond the limit; whoever appends goes on from there.
-
-        The output is kept before: without the inode's flag a child can clear O_APPEND and overwrite it.
-        """
+        """Give back the disk space beyond the limit, after the output is kept: a child can then overwrite it."""
         if os.fstat(self._file.fileno()).st_size > self._most:
-            if self._first is None:
-                self._first = self._read()
+            self._first = self.content(limit=False)
             self.cut = True
             self._only_append(False)
             self._file.truncate(self._most)
             self._only_append(True)
 
-    def content(self) -> bytes:
-        self.limit()
-        return self._read() if self._first is None else self._first
-
-    def _read(self) -> bytes:
-        return os.pread(self._file.fileno(), self._most, 0)
+    def content(self, *, limit: bool = True) -> bytes:
+        if limit:
+            self.limit()
+        return self._first or os.pread(self._file.fileno(), self._most, 0)
 
     def _only_append(self, on: bool) -> None:
         with suppress(OSError):
