@@ -1,7 +1,8 @@
 """The gate: `ping.html` on tmpfs, for a balancer's health check. Only this module writes it.
 
 Beside it, never served, stands a statement of what the open gate vouches for. A gate whose statement
-is of another boot or another instance is closed.
+is of another boot or another instance is closed. The statement and the reason of a closed gate hold
+targets of checks and texts of failures, so they are for root alone.
 """
 
 import json
@@ -20,6 +21,7 @@ from pyinfra_solo.errors import PausedError
 _PING = "ping.html"
 _STATEMENT = "statement.json"
 _CLOSED = "closed.json"
+_NOT_SHOWN = "only root may read why"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +132,7 @@ def open_gate(statement: Statement, *, began: float | None = None) -> None:
             _write(_STATEMENT, asdict(replace(statement, at=current.at)))
         return
     _write(_STATEMENT, asdict(statement))
-    _replace(_ping(), "ok")
+    _replace(_ping(), "ok", 0o644)
     _beside(_CLOSED).unlink(missing_ok=True)
 
 
@@ -143,14 +145,17 @@ def kept_statement() -> Statement | None:
 def read_gate(instance_id: str | None = None) -> Gate:
     """Return the gate's state. Close an open gate whose statement is wrong, if this process may.
 
-    Wrong: not of this boot, or of another instance when `instance_id` is given.
+    Wrong: not of this boot, or of another instance when `instance_id` is given. Another account than
+    root gets no statement: an open gate is then as its page says.
     """
     ping = _identity()
     if ping is None:
         closed = _read(_CLOSED)
-        reason = closed.get("reason", "never opened")
+        reason = closed.get("reason", _NOT_SHOWN if _is_hidden(_CLOSED) else "never opened")
         return Gate(open=False, reason=reason, since=closed.get("at"), statement=None)
     statement = _read_statement()  # after ping.html, which is written after it
+    if statement is None and _is_hidden(_STATEMENT):
+        return Gate(open=True, reason=_NOT_SHOWN, since=None, statement=None)
     if statement is None:
         problem = "ping.html had no statement"
     elif statement.boot_id != boot_id():
@@ -213,13 +218,21 @@ def _read(name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _is_hidden(name: str) -> bool:
+    """Find a file that this process may not read."""
+    return _beside(name).exists() and not os.access(_beside(name), os.R_OK, effective_ids=True)
+
+
 def _write(name: str, values: Mapping[str, Any]) -> None:
-    _replace(_beside(name), json.dumps(values))
+    _replace(_beside(name), json.dumps(values), 0o600)
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file of mode 0644 by rename, from beside the gate. tmpfs has nothing to sync."""
+def _replace(path: Path, text: str, mode: int) -> None:
+    """Write a file by rename, from beside the gate. tmpfs has nothing to sync."""
     beside = _beside(f".{path.name}.{os.getpid()}")
-    beside.write_text(text)
-    beside.chmod(0o644)
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        os.fchmod(descriptor, mode)
     beside.replace(path)

@@ -10,6 +10,7 @@ A declaration changes nothing; pyinfra runs it. Ops repos import this module.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from inspect import get_annotations
 from typing import Annotated, Any
 
 import msgspec
@@ -49,8 +50,9 @@ def role(
     healthy: Callable[[Any], Sequence[Check]] = lambda _data: (),
 ) -> Callable[[Callable[[Any], None]], Role]:
     """Declare the decorated function as the role of its name. Raises DataError."""
-    if not is_dataclass(data):
-        raise DataError(f"A role's data is a frozen dataclass, not {data!r}.")
+    _check_data(data)
+    if isinstance(needs, str):
+        raise DataError(f"A role's needs are a list. Write needs=[{needs!r}].")
 
     def declare(operations: Callable[[Any], None]) -> Role:
         return Role(
@@ -58,6 +60,26 @@ def role(
         )
 
     return declare
+
+
+def _check_data(data: type[Any]) -> None:
+    """Raise DataError for data that is no frozen dataclass, or has a value without a type."""
+    if not is_dataclass(data):
+        raise DataError(f"A role's data is a frozen dataclass, not {data!r}.")
+    place = f"{data.__module__}.{data.__qualname__}"
+    if not data.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise DataError(f"{place} is not frozen. Write @dataclass(frozen=True) above it.")
+    for one in data.__mro__:
+        for name, value in vars(one).items():
+            if not (name.startswith("_") or name in get_annotations(one) or _is_code(value)):
+                raise DataError(
+                    f"{one.__module__}.{one.__qualname__}.{name} has no type. Write `{name}: {type(value).__name__} = ...`."
+                )
+
+
+def _is_code(value: Any) -> bool:
+    """Find methods, properties and nested classes, which are no values of a role."""
+    return callable(value) or hasattr(value, "__get__")
 
 
 def keys(role: Role) -> list[str]:

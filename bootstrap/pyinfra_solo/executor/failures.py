@@ -2,23 +2,52 @@
 
 import logging
 import re
+import traceback
+from pathlib import Path
 
 from jinja2 import TemplateError
 from pyinfra.api.exceptions import PyinfraError
+from pyinfra.context import ctx_state
 
 from pyinfra_solo.errors import ConvergeError, DataError, SoloError
 from pyinfra_solo.system.text import in_words, one_line
 
 
-def translate(error: Exception, where: str) -> SoloError:
-    """Return a foreign exception as DataError, when a template caused it, or as ConvergeError."""
+def translate(error: Exception, where: str, root: Path | None = None) -> SoloError:
+    """Return a foreign exception as DataError, when a template caused it, or as ConvergeError.
+
+    root: of the ops repo, whose file and line the message names; None: found by pyinfra's state or deploy.py.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TemplateError) or "Error in template" in str(cause):
-            return DataError(f"A template of {where} is invalid: {in_words(error)}. Correct it and commit.")
+            place = _place(cause, root)
+            return DataError(
+                f"A template of {where} is invalid: {in_words(error)}{place}. Correct it and commit."
+            )
         cause = cause.__cause__ or cause.__context__
     kind = "" if isinstance(error, (PyinfraError, SyntaxError)) else f"{type(error).__name__}: "
-    return ConvergeError(f"{where} failed: {kind}{in_words(error)}")
+    reason = in_words(error)
+    if reason == "No hosts remaining!" and pyinfra_log.lines:  # a fact or a connector failed, and logged why
+        reason = "; ".join(pyinfra_log.lines[-2:])
+    return ConvergeError(f"{where} failed: {kind}{reason}{_place(error, root)}")
+
+
+def _place(error: BaseException, root: Path | None) -> str:
+    """Return ` (FILE:LINE)` of the last frame in the ops repo or in a template; "" without one."""
+    if isinstance(error, SyntaxError):  # its text has its own place
+        return ""
+    frames = traceback.extract_tb(error.__traceback__)
+    deploy = [Path(frame.filename).parent for frame in frames if Path(frame.filename).name == "deploy.py"]
+    cwd = ctx_state.get().cwd if ctx_state.isset() else None
+    root = root or (Path(cwd) if cwd else next(iter(deploy), None))
+    for frame in reversed(frames):
+        path = Path(frame.filename)
+        if frame.filename == "<template>":
+            return f" (line {frame.lineno} of the template)"
+        if root and path.is_relative_to(root) and "bootstrap" not in path.relative_to(root).parts:
+            return f" ({path.relative_to(root)}:{frame.lineno})"
+    return ""
 
 
 class PyinfraLog(logging.Handler):

@@ -8,11 +8,14 @@ library alone.
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +24,10 @@ from typing import Any, NamedTuple
 
 QUERY_SECONDS = 60.0
 """Time-out of a child of a check that is called in the process. A command has its caller's time-out."""
+
+_MAX_OUTPUT = 8 * 1024 * 1024
+"""Bytes of a child's output that are read."""
+_FS_IOC_SETFLAGS, _FS_APPEND_FL = 0x40086602, 0x20  # linux/fs.h
 
 before_child: Callable[[], None] | None = None
 after_child: Callable[[str, float], None] | None = None
@@ -100,11 +107,21 @@ def capture(*words: str, **variables: str) -> Finished:
 
 
 def _captured(words: Sequence[str], stderr: int, variables: Mapping[str, str]) -> Finished:
-    """Capture in a file without a name: a daemon that the child leaves behind may keep it open."""
-    with os.fdopen(os.memfd_create("output"), "w+b") as kept:
-        finished = _run(words, kept, stderr, variables)
-        kept.seek(0)
-        return Finished(finished.status, finished.text or kept.read().decode(errors="replace"))
+    """Capture in a file without a name: a daemon that the child leaves behind may keep it open.
+
+    The child gets a descriptor that can only append: what it starts as another account can neither read
+    nor change what is written already (see system/processes.py).
+    """
+    with tempfile.TemporaryFile(buffering=0) as kept:
+        with suppress(OSError):  # needs CAP_LINUX_IMMUTABLE, and a file system that has it
+            fcntl.ioctl(kept.fileno(), _FS_IOC_SETFLAGS, struct.pack("l", _FS_APPEND_FL))
+        writer = os.open(f"/proc/self/fd/{kept.fileno()}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            finished = _run(words, writer, stderr, variables)
+        finally:
+            os.close(writer)
+        text = os.pread(kept.fileno(), _MAX_OUTPUT, 0).decode(errors="replace")
+        return Finished(finished.status, finished.text or text)
 
 
 def _run(words: Sequence[str], stdout: Any, stderr: Any, variables: Mapping[str, str]) -> Finished:

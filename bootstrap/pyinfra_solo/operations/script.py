@@ -15,10 +15,12 @@ from typing import Any, ClassVar, TypeVar
 
 from pyinfra import host
 from pyinfra.api import FactBase, QuoteString, StringCommand
+from pyinfra.api.exceptions import FactProcessError
 
 from pyinfra_solo.native import programs
 from pyinfra_solo.operations import prelude
 
+_END = "end-of-answer"
 _HERE = ("@local", "@solo")
 Value = TypeVar("Value")
 
@@ -63,7 +65,7 @@ class Program:
 
 
 class ProgramFact(FactBase[Value]):
-    """A fact that a verb of a program answers."""
+    """A fact that a verb of a program answers, with a value of the type of its default."""
 
     program: ClassVar[Program]
     verb: ClassVar[str] = "check"
@@ -71,14 +73,32 @@ class ProgramFact(FactBase[Value]):
     @classmethod
     def native(cls, arguments: Mapping[str, Any] | None = None) -> Any:
         """Answer on this machine, in the process (`native.registry`)."""
-        return cls.program.call(cls.verb, arguments or {})
+        return cls()._checked(cls.program.call(cls.verb, arguments or {}))
 
     def command(self, arguments: Mapping[str, Any] | None = None) -> StringCommand:
-        return self.program.command(self.verb, arguments or {})
+        # A command without output would have the default as its value, "nothing to do" (pyinfra 3.10).
+        return StringCommand(self.program.command(self.verb, arguments or {}), "&&", "echo", _END)
 
     def process(self, output: list[str]) -> Value:
-        value: Value = json.loads(output[-1])
-        return value
+        try:
+            answer, end = output[-2:]
+            value = json.loads(answer)
+        except ValueError:
+            end = ""
+        if end != _END:
+            raise FactProcessError(f"{self.program.name} {self.verb} gave no answer: {output[:-1]}")
+        return self._checked(value)
+
+    def _checked(self, value: Any) -> Value:
+        """Return a value of the right type. Raises FactProcessError."""
+        kind = type(self.default())
+        texts = value if kind is list and isinstance(value, list) else []
+        if not isinstance(value, kind) or not all(isinstance(text, str) for text in texts):
+            raise FactProcessError(
+                f"{self.program.name} {self.verb} answered {value!r}, not a {kind.__name__}"
+            )
+        answer: Value = value
+        return answer
 
 
 @cache

@@ -12,6 +12,7 @@ from pyinfra_solo.errors import DataError
 from pyinfra_solo.ops_repo import values
 from pyinfra_solo.ops_repo.roles import load, with_needs
 from pyinfra_solo.role import Role
+from pyinfra_solo.system.text import in_words
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,19 @@ class BoundRole:
             self.role.operations(self.data)
 
     def checks(self) -> list[Check]:
-        return list(self.role.healthy(self.data))
+        """List the role's checks. Raises DataError when `healthy` fails or returns something else."""
+        place = f"`healthy` of roles/{self.role.name}/__init__.py"
+        try:
+            found = list(self.role.healthy(self.data))
+        except Exception as error:
+            raise DataError(
+                f"{place} failed: {type(error).__name__}: {in_words(error)}. It returns a list of checks."
+            ) from error
+        if wrong := [one for one in found if not isinstance(one, Check)]:
+            raise DataError(
+                f"{place} returns {wrong[0]!r}. It returns a list of checks, as http(...) makes them."
+            )
+        return found
 
 
 @dataclass(frozen=True)

@@ -1,33 +1,67 @@
 """Render a report as one page of HTML, without network and script, for light, dark and narrow screens."""
 
 import os
+import pwd
 import stat
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 from pyinfra_solo.errors import UsageError
 from pyinfra_solo.report import text
 from pyinfra_solo.report.records import Report
 from pyinfra_solo.report.timeline import Timeline, timeline
+from pyinfra_solo.system import durable
 from pyinfra_solo.system.text import printable
-
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
 
 
 def write(report: Report, path: Path) -> None:
     """Write the page into the file `path`, mode 0600. Raises UsageError when it cannot be written.
 
-    A symbolic link is refused: in a folder that others can write to, it may lead to any file.
+    The page may hold secrets of a failure, so a folder where another account could replace or move the
+    file is refused; so is a file of another account, and a symbolic link.
     """
     html = page(report, timeline(report))
     try:
-        with open(path, "w", encoding="utf-8", opener=lambda name, _: os.open(name, _FLAGS, 0o600)) as file:
-            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # not /dev/null
-                os.fchmod(file.fileno(), 0o600)
-            file.write(html)
+        if path.is_symlink():
+            raise UsageError(f"--html {path}: is a symbolic link. Name a file that can be written.")
+        _check_place(path)
+        if path.is_file() or not path.exists():
+            durable.write(path, html, 0o600)
+        else:  # /dev/null; a pipe without a reader is an error (fifo(7))
+            descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(html)
     except OSError as error:
-        reason = "is a symbolic link" if path.is_symlink() else error.strerror
-        raise UsageError(f"--html {path}: {reason}. Name a file that can be written.") from error
+        raise UsageError(f"--html {path}: {error.strerror}. Name a file that can be written.") from error
+
+
+def _check_place(path: Path) -> None:
+    """Raise UsageError when the file, or a folder or link that leads to it, is in another account's hands.
+
+    Ours are root's, this process's and those of the account that called sudo(8).
+    """
+    users = {0, os.geteuid(), int(os.environ.get("SUDO_UID") or 0)}
+    groups = {0, os.getegid(), int(os.environ.get("SUDO_GID") or 0)}
+    parent = path.absolute().parent
+    real = parent.resolve(strict=True)
+    for one in chain([path] if path.exists() else [], [parent, *parent.parents], [real, *real.parents]):
+        about = one.lstat()
+        others = stat.S_IWOTH if about.st_gid in groups else stat.S_IWOTH | stat.S_IWGRP
+        is_shared = (
+            stat.S_ISDIR(about.st_mode) and about.st_mode & others and not about.st_mode & stat.S_ISVTX
+        )
+        if about.st_uid not in users or is_shared:
+            who = "others may write to it" if is_shared else f"it belongs to {_user(about.st_uid)}"
+            raise UsageError(
+                f"--html {path}: {one}: {who}. Name a file in a folder of your own, such as /root."
+            )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"the user {uid}"
 
 
 def page(report: Report, line: Timeline) -> str:

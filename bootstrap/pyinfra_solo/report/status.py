@@ -66,7 +66,7 @@ def lines(status: Status) -> list[str]:
 def _gate(gate: Gate) -> str:
     since = f" since {_time(gate.since)} ({_age(gate.since)})" if gate.since else ""
     if not (gate.open and gate.statement):
-        return f"gate      closed{since}: {gate.reason}"
+        return f"gate      {'open' if gate.open else 'closed'}{since}: {gate.reason}"
     checks = text.count(len(gate.statement.checks), "check")
     return f"gate      open{since}, at commit {gate.statement.sha[:12]}{'+changes' if gate.statement.sha.endswith('+changes') else ''}, {checks} passed"
 

@@ -74,7 +74,7 @@ def run(
     Raises TimedOutError, ValueError for a NUL in a word, OSError when the program cannot be started.
 
     A program may start others of another account (sudo, su, setpriv): what they inherit lets them
-    neither read nor change its input, nor change output that is written already.
+    read its input, as it may itself, but neither change it nor read or change output that is written.
     """
     with _Output(max_output) as out, _Output(max_output) as err, sealed(stdin, 0o444) as given:
         process = _start(
@@ -114,6 +114,7 @@ class _Output:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._first: bytes | None = None
         self.cut = False
 
     def __enter__(self) -> "_Output":
@@ -127,16 +128,18 @@ class _Output:
         self._file.close()
 
     def limit(self) -> None:
-        """Give back the disk space beyond the limit; whoever appends goes on from there."""
+        """Give back the disk space beyond the limit, after the output is kept: a child can then overwrite it."""
         if os.fstat(self._file.fileno()).st_size > self._most:
+            self._first = self.content(limit=False)
             self.cut = True
             self._only_append(False)
             self._file.truncate(self._most)
             self._only_append(True)
 
-    def content(self) -> bytes:
-        self.limit()
-        return os.pread(self._file.fileno(), self._most, 0)
+    def content(self, *, limit: bool = True) -> bytes:
+        if limit:
+            self.limit()
+        return self._first or os.pread(self._file.fileno(), self._most, 0)
 
     def _only_append(self, on: bool) -> None:
         with suppress(OSError):

@@ -8,13 +8,16 @@ that file is left alone. A system account has no home and no password, and nobod
 
 from __future__ import annotations
 
+import errno
 import grp
 import json
 import os
 import pwd
+import select
 import shutil
 import signal
 import stat
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -26,6 +29,8 @@ KEYS_SIZE = 64 * 1024
 """Largest authorized_keys, in bytes. A larger one is wrong: its account may have made it to fill memory."""
 _HOME_SECONDS = 60
 """Time-out of a child that works in a home: an account may mount a file system of its own there (FUSE)."""
+_WRITES = 10
+"""Tries to write authorized_keys: the account may put something in its way at that moment."""
 
 
 def check(
@@ -162,8 +167,8 @@ def _has_keys(account: pwd.struct_passwd, home: str, keys: Sequence[str] | None)
 def _read_keys(account: pwd.struct_passwd, home: str) -> str | None:
     """Read authorized_keys with the rights of its account, as sshd(8) does.
 
-    '' when it cannot be read; None when it is wrong, whatever is in it. Only files that are not simply
-    the account's own need a child for that.
+    '' when it cannot be read; None when it is wrong, whatever is in it: also the account's own that it
+    has made unreadable. Only files that are not simply the account's own need a child for that.
     """
     with suppress(PermissionError):
         return _contents(home, account.pw_uid)
@@ -185,7 +190,9 @@ def _contents(home: str, owner: int | None) -> str | None:
             if owner is None:
                 return ""
             raise
-        except OSError:  # a link (ELOOP), no folder (ENOTDIR), a socket (ENXIO), a lease (EWOULDBLOCK)
+        except (
+            OSError
+        ):  # a link (ELOOP), no folder (ENOTDIR), a socket (ENXIO), a lease (EWOULDBLOCK), a mode
             return None
         about = os.fstat(file)
         if not stat.S_ISREG(about.st_mode) or about.st_size > KEYS_SIZE:
@@ -205,23 +212,53 @@ def _opened(home: str, owner: int | None, opened: ExitStack) -> int:
         folder = descriptor = os.open(name, flags | os.O_CLOEXEC, dir_fd=folder)
         opened.callback(os.close, descriptor)
         about = os.fstat(descriptor)
-        if owner is not None and (about.st_uid != owner or not about.st_mode & needed):
+        if owner is not None and about.st_uid != owner:
             raise PermissionError(name)
+        if owner is not None and not about.st_mode & needed:
+            raise OSError(errno.EINVAL, "its mode is wrong", name)
     return descriptor
 
 
 def _write_keys(home: Path, text: str) -> None:
-    """Put authorized_keys by rename. What is `.ssh` and no folder is removed. Raises OSError."""
+    """Put authorized_keys by rename; what is in its way is moved or removed. Raises OSError."""
     os.umask(0o077)
-    folder = home / ".ssh"
-    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
-        folder.unlink()
-    folder.mkdir(exist_ok=True)
-    write(folder / "authorized_keys", text, 0o600)
+    folder, file = home / ".ssh", home / ".ssh/authorized_keys"
+    for left in reversed(range(_WRITES)):
+        try:
+            _open_up(home)
+            if not _open_up(folder):
+                _clear(folder)
+                folder.mkdir()
+            if file.is_dir() and not file.is_symlink():
+                _clear(file)
+            write(file, text, 0o600, f".{os.urandom(8).hex()}.new")
+        except OSError:
+            if not left:
+                raise
+        else:
+            break
+
+
+def _open_up(folder: Path) -> bool:
+    """Give the account its rights to a folder of its own; return whether it can be written to."""
+    with suppress(FileNotFoundError):
+        about = folder.lstat()
+        if stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid():
+            folder.chmod(stat.S_IMODE(about.st_mode) | stat.S_IRWXU)
+        return stat.S_ISDIR(about.st_mode) and os.access(folder, os.W_OK | os.X_OK, effective_ids=True)
+    return False
+
+
+def _clear(path: Path) -> None:
+    """Remove a file or link. A folder is renamed instead: it may hold any number of files."""
+    if path.is_dir() and not path.is_symlink():
+        path.rename(path.with_name(f"{path.name}.{os.urandom(8).hex()}"))
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _as_account(account: pwd.struct_passwd, call: Callable[[], Any]) -> Any:
-    """Call in a child with the account's rights: a link in its home must not lead root anywhere.
+    """Call in a child with the account's rights to files: a link in its home must not lead root anywhere.
 
     Raises ProgramError with the child's failure, and when it takes longer than _HOME_SECONDS.
     """
@@ -231,27 +268,48 @@ def _as_account(account: pwd.struct_passwd, call: Callable[[], Any]) -> Any:
     if child == 0:
         _child(account, groups, call, writable)
     os.close(writable)
-    with os.fdopen(readable, "rb") as pipe:
-        answered = pipe.read()
-    _, status = os.waitpid(child, 0)
+    try:
+        answered = _until_end(readable, time.monotonic() + _HOME_SECONDS)
+    finally:
+        os.close(readable)
+        _end(child)
     if not answered:
-        raise ProgramError(
-            f"{account.pw_name}: its home did not answer for {_HOME_SECONDS} s (status {status})"
-        )
+        raise ProgramError(f"{account.pw_name}: its home did not answer for {_HOME_SECONDS} s")
     answer = json.loads(answered)
     if "error" in answer:
         raise ProgramError(f"{account.pw_name}: {answer['error']}")
     return answer["value"]
 
 
+def _until_end(pipe: int, until: float) -> bytes:
+    """Read a pipe to its end; return b"" when that is not before the monotonic clock reads `until`."""
+    poll, read = select.poll(), b""
+    poll.register(pipe)
+    while poll.poll(max(0.0, until - time.monotonic()) * 1000):
+        part = os.read(pipe, 1 << 16)
+        if not part:
+            return read
+        read += part
+    return b""
+
+
+def _end(child: int) -> None:
+    """Kill and reap a child. One that waits for a dead file system stays behind (signal(7), FUSE)."""
+    os.kill(child, signal.SIGKILL)
+    until = time.monotonic() + 5
+    while not os.waitpid(child, os.WNOHANG)[0] and time.monotonic() < until:
+        time.sleep(0.001)
+
+
 def _child(account: pwd.struct_passwd, groups: list[int], call: Callable[[], Any], writable: int) -> None:
-    """Give up root, call, write the answer and exit: all code after the fork is the parent's."""
+    """Take on the account's rights to files, call, write the answer and exit.
+
+    The real and the saved user stay root: then the account may send no signal (kill(2)).
+    """
     try:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(_HOME_SECONDS)
         os.setgroups(groups)
-        os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
-        os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+        os.setresgid(0, account.pw_gid, 0)
+        os.setresuid(0, account.pw_uid, 0)
         answer = {"value": call()}
     except BaseException as error:  # noqa: BLE001 - the parent raises it
         answer = {"error": str(error) or type(error).__name__}

@@ -16,6 +16,7 @@ from pyinfra.api.arguments import pop_global_arguments
 from pyinfra.api.operation import OperationMeta
 from pyinfra.api.state import StateHostMeta
 
+from pyinfra_solo.errors import DataError
 from pyinfra_solo.operations.packages import program
 from pyinfra_solo.operations.script import Program, ProgramFact
 
@@ -88,7 +89,10 @@ def installed(
     lists that are there suffice. alone: not before its turn, and nothing else with it: for packages whose
     source, pin or debconf answers an earlier operation puts there. arguments: pyinfra's own. The
     operation fails after LOCK_TIMEOUT seconds of waiting for dpkg's lock, and names its holder.
+    Raises DataError when `packages` is one name.
     """
+    if isinstance(packages, str):
+        raise DataError(f"packages.installed takes a list. Write [{packages!r}].")
     arguments.setdefault("name", f"installed: {' '.join(packages)}")
     effective, _ = pop_global_arguments(context.state, context.host, dict(arguments))
     own = {key: value for key, value in effective.items() if key != "name"}

@@ -138,10 +138,14 @@ def supervised(service: Service, *, name: str, restart_on: Causes = (), reload_o
 
 
 def _split(causes: Causes) -> tuple[list[str], list[OperationMeta]]:
-    """Separate paths from operations. Raises DataError for one path that is not in a list."""
+    """Separate paths from operations. Raises DataError for a path that is not in a list or not absolute."""
     if isinstance(causes, str):
         raise DataError(f"restart_on and reload_on take a list. Write [{causes!r}].")
     paths = [cause for cause in causes if isinstance(cause, str)]
+    if wrong := next((path for path in paths if not path.startswith("/")), None):
+        raise DataError(
+            f"restart_on and reload_on take paths from the root. Write '/{wrong}', or correct it."
+        )
     return paths, [cause for cause in causes if not isinstance(cause, str)]
 
 

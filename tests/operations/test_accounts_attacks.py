@@ -1,0 +1,107 @@
+"""An account cannot keep its operation from succeeding, whatever it puts into its home."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyinfra_solo.operations import accounts
+from pyinfra_solo.operations.accounts import program
+from pyinfra_solo.operations.prelude import ProgramError
+from tests.operations.conftest import run
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="another account's files need root")
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGfakefakefakefake one"
+NOBODY = pwd.getpwnam("nobody")
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY.pw_uid}", f"--regid={NOBODY.pw_gid}", "--clear-groups"]
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    folder = Path("/tmp") / f"attacked-home-{os.getpid()}"  # noqa: S108 - nobody must be able to enter it
+    folder.mkdir()
+    os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def wanted(home: Path, keys: list[str]) -> dict[str, Any]:
+    return {
+        "name": "nobody", "home": str(home), "shell": NOBODY.pw_shell, "system": True, "groups": [], "keys": keys,
+    }  # fmt: skip
+
+
+EVIL = "mkdir -p .ssh; echo evil > .ssh/authorized_keys"
+
+
+@pytest.mark.parametrize("keys", [[KEY], []], ids=["a key", "no key"])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        f"{EVIL}; chmod 0 .ssh/authorized_keys", f"{EVIL}; chmod 0 .ssh", f"{EVIL}; chmod 500 .ssh",
+        f"{EVIL}; chmod 0 .", f"{EVIL}; chmod 500 .", "mkdir -p .ssh/authorized_keys/x/y",
+        f"{EVIL}; mkdir -p .ssh/.authorized_keys.new/x", "echo x > .ssh", "mkdir d; ln -s d .ssh; echo x > d/authorized_keys",
+    ],
+)  # fmt: skip
+def test_keys_are_right_after_apply_whatever_the_account_did(
+    home: Path, attack: str, keys: list[str]
+) -> None:
+    subprocess.run([*AS_NOBODY, "sh", "-c", attack], cwd=home, check=True)
+    if keys or "500" not in attack:
+        assert program.check(**wanted(home, keys)) == ["keys"]
+    done = run(accounts.PROGRAM, "apply", **wanted(home, keys))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert program.check(**wanted(home, keys)) == []
+    assert (home / ".ssh/authorized_keys").read_text() == "".join(f"{key}\n" for key in keys)
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+def test_the_account_may_not_signal_roots_child(number: int) -> None:
+    """kill(2): the sender's user must be the real or the saved user of who gets the signal."""
+    reader, writer = os.pipe()
+    go, gone = os.pipe()
+    tester = os.fork()
+    if tester == 0:  # sends the signal as the account, as soon as it knows the child's number
+        os.setresgid(NOBODY.pw_gid, NOBODY.pw_gid, NOBODY.pw_gid)
+        os.setresuid(NOBODY.pw_uid, NOBODY.pw_uid, NOBODY.pw_uid)
+        try:
+            os.kill(int(os.read(reader, 20)), number)
+            os.write(gone, b"sent")
+        except PermissionError:
+            os.write(gone, b"refused")
+        os._exit(0)
+
+    def call() -> str:
+        os.write(writer, str(os.getpid()).encode())
+        return os.read(go, 20).decode()
+
+    assert program._as_account(NOBODY, call) == "refused"
+    os.waitpid(tester, 0)
+
+
+def test_a_child_has_the_accounts_rights_to_files(home: Path) -> None:
+
+    def call() -> list[Any]:
+        (home / "made").touch()
+        return [os.access("/etc/shadow", os.R_OK, effective_ids=True), (home / "made").stat().st_uid]
+
+    assert program._as_account(NOBODY, call) == [False, NOBODY.pw_uid]
+
+
+def test_a_stopped_child_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "_HOME_SECONDS", 0.5)
+    began = time.monotonic()
+    with pytest.raises(ProgramError, match=r"did not answer for 0\.5 s"):
+        program._as_account(NOBODY, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    assert time.monotonic() - began < 5

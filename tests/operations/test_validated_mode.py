@@ -1,0 +1,52 @@
+"""The mode and the owner of a validated file are converged, too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pyinfra_solo.errors import DataError
+from pyinfra_solo.operations import validated
+from tests.support.pyinfra_api import Played, play
+
+
+def put(folder: Path, **options: Any) -> Played:
+    (folder / "site.j2").write_text("same\n")
+    return play(
+        lambda: validated.template(
+            name="site", src="site.j2", dest=str(folder / "site"), validate="true", **options
+        ),
+        folder,
+    )
+
+
+@pytest.mark.parametrize("mode", ["600", "0600"])
+def test_another_mode_is_a_change_when_the_contents_are_the_same(tmp_path: Path, mode: str) -> None:
+    put(tmp_path)
+
+    assert put(tmp_path, mode=mode).made == ("site",)
+    assert (tmp_path / "site").stat().st_mode & 0o7777 == 0o600
+    assert put(tmp_path, mode=mode).made == ()
+    (tmp_path / "site").chmod(0o777)
+    assert put(tmp_path, mode=mode).made == ("site",)
+    assert (tmp_path / "site").stat().st_mode & 0o7777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes an owner")
+def test_another_owner_is_a_change_where_one_is_wanted(tmp_path: Path) -> None:
+    put(tmp_path)
+    os.chown(tmp_path / "site", 65534, 65534)
+
+    assert put(tmp_path).made == ()
+    assert put(tmp_path, user="root", group="daemon").made == ("site",)
+    assert ((tmp_path / "site").owner(), (tmp_path / "site").group()) == ("root", "daemon")
+    assert put(tmp_path, user="root", group="daemon").made == ()
+
+
+def test_a_template_that_fails_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.j2").write_text("one\n{{ missing.part }}\n")
+    with pytest.raises(DataError, match=r"bad\.j2 cannot be filled: .* \(line 2\)\."):
+        validated.rendered(tmp_path / "bad.j2", {})
