@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pyinfra_solo.errors import DataError
-from pyinfra_solo.operations import accounts
+from pyinfra_solo.operations import accounts, prelude
 from pyinfra_solo.operations.accounts import program
 from pyinfra_solo.operations.prelude import ProgramError
 from tests.operations.conftest import Ask, run
@@ -180,7 +180,7 @@ def test_keys_of_a_home_that_the_account_may_not_enter_are_missing(ask: Ask, hom
 
 def test_a_home_that_does_not_answer_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An account may mount a file system of its own, whose reads never end."""
-    monkeypatch.setattr(program, "_HOME_SECONDS", 1)
+    monkeypatch.setattr(prelude, "_ACCOUNT_SECONDS", 1)
     monkeypatch.setattr(program, "_contents", lambda _home, owner: _never(owner))
     with pytest.raises(ProgramError, match="its home did not answer for 1 s"):
         program.check(**with_keys(home))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pyinfra_solo.operations import accounts
+from pyinfra_solo.operations import accounts, prelude
 from pyinfra_solo.operations.accounts import program
 from pyinfra_solo.operations.prelude import ProgramError
 from tests.operations.conftest import run
@@ -86,7 +86,7 @@ def test_the_account_may_not_signal_roots_child(number: int) -> None:
         os.write(writer, str(os.getpid()).encode())
         return os.read(go, 20).decode()
 
-    assert program._as_account(NOBODY, call) == "refused"
+    assert prelude.as_account(NOBODY, call) == "refused"
     os.waitpid(tester, 0)
 
 
@@ -96,12 +96,12 @@ def test_a_child_has_the_accounts_rights_to_files(home: Path) -> None:
         (home / "made").touch()
         return [os.access("/etc/shadow", os.R_OK, effective_ids=True), (home / "made").stat().st_uid]
 
-    assert program._as_account(NOBODY, call) == [False, NOBODY.pw_uid]
+    assert prelude.as_account(NOBODY, call) == [False, NOBODY.pw_uid]
 
 
 def test_a_stopped_child_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "_HOME_SECONDS", 0.5)
+    monkeypatch.setattr(prelude, "_ACCOUNT_SECONDS", 0.5)
     began = time.monotonic()
     with pytest.raises(ProgramError, match=r"did not answer for 0\.5 s"):
-        program._as_account(NOBODY, lambda: os.kill(os.getpid(), signal.SIGSTOP))
+        prelude.as_account(NOBODY, lambda: os.kill(os.getpid(), signal.SIGSTOP))
     assert time.monotonic() - began < 5

@@ -86,4 +86,4 @@ def _declare_operations(path: Path, state: State) -> None:
     except FileNotFoundError as error:
         raise ConvergeError(f"{error.filename or path} is not in the ops repo. Commit it.") from error
     except Exception as error:
-        raise translate(error, "deploy.py") from error
+        raise translate(error, "deploy.py", path.parent) from error

@@ -11,6 +11,8 @@ import errno
 import fcntl
 import json
 import os
+import pwd
+import select
 import signal
 import struct
 import subprocess
@@ -22,6 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+_ACCOUNT_SECONDS = 60
+"""Time-out of a child that works in a home: an account may mount a file system of its own there (FUSE)."""
 QUERY_SECONDS = 60.0
 """Time-out of a child of a check that is called in the process. A command has its caller's time-out."""
 
@@ -187,3 +191,66 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def as_account(account: pwd.struct_passwd, call: Callable[[], Any]) -> Any:
+    """Call in a child with the account's rights to files: a link in its home must not lead root anywhere.
+
+    Raises ProgramError with the child's failure, and when it takes longer than _ACCOUNT_SECONDS.
+    """
+    groups = os.getgrouplist(account.pw_name, account.pw_gid)
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _child(account, groups, call, writable)
+    os.close(writable)
+    try:
+        answered = _until_end(readable, time.monotonic() + _ACCOUNT_SECONDS)
+    finally:
+        os.close(readable)
+        _end(child)
+    if not answered:
+        raise ProgramError(f"{account.pw_name}: its home did not answer for {_ACCOUNT_SECONDS} s")
+    answer = json.loads(answered)
+    if "error" in answer:
+        raise ProgramError(f"{account.pw_name}: {answer['error']}")
+    return answer["value"]
+
+
+def _until_end(pipe: int, until: float) -> bytes:
+    """Read a pipe to its end; return b"" when that is not before the monotonic clock reads `until`."""
+    poll, read = select.poll(), b""
+    poll.register(pipe)
+    while poll.poll(max(0.0, until - time.monotonic()) * 1000):
+        part = os.read(pipe, 1 << 16)
+        if not part:
+            return read
+        read += part
+    return b""
+
+
+def _end(child: int) -> None:
+    """Kill and reap a child. One that waits for a dead file system stays behind (signal(7), FUSE)."""
+    os.kill(child, signal.SIGKILL)
+    until = time.monotonic() + 5
+    while not os.waitpid(child, os.WNOHANG)[0] and time.monotonic() < until:
+        time.sleep(0.001)
+
+
+def _child(account: pwd.struct_passwd, groups: list[int], call: Callable[[], Any], writable: int) -> None:
+    """Take on the account's rights to files, call, write the answer and exit.
+
+    The real and the saved user stay root: then the account may send no signal (kill(2)).
+    """
+    try:
+        os.setgroups(groups)
+        os.setresgid(0, account.pw_gid, 0)
+        os.setresuid(0, account.pw_uid, 0)
+        answer = {"value": call()}
+    except BaseException as error:  # noqa: BLE001 - the parent raises it
+        answer = {"error": str(error) or type(error).__name__}
+    try:
+        with os.fdopen(writable, "wb") as pipe:
+            pipe.write(json.dumps(answer).encode())
+    finally:
+        os._exit(0)

@@ -96,8 +96,7 @@ def run(
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=1)
         status = -signal.SIGKILL if process.returncode is None else process.returncode
-        stdout, stderr = out.content(), err.content()
-        finished = Finished(status=status, stdout=stdout, stderr=stderr, cut=out.cut or err.cut)
+        finished = Finished(status=status, stdout=out.content(), stderr=err.content(), cut=out.cut or err.cut)
     if not ended:
         raise TimedOutError(timeout, finished)
     return finished
@@ -249,10 +248,7 @@ def members(session: int) -> list[int]:
     return found
 
 
-def _nothing() -> None: ...
-
-
-def end_session(session: int, grace: float = _GRACE, meanwhile: Callable[[], None] = _nothing) -> None:
+def end_session(session: int, grace: float = _GRACE, meanwhile: Callable[[], None] = lambda: None) -> None:
     """Send SIGTERM to a session, and SIGKILL to what is left of it after `grace` seconds.
 
     meanwhile: called every few hundredths of a second.
@@ -272,7 +268,7 @@ def end_session(session: int, grace: float = _GRACE, meanwhile: Callable[[], Non
         left = members(session)
 
 
-def end_group(group: int, grace: float = _GRACE, meanwhile: Callable[[], None] = _nothing) -> None:
+def end_group(group: int, grace: float = _GRACE, meanwhile: Callable[[], None] = lambda: None) -> None:
     """Do the same to a process group whose leader is this process's child, not yet waited for."""
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGKILL, 1.0)):
         try:

@@ -10,25 +10,18 @@ from __future__ import annotations
 
 import errno
 import grp
-import json
 import os
 import pwd
-import select
 import shutil
-import signal
 import stat
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
-from pyinfra_solo.operations.prelude import ProgramError, main, report, require, sync, write
+from pyinfra_solo.operations.prelude import as_account, main, report, require, sync, write
 
 KEYS_SIZE = 64 * 1024
 """Largest authorized_keys, in bytes. A larger one is wrong: its account may have made it to fill memory."""
-_HOME_SECONDS = 60
-"""Time-out of a child that works in a home: an account may mount a file system of its own there (FUSE)."""
 _WRITES = 10
 """Tries to write authorized_keys: the account may put something in its way at that moment."""
 
@@ -76,7 +69,7 @@ def apply(
         _make_home(account, Path(home))
     if keys is not None and not _has_keys(account, home, keys):
         text = "".join(f"{key}\n" for key in keys)
-        _as_account(account, lambda: _write_keys(Path(home), text))
+        as_account(account, lambda: _write_keys(Path(home), text))
 
 
 def _account(name: str) -> pwd.struct_passwd | None:
@@ -172,7 +165,7 @@ def _read_keys(account: pwd.struct_passwd, home: str) -> str | None:
     """
     with suppress(PermissionError):
         return _contents(home, account.pw_uid)
-    answer: str | None = _as_account(account, lambda: _contents(home, None))
+    answer: str | None = as_account(account, lambda: _contents(home, None))
     return answer
 
 
@@ -255,69 +248,6 @@ def _clear(path: Path) -> None:
         path.rename(path.with_name(f"{path.name}.{os.urandom(8).hex()}"))
     else:
         path.unlink(missing_ok=True)
-
-
-def _as_account(account: pwd.struct_passwd, call: Callable[[], Any]) -> Any:
-    """Call in a child with the account's rights to files: a link in its home must not lead root anywhere.
-
-    Raises ProgramError with the child's failure, and when it takes longer than _HOME_SECONDS.
-    """
-    groups = os.getgrouplist(account.pw_name, account.pw_gid)
-    readable, writable = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _child(account, groups, call, writable)
-    os.close(writable)
-    try:
-        answered = _until_end(readable, time.monotonic() + _HOME_SECONDS)
-    finally:
-        os.close(readable)
-        _end(child)
-    if not answered:
-        raise ProgramError(f"{account.pw_name}: its home did not answer for {_HOME_SECONDS} s")
-    answer = json.loads(answered)
-    if "error" in answer:
-        raise ProgramError(f"{account.pw_name}: {answer['error']}")
-    return answer["value"]
-
-
-def _until_end(pipe: int, until: float) -> bytes:
-    """Read a pipe to its end; return b"" when that is not before the monotonic clock reads `until`."""
-    poll, read = select.poll(), b""
-    poll.register(pipe)
-    while poll.poll(max(0.0, until - time.monotonic()) * 1000):
-        part = os.read(pipe, 1 << 16)
-        if not part:
-            return read
-        read += part
-    return b""
-
-
-def _end(child: int) -> None:
-    """Kill and reap a child. One that waits for a dead file system stays behind (signal(7), FUSE)."""
-    os.kill(child, signal.SIGKILL)
-    until = time.monotonic() + 5
-    while not os.waitpid(child, os.WNOHANG)[0] and time.monotonic() < until:
-        time.sleep(0.001)
-
-
-def _child(account: pwd.struct_passwd, groups: list[int], call: Callable[[], Any], writable: int) -> None:
-    """Take on the account's rights to files, call, write the answer and exit.
-
-    The real and the saved user stay root: then the account may send no signal (kill(2)).
-    """
-    try:
-        os.setgroups(groups)
-        os.setresgid(0, account.pw_gid, 0)
-        os.setresuid(0, account.pw_uid, 0)
-        answer = {"value": call()}
-    except BaseException as error:  # noqa: BLE001 - the parent raises it
-        answer = {"error": str(error) or type(error).__name__}
-    try:
-        with os.fdopen(writable, "wb") as pipe:
-            pipe.write(json.dumps(answer).encode())
-    finally:
-        os._exit(0)
 
 
 if __name__ == "__main__":
