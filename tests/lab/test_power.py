@@ -32,7 +32,7 @@ INSIDE = [
     file(
         "in the middle of a runtime", "var/lib/pyinfra-solo/runtimes/.building-*/lib/*/site-packages/*", HEAVY
     ),
-    file("in the middle of a release", "srv/shop/releases/.building-*/.venv/lib/*/site-packages/*"),
+    file("in the middle of a release", "srv/shop/releases/.building-*/tree/.venv/lib/*/site-packages/*"),
 ]
 AFTERWARDS = [after_opening(seconds) for seconds in (0.1, 1, 2, 4, 6, 8, 10)]
 

@@ -1,5 +1,7 @@
 """The environment of a release is built without root's rights, and is root's afterwards."""
 
+from __future__ import annotations
+
 import os
 import pwd
 import signal
@@ -15,11 +17,10 @@ import pytest
 from pyinfra_solo.errors import LockedError, TrustError
 from pyinfra_solo.operations.release.environment import ACCOUNT, account
 from pyinfra_solo.operations.release.releases import locked
-from pyinfra_solo.operations.release.takeover import link_out, take_over
+from pyinfra_solo.operations.release.takeover import leads_out, take_over
 from tests.support.both_ways import ACL_FOR_NOBODY
-from tests.support.programs import run as run_command
 from tests.support.programs import wait_for
-from tests.support.releases import Shop, changed, refused
+from tests.support.releases import Shop, Spies, changed, refused
 from tests.support.wheels import PYTHON, ZERO, lock, source_package, wheel
 
 NEEDS_VENV = pytest.mark.skipif(
@@ -51,24 +52,23 @@ def asks(shop: Shop, *pins: tuple[str, str, str]) -> None:
     shop.options["requirements"] = "requirements.lock"
 
 
-def builds(shop: Shop, code: str) -> None:
-    """The tip's lock file has a package without a wheel, whose build runs `code`."""
-    asks(shop, ("built", "1.0", source_package(shop.root / "wheels", "built", code)))
-    shop.options["build"] = True
-
-
 @pytest.mark.parametrize("builder", BUILDERS)
 def test_an_environment_works_where_it_is_and_needs_no_index(
     with_wheels: Shop, builder: str, open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(builder, open_folder, monkeypatch)
     assert changed(with_wheels.release())
-    assert run_command([with_wheels.current / ".venv/bin/alpha"]).stdout == "1.0\n"
+    done = subprocess.run(
+        [with_wheels.current / ".venv/bin/alpha"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1.0\n"
     assert list(with_wheels.current.glob(".venv/lib/*/site-packages/alpha/__pycache__/*.pyc"))
     scripts = [
-        path for path in with_wheels.current.glob(".venv/bin/*") if path.is_file() and not path.is_symlink()
+        path.read_bytes()
+        for path in (with_wheels.current / ".venv/bin").iterdir()
+        if path.is_file() and not path.is_symlink()
     ]
-    assert not any(b".building-" in path.read_bytes() for path in scripts)
+    assert not any(b".building-" in text for text in scripts)
 
 
 def test_a_package_of_another_hash_is_not_installed(with_wheels: Shop) -> None:
@@ -85,31 +85,29 @@ def test_a_tree_without_its_lock_file_is_refused(with_wheels: Shop) -> None:
 
 
 def test_a_package_without_a_wheel_needs_build(shop: Shop) -> None:
-    builds(shop, "pass")
-    assert "cannot be made" in refused(shop.release(build=False))
-    assert changed(shop.release())
+    asks(shop, ("built", "1.0", source_package(shop.root / "wheels", "built", "pass")))
+    assert "cannot be made" in refused(shop.release())
+    assert changed(shop.release(build=True))
 
 
 class TestCodeOfPackages:
     """A .pth file, a sitecustomize and a build backend run with the rights of whoever starts python."""
 
     @pytest.fixture
-    def spied(self, shop: Shop, open_folder: Path) -> Shop:
-        """An environment of packages that write down who runs their code."""
-        self.log = open_folder / "log"
-        self.log.touch()
-        self.log.chmod(0o666)
-        spy = "import os; open({!r}, 'a').write('{} ' + str(os.getuid()) + '\\n')"
-        names = {"spy.pth": "pth", "sitecustomize.py": "sitecustomize"}
-        files = {name: spy.format(str(self.log), text) + "\n" for name, text in names.items()}
-        sha = wheel(shop.root / "wheels", "alpha", files=files)
-        built = source_package(shop.root / "wheels", "built", spy.format(str(self.log), "backend"))
+    def spied(self, shop: Shop) -> Shop:
+        """An environment of packages that tell who runs their code."""
+        self.spies = Spies()
+        pth, site, backend = (
+            self.spies.code(f"'{what} ' + str(os.getuid())") for what in ("pth", "sitecustomize", "backend")
+        )
+        sha = wheel(shop.root / "wheels", "alpha", files={"spy.pth": f"{pth}\n", "sitecustomize.py": site})
+        built = source_package(shop.root / "wheels", "built", backend)
         asks(shop, ("alpha", "1.0", sha), ("built", "1.0", built))
         shop.options["build"] = True
         return shop
 
     def seen(self) -> set[tuple[str, int]]:
-        return {(what, int(uid)) for what, uid in map(str.split, self.log.read_text().splitlines())}
+        return {(what, int(uid)) for what, uid in map(str.split, self.spies.heard())}
 
     @pytest.mark.parametrize("builder", BUILDERS)
     def test_runs_as_the_account_of_builds_and_never_as_root(
@@ -117,10 +115,13 @@ class TestCodeOfPackages:
     ) -> None:
         use(builder, open_folder, monkeypatch)
         assert changed(spied.release())
-        assert ("backend", account().pw_uid) in self.seen()
-        assert {uid for _, uid in self.seen()} == {account().pw_uid}
-        python = spied.current / ".venv/bin/python"
-        run_command(["setpriv", "--reuid=nobody", "--clear-groups", python, "-c", ""])
+        seen = self.seen()
+        assert ("backend", account().pw_uid) in seen
+        assert {uid for _, uid in seen} == {account().pw_uid}
+        subprocess.run(
+            ["setpriv", "--reuid=nobody", "--clear-groups", spied.current / ".venv/bin/python", "-c", ""],
+            check=True,
+        )
         nobody = pwd.getpwnam("nobody").pw_uid
         assert ("pth", nobody) in self.seen(), "the spies work; Debian has a sitecustomize of its own"
 
@@ -137,44 +138,55 @@ class TestCodeOfPackages:
             assert (about.st_uid, about.st_gid) == (0, 0), path
             assert path.is_symlink() or not about.st_mode & 0o7022, path
 
-    def test_finds_no_credential_and_no_descriptor(
-        self, shop: Shop, open_folder: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        log = open_folder / "environment"
-        log.touch()
-        log.chmod(0o666)
-        code = f"open({str(log)!r}, 'w').write(repr((sorted(os.environ), os.getgroups(), os.listdir('/proc/self/fd'), open('/proc/self/status').read())))"
-        builds(shop, code)
-        secrets = {"NETRC", "AWS_SECRET_ACCESS_KEY", "UV_INDEX_X_PASSWORD", "SSH_AUTH_SOCK", "PYTHONPATH"}
-        for name in secrets:
+    def test_finds_no_credential_and_no_descriptor(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+        spies = Spies()
+        code = spies.code(
+            "repr((sorted(os.environ), os.getgroups(), os.listdir('/proc/self/fd'), open('/proc/self/status').read()))"
+        )
+        sha = source_package(shop.root / "wheels", "built", code)
+        asks(shop, ("built", "1.0", sha))
+        for name in ("NETRC", "AWS_SECRET_ACCESS_KEY", "UV_INDEX_X_PASSWORD", "SSH_AUTH_SOCK", "PYTHONPATH"):
             monkeypatch.setenv(name, "hunter2")
-        assert changed(shop.release())
-        names, groups, descriptors, status = eval(log.read_text())  # noqa: S307 - a tuple of the test's own
-        assert not secrets & set(names)
-        assert groups in ([], [account().pw_gid])
+        assert changed(shop.release(build=True))
+        names, groups, descriptors, status = eval(spies.heard()[-1])  # noqa: S307 - a tuple of the test's own
+        assert not {"NETRC", "AWS_SECRET_ACCESS_KEY", "UV_INDEX_X_PASSWORD", "SSH_AUTH_SOCK"} & set(names)
+        assert "PYTHONPATH" not in names
+        assert len(groups) <= 1
+        assert account().pw_gid not in groups
         assert len(descriptors) <= 6
         assert "NoNewPrivs:\t1" in status
 
     def test_leaves_no_process(self, shop: Shop) -> None:
-        builds(shop, _DAEMON)
-        assert changed(shop.release())
+        asks(shop, ("built", "1.0", source_package(shop.root / "wheels", "built", _DAEMON)))
+        assert changed(shop.release(build=True))
         assert not _sleepers()
 
+    def test_leaves_no_process_when_the_program_is_killed(self, shop: Shop) -> None:
+        sha = source_package(shop.root / "wheels", "built", _SLOW)
+        asks(shop, ("built", "1.0", sha))
+        shop.options["build"] = True
+        process = shop.start(shop.repository.tip())
+        wait_for("the build", lambda: bool(_sleepers()), 60)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=20)
+        wait_for("the build's end", lambda: not _sleepers(), 10)
+
     def test_that_takes_too_long_is_ended_with_all_it_started(self, shop: Shop) -> None:
-        builds(shop, _SLOW)
-        assert "its time. Raise timeout of the release." in refused(shop.release(timeout=6))
+        sha = source_package(shop.root / "wheels", "built", _SLOW)
+        asks(shop, ("built", "1.0", sha))
+        assert "its time. Raise timeout of the release." in refused(shop.release(build=True, timeout=6))
         wait_for("the build's end", lambda: not _sleepers(), 5)
 
-    @pytest.mark.parametrize(
-        ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGKILL, -9)]
-    )
-    def test_ends_with_the_run(self, shop: Shop, number: int, status: int) -> None:
-        builds(shop, _SLOW)
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_ends_with_the_run(self, shop: Shop, number: int) -> None:
+        sha = source_package(shop.root / "wheels", "built", _SLOW)
+        asks(shop, ("built", "1.0", sha))
+        shop.options["build"] = True
         process = shop.start(shop.repository.tip())
         wait_for("the build", lambda: bool(_sleepers()), 60)
         os.killpg(process.pid, number)
         process.communicate(timeout=20)
-        assert process.returncode == status
+        assert process.returncode == 128 + number
         wait_for("the build's end", lambda: not _sleepers(), 5)
 
 
@@ -202,7 +214,12 @@ def test_the_account_is_of_no_use_to_anyone() -> None:
     assert made.pw_uid != 0
     assert made.pw_shell.endswith(("nologin", "false"))
     assert made.pw_dir == "/nonexistent"
-    assert run_command(["passwd", "--status", ACCOUNT]).stdout.split()[1] == "L"
+    assert (
+        subprocess.run(
+            ["passwd", "--status", ACCOUNT], capture_output=True, text=True, check=True
+        ).stdout.split()[1]
+        == "L"
+    )
     assert account() == made
 
 
@@ -273,7 +290,10 @@ class TestTakingOver:
     def test_takes_access_lists_away(self, built: Path) -> None:
         """A default one would give new files, such as bytecode, to the account."""
         name = "system.posix_acl_default"
-        os.setxattr(built / "lib", name, ACL_FOR_NOBODY)
+        try:
+            os.setxattr(built / "lib", name, ACL_FOR_NOBODY)
+        except OSError:
+            pytest.skip("no access lists here")
         take_over(built, account().pw_uid)
         assert name not in os.listxattr(built / "lib")
 
@@ -304,27 +324,40 @@ class TestTakingOver:
             assert (victims / "module.py").stat().st_mode & 0o777 == 0o600
             give(built)
 
-    @pytest.mark.parametrize(
-        "target",
-        [
-            "/etc/passwd",
-            "../../../outside",
-            "/usr/bin/python3/../../../etc",
-            "x/../../../../y",
-            "../../loop/../../etc",
-        ],
-    )
-    def test_a_link_out_of_it_is_found(self, built: Path, target: str) -> None:
+    @pytest.mark.parametrize("target", ["/etc/passwd", PYTHON, "../../../../outside"])
+    def test_refuses_a_link_out_of_the_tree(self, built: Path, target: str) -> None:
         (built / "lib/inner/out").symlink_to(target)
-        assert link_out(built, PYTHON) == "lib/inner/out"
+        give(built)
+        with pytest.raises(TrustError, match="lib/inner/out is a link that leads out of the release"):
+            take_over(built, account().pw_uid, [PYTHON])
 
-    def test_a_link_to_the_base_python_or_within_is_none(self, built: Path) -> None:
+    def test_allows_links_to_the_base_python_and_within_the_tree(self, built: Path) -> None:
         (built / "bin/python").symlink_to(PYTHON)
         (built / "bin/python3").symlink_to("python")
-        (built / "bin/up").symlink_to("../lib/module.py")
-        (built / "loop").symlink_to("loop")
-        assert link_out(built, PYTHON) == ""
-        assert link_out(built) in ("bin/python", "bin/python3")
+        (built / "lib/loop").symlink_to("loop")
+        (built / "lib/page").symlink_to("../../page.txt")
+        give(built)
+        take_over(built, account().pw_uid, [PYTHON])
+
+
+@pytest.mark.parametrize(
+    ("target", "depth", "out"),
+    [
+        ("page", 0, False),
+        ("./a//b/", 0, False),
+        ("../a", 1, False),
+        (".././../a", 2, False),
+        ("../a", 0, True),
+        ("../../a", 1, True),
+        ("/", 9, True),
+        ("a/..", 9, True),
+        ("../a/../b", 9, True),
+        ("..", 0, True),
+    ],
+)
+def test_a_link_leads_out_by_its_text_alone(target: str, depth: int, out: bool) -> None:
+    """What it passes could be swapped between a check and a use."""
+    assert leads_out(target, depth) is out
 
 
 _SWAP = """\
@@ -350,10 +383,7 @@ def give(path: Path) -> None:
         os.chown(one, account().pw_uid, account().pw_gid, follow_symlinks=False)
 
 
-def test_a_lock_is_for_root_alone_and_given_up_in_time(tmp_path: Path) -> None:
-    """A descriptor that can only read is enough for flock(2) to hold up every release."""
+def test_a_lock_that_is_held_is_given_up_in_time(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    path.touch(0o644)
     with locked(path, 0), pytest.raises(LockedError, match=f"it holds {path}"), locked(path, 0):
         pass
-    assert path.stat().st_mode & 0o777 == 0o600

@@ -1,8 +1,14 @@
 """An application's repository, and releases made of it on this machine: what their tests share."""
 
+from __future__ import annotations
+
+import logging
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,9 +54,15 @@ class Shop:
     def release(self, *, how: str = "ours", **options: Any) -> Played:
         """Once, by what a converge uses ("ours"), by its shell commands ("shell"), or by pyinfra alone ("pyinfra")."""
         wanted: dict[str, Any] = {
-            "app": "shop", "repo": str(self.repository.path), "user": "nobody", "root": str(self.root),
-            "requirements": None, "wheels": str(self.root / "wheels"), **self.options, **options,
-        }  # fmt: skip
+            "app": "shop",
+            "repo": str(self.repository.path),
+            "user": "nobody",
+            "root": str(self.root),
+            "requirements": None,
+            "wheels": str(self.root / "wheels"),
+            **self.options,
+            **options,
+        }
 
         def declare() -> None:
             made = app.release(name=NAME, **wanted)
@@ -72,9 +84,39 @@ class Shop:
         )  # fmt: skip
         return subprocess.Popen(
             [sys.executable, "-I", "-c", prelude + bundle.source(), "apply", request.json()],
-            env={**os.environ, **environment}, start_new_session=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+class Spies:
+    """Hears from code of packages by a socket without a file: a build can write nowhere outside."""
+
+    def __init__(self) -> None:
+        self._name = f"\0pyinfra-solo-test-{os.getpid()}-{id(self)}"
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(self._name)
+        self._socket.listen(1000)
+        self._socket.setblocking(False)
+
+    def code(self, expression: str) -> str:
+        """One line of Python that sends the value of an expression of text."""
+        return (
+            f"import os, socket; t = {expression}; s = socket.socket(socket.AF_UNIX); "
+            f"s.connect({self._name!r}); s.sendall(t.encode()); s.close()"
+        )
+
+    def heard(self) -> list[str]:
+        """What has come until now."""
+        found = []
+        with suppress(BlockingIOError):
+            while True:
+                with self._socket.accept()[0] as one, one.makefile() as file:
+                    found.append(file.read())
+        return found
 
 
 def changed(played: Played) -> bool:
@@ -87,3 +129,20 @@ def changed(played: Played) -> bool:
 def refused(played: Played) -> str:
     assert played.failed == NAME, played.text
     return played.text
+
+
+@contextmanager
+def warnings() -> Iterator[list[str]]:
+    """What pyinfra's log warns of meanwhile."""
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    handler = Lines(logging.WARNING)
+    logging.getLogger("pyinfra").addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger("pyinfra").removeHandler(handler)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +18,8 @@ MARKER = ".complete"
 """A file that is written into a folder after all other contents are on disk."""
 BUILDING = ".building-"
 """The prefix of a folder that is being built or removed."""
+_REMOVE = 300.0
+"""Seconds for a removal."""
 _NEW = ".new"
 """The suffix of a file or link that is about to be renamed."""
 
@@ -108,7 +109,7 @@ def publish(building: Path, final: Path, marker: str = MARKER, content: str = ""
     Raises OSError.
     """
     if is_complete(final, marker):
-        shutil.rmtree(building)
+        remove(building)
         return
     complete(building, marker, content)
     discard(final)
@@ -119,13 +120,13 @@ def publish(building: Path, final: Path, marker: str = MARKER, content: str = ""
 def discard(path: Path) -> None:
     """Remove the folder `path`, if it exists: renamed first, so that a half is never taken for a whole."""
     gone = path.parent / f"{BUILDING}gone-{path.name}-{os.getpid()}"
-    shutil.rmtree(gone, ignore_errors=True)
+    remove(gone)
     try:
         path.rename(gone)
     except FileNotFoundError:
         return
     sync_folder(path.parent)
-    shutil.rmtree(gone)
+    remove(gone)
 
 
 def unfinished(parent: Path) -> list[Path]:
@@ -140,9 +141,30 @@ def unfinished(parent: Path) -> list[Path]:
 
 
 def remove_unfinished(parent: Path) -> None:
-    """Remove what killed runs left in `parent`. The caller holds the lock that lets one run build."""
+    """Remove what killed runs left in `parent`. The caller holds the lock that lets one run build.
+
+    Raises OSError for the first that cannot be removed, after all others.
+    """
+    problems = []
     for path in unfinished(parent):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        try:
+            remove(path)
+        except OSError as error:
+            problems.append(error)
+    if problems:
+        raise problems[0]
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it exists. Raises OSError.
+
+    By rm(1): shutil.rmtree raises RecursionError for a thousand folders below each other.
+    """
+    if not os.path.lexists(path):
+        return
+    from pyinfra_solo.system import processes
+
+    done = processes.run(["rm", "-rf", "--", str(path)], timeout=_REMOVE, merge=True, max_output=4096)
+    if done.status:
+        lines = done.stdout.decode(errors="replace").splitlines()
+        raise OSError(f"{path} cannot be removed: {(lines or ['rm gave no reason'])[-1][-200:]}")

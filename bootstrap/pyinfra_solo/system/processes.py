@@ -65,12 +65,14 @@ def run(
     as_user: tuple[int, int, Sequence[int]] | None = None,
     umask: int = -1,
     grace: float = _GRACE,
+    before_exec: Callable[[], None] | None = None,
 ) -> Finished:
     """Run a program until it ends; what it leaves running is neither waited for nor ended.
 
     timeout, grace: seconds; grace lies between SIGTERM and SIGKILL. environment: all of it; None is
     this process's. max_output: bytes of stdout and of stderr. merge: stderr into stdout. session: a
     session of its own, else a process group. as_user: uid, gid and further groups, taken on for good.
+    before_exec: called in the child, not together with as_user.
     Raises TimedOutError, ValueError for a NUL in a word, OSError when the program cannot be started.
 
     A program may start others of another account (sudo, su, setpriv): what they inherit lets them
@@ -81,6 +83,7 @@ def run(
             words, as_user, stdin=given, stdout=out.writer, stderr=subprocess.STDOUT if merge else err.writer,
             env=environment, cwd=folder, pass_fds=pass_fds, umask=umask,
             start_new_session=session, process_group=None if session else 0,
+            **({"preexec_fn": before_exec} if before_exec else {}),
         )  # fmt: skip
 
         def limit() -> None:

@@ -11,10 +11,10 @@ from pyinfra_solo.operations.script import ProgramCommand
 _PACKAGE = Path(__file__).parents[2]
 _PACKAGES = ("", "clients", "operations", "operations.release", "system")
 MODULES = (
-    "errors", "paths", "system.text", "system.deadline", "system.lock", "system.durable", "system.kept",
-    "system.processes", "clients.git_env", "clients.git_core", "clients.uv",
+    "errors", "paths", "system.text", "system.deadline", "system.lock", "system.processes",
+    "system.durable", "system.kept", "clients.git_env", "clients.git_core", "clients.uv",
     *(f"operations.release.{name}" for name in (
-        "request", "git_runner", "releases", "check", "takeover", "environment", "make", "program",
+        "request", "git_runner", "releases", "check", "takeover", "namespace", "environment", "make", "program",
     )),
 )  # fmt: skip
 """Each needs only those before it, and the standard library."""

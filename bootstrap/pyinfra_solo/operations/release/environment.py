@@ -1,8 +1,9 @@
 """Build a release's virtual environment as an account that may do nothing else. Standard library only.
 
 A package's own code can run while its environment is built: a `.pth` file, a sitecustomize, a build
-backend. It runs as ACCOUNT, which owns two fresh folders and nothing else on the machine, in a process
-namespace that ends with the build (pid_namespaces(7)). Root then takes the result over.
+backend. It runs as ACCOUNT, which owns two fresh folders that no other account can reach, in a process
+namespace that ends with the build (pid_namespaces(7)) and a mount namespace in which all else is
+read-only (see namespace.py). Root then takes the result over.
 """
 
 from __future__ import annotations
@@ -10,33 +11,44 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import secrets
 import shutil
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pyinfra_solo.clients.uv import Uv, passed
 from pyinfra_solo.errors import ConvergeError, SourceError
+from pyinfra_solo.operations.release import namespace
 from pyinfra_solo.operations.release.releases import locked
 from pyinfra_solo.operations.release.request import Request
-from pyinfra_solo.operations.release.takeover import link_out, take_over
+from pyinfra_solo.operations.release.takeover import take_over
 from pyinfra_solo.system import processes
 
 ACCOUNT = "pyinfra-solo-build"
 _WITHHELD = ("NETRC", "TMPDIR", "HOME")
 """Variables of uv that a build does not get: credentials, and folders of root's."""
+_GROUPS = range(60578, 61184)
+"""Ids that systemd, Debian and shadow leave free (systemd, UIDS-GIDS.md)."""
 
 
 class Builder:
-    """Builds `tree`/.venv, until the monotonic clock reads `deadline`. scratch: a folder name that is free."""
+    """Builds the environment of the tree in the folder `building` until the monotonic clock reads `deadline`.
+
+    building: only root can enter it. final: the path that the tree will have, which the build sees already.
+    """
 
     def __init__(
-        self, request: Request, tree: Path, scratch: Path, deadline: float, log: Callable[[str], None]
+        self, request: Request, building: Path, final: Path, deadline: float, log: Callable[[str], None]
     ) -> None:
-        self._request, self._tree, self._scratch = request, tree, scratch
-        self._deadline, self._log = deadline, log
-        self._venv = tree / ".venv"
-        self._account = account()
+        self._request, self._deadline, self._log = request, deadline, log
+        self._tree, self._scratch = building / "tree", building / "scratch"
+        self._final, self._home, self._venv = final, final.with_name("scratch"), final / ".venv"
+        self._uid = account().pw_uid
+        # ptrace(2) needs the same group, too: what of the account a build left outside reaches no other build.
+        self._gid = secrets.choice(_GROUPS)
 
     def build(self) -> None:
         """Build it. Raises SoloError, OSError."""
@@ -44,18 +56,15 @@ class Builder:
         run.mkdir(mode=0o755, parents=True, exist_ok=True)
         # One build at a time: two could reach into each other, being of one account.
         with locked(run / "build.lock", self._deadline):
-            for folder in (self._venv, self._scratch):
+            for folder in (self._tree / ".venv", self._scratch):
                 folder.mkdir(mode=0o700)
-                os.chown(folder, self._account.pw_uid, self._account.pw_gid)
-            try:
-                uv = self._uv()
-                self._with_uv(uv) if uv else self._with_pip()
-                take_over(self._venv, self._account.pw_uid)
-            finally:
-                shutil.rmtree(self._scratch, ignore_errors=True)
-        outside = link_out(self._tree, self._request.python)
-        if outside:
-            raise ConvergeError(f"its link {outside} leads out of the release")
+                os.chown(folder, self._uid, self._gid)
+            end_all(self._uid, self._deadline)
+            uv = self._uv()
+            self._with_uv(uv) if uv else self._with_pip()
+            end_all(self._uid, self._deadline)
+            python = self._request.python
+            take_over(self._tree / ".venv", self._uid, (python, os.path.realpath(python)))
 
     def _uv(self) -> Path | None:
         """Find a uv that the account can run, too: not one in root's home."""
@@ -68,17 +77,17 @@ class Builder:
     def _with_uv(self, path: Path) -> None:
         """With a cache of its own: after a power cut a lasting one could hold truncated files."""
         uv = Uv(
-            path, self._scratch, self._deadline, self._log,
+            path, self._home, self._deadline, self._log,
             run=self._run, build=self._request.build, compile=False, limit="timeout of the release",
         )  # fmt: skip
         uv.make_environment(self._venv, self._request.python)
-        uv.install(self._venv, self._tree / self._request.requirements, [self._request.wheels], None)
+        uv.install(self._venv, self._final / self._request.requirements, [self._request.wheels], None)
 
     def _with_pip(self) -> None:
         pip = [
             str(self._venv / "bin/python"), "-m", "pip", "install", "--quiet", "--no-cache-dir", "--no-compile",
             "--disable-pip-version-check", "--no-input", "--require-hashes",
-            "--requirement", str(self._tree / self._request.requirements),
+            "--requirement", str(self._final / self._request.requirements),
         ]  # fmt: skip
         if not self._request.build:
             pip += ["--only-binary", ":all:"]
@@ -100,31 +109,58 @@ class Builder:
             raise SourceError((lines or [f"{words[0]} gave no reason"])[-1][:300])
 
     def _run(self, words: Sequence[str], environment: Mapping[str, str], seconds: float) -> tuple[int, str]:
-        """Run a program as the account, in a process namespace that ends with it or with this process.
+        """Run a program as the account, in namespaces that end with it or with this process.
 
         Also without new privileges: no setgid crontab, no at(1). Raises TimeoutError, OSError.
         """
         own = {name: value for name, value in environment.items() if name not in _WITHHELD}
-        own |= {"HOME": str(self._scratch), "TMPDIR": str(self._scratch)}
+        own |= {"HOME": str(self._home), "TMPDIR": str(self._home)}
         done = processes.run(
             [
                 "setpriv", "--pdeathsig", "KILL",
                 "unshare", "--pid", "--fork", "--kill-child=KILL",
-                "setpriv", f"--reuid={self._account.pw_uid}", f"--regid={self._account.pw_gid}", "--clear-groups",
+                "setpriv", f"--reuid={self._uid}", f"--regid={self._gid}", "--clear-groups",
                 "--no-new-privs", "--inh-caps=-all", "--pdeathsig", "KILL", *words,
             ],
             timeout=seconds, environment=own, merge=True, umask=0o022, grace=0.5,
+            before_exec=self._enter,
         )  # fmt: skip
         return done.status, done.stdout.decode(errors="replace")
 
+    def _enter(self) -> None:
+        try:
+            namespace.enter(self._tree, self._final, self._scratch)
+        except OSError as error:  # subprocess would hide the reason
+            os.write(2, f"a mount namespace cannot be made: {error}\n".encode())
+            os._exit(1)
 
-def make_scripts_movable(venv: Path, building: str, final: str) -> None:
-    """Replace the path of the building folder in scripts: pip writes it into their first lines."""
-    for path in (venv / "bin").iterdir():
-        if path.is_file() and not path.is_symlink():
-            content = path.read_bytes()
-            if building.encode() in content and b"\0" not in content:
-                path.write_bytes(content.replace(building.encode(), final.encode()))
+
+def end_all(uid: int, until: float) -> None:
+    """End all processes of the account `uid` but those of containers, until the monotonic clock reads `until`.
+
+    Raises ConvergeError when one is left.
+    """
+    while left := _processes_of(uid):
+        if time.monotonic() > until:
+            raise ConvergeError(f"the processes {left} of the account {ACCOUNT} cannot be ended. End them.")
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _processes_of(uid: int) -> list[int]:
+    """List the processes one of whose user ids is `uid` (proc(5), /proc/PID/status)."""
+    ours = Path("/proc/self/ns/pid").readlink()
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            status = (path / "status").read_text(errors="replace")
+            ids = status.partition("\nUid:")[2].partition("\n")[0].split()
+            alive = "\nState:\tZ" not in status
+            if str(uid) in ids and alive and (path / "ns/pid").readlink() == ours:
+                found.append(int(path.name))
+    return found
 
 
 def account() -> pwd.struct_passwd:
@@ -133,7 +169,7 @@ def account() -> pwd.struct_passwd:
         found = pwd.getpwnam(ACCOUNT)
         if found.pw_uid == 0:
             raise ConvergeError(f"the account {ACCOUNT} has the user id 0. Remove it.")
-        if found.pw_gid == grp.getgrnam(ACCOUNT).gr_gid:
+        if found.pw_gid == grp.getgrnam(ACCOUNT).gr_gid and not _is_half_made():
             return found
     except KeyError:
         pass
@@ -149,4 +185,11 @@ def account() -> pwd.struct_passwd:
     if done.status:
         reason = done.stdout.decode(errors="replace").strip()
         raise ConvergeError(f"the account {ACCOUNT} cannot be made: {reason}")
+    os.sync()  # useradd does not sync
     return pwd.getpwnam(ACCOUNT)
+
+
+def _is_half_made() -> bool:
+    """Check whether a shadow file that exists lacks the account: a power cut may leave that."""
+    files = [path for path in (Path("/etc/shadow"), Path("/etc/gshadow")) if path.exists()]
+    return not all(f"\n{ACCOUNT}:" in f"\n{path.read_text(errors='replace')}" for path in files)

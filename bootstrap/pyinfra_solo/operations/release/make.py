@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pyinfra_solo.clients.git_core import GitError, IncompleteError, Repository
 from pyinfra_solo.errors import ConvergeError, DataError, SoloError
-from pyinfra_solo.operations.release.environment import Builder, make_scripts_movable
+from pyinfra_solo.operations.release.environment import Builder
 from pyinfra_solo.operations.release.git_runner import git_runner
 from pyinfra_solo.operations.release.releases import MARKER, Releases, locked
 from pyinfra_solo.operations.release.request import Request
-from pyinfra_solo.operations.release.takeover import link_out
+from pyinfra_solo.operations.release.takeover import DEEPEST, leads_out
 from pyinfra_solo.system import durable, kept, processes
 from pyinfra_solo.system.kept import Kept
 from pyinfra_solo.system.text import without_password
 
 _MOST_PACKS = 40
 _LOCK = 60.0
+_MEMORY = 1 << 30
+"""Bytes that one process of compileall may map: a source file can be made to take any amount."""
 
 
 class RemoteError(GitError):
@@ -36,7 +38,9 @@ class Maker:
         self._releases = Releases(request.base)
         self._id = request.sha[:12]
         self._remote = without_password(request.repo)
-        self._tree = self._releases.folder / f"{durable.BUILDING}{self._id}-{os.getpid()}"
+        # Only root can enter it: nothing in it can be reached from outside until it is published.
+        self._building = self._releases.folder / f"{durable.BUILDING}{self._id}-{os.getpid()}"
+        self._tree = self._building / "tree"
 
     def make(self) -> None:
         """Make `current` the release of the wanted commit, or record why another is kept.
@@ -47,8 +51,7 @@ class Maker:
         self._releases.make_folders(_owner(self._request.user))
         until = min(self._deadline, time.monotonic() + _LOCK)
         with locked(self._request.base / ".lock", until) as lock:
-            for folder in (self._request.base, self._releases.folder):
-                durable.remove_unfinished(folder)
+            self._remove_unfinished()
             found = self._releases.commit(self._releases.of(sha))
             if found and found != sha:
                 raise DataError(
@@ -64,12 +67,20 @@ class Maker:
             if self._releases.switch(sha):
                 self._log(f"current is {self._id}")
             self._releases.prune(self._request.keep)
+            self._remove_unfinished()
         kept.clear(self._request.app, self._request.kept)
+
+    def _remove_unfinished(self) -> None:
+        for folder in (self._request.base, self._releases.folder):
+            try:
+                durable.remove_unfinished(folder)
+            except OSError as error:  # what cannot be removed keeps no release out
+                self._log(str(error))
 
     def _keep(self, reason: str) -> None:
         """Record that the current release stays. Raises SoloError when there is none, or by `offline`."""
         request, current = self._request, self._releases.current
-        shutil.rmtree(self._tree, ignore_errors=True)
+        self._remove_unfinished()
         if request.offline != "keep" or not current or is_full(request.base):
             stays = f"The release {current[:12]} stays" if current else "There is no release"
             raise ConvergeError(
@@ -105,11 +116,11 @@ class Maker:
             except GitError as error:
                 raise RemoteError(error.stderr) from error
             repository.check_complete(sha)
-        shutil.rmtree(self._tree, ignore_errors=True)
+        _refuse_hostile(repository, sha)
+        durable.remove(self._building)
+        self._building.mkdir(mode=0o700)
         self._tree.mkdir(mode=0o755)
-        index = self._tree.with_name(f"{self._tree.name}-index")
-        repository.write_tree(sha, self._tree, index)
-        index.unlink(missing_ok=True)
+        repository.write_tree(sha, self._tree, self._building / "index")
 
     def _fetch(self, repository: Repository) -> None:
         """Fetch the commit, or all refs: a server may refuse a commit that is no tip.
@@ -125,39 +136,48 @@ class Maker:
             repository.fetch_refs(self._request.repo, *refs, whole=True)
 
     def _build(self) -> None:
-        self._refuse_hostile()
-        request, tree = self._request, self._tree
-        if request.requirements:
+        if self._request.requirements:
             self._make_environment()
             self._log("has its environment")
-        # The app may not write here. By the system's python in isolated mode: it parses, and runs nothing.
-        words = [request.python, "-I", "-S", "-m", "compileall", "-qq", "-j", "0", str(tree)]
-        processes.run(words, timeout=self._deadline - time.monotonic(), umask=0o022)
-        self._releases.publish(tree, request.sha)
+        self._compile()
+        self._releases.publish(self._tree, self._request.sha)
         self._log(f"has built {self._id}")
 
-    def _refuse_hostile(self) -> None:
-        if any(os.path.lexists(self._tree / name) for name in (".venv", MARKER)):
-            raise DataError(f"the tree brings a .venv or a {MARKER} of its own. Remove it and commit.")
-        outside = link_out(self._tree)
-        if outside:
-            raise DataError(f"the symlink {outside} points outside of the release. Remove it and commit.")
+    def _compile(self) -> None:
+        """Write bytecode, in half of the time that is left at most: the app may not write here.
+
+        By the system's python in isolated mode: it parses, and runs nothing.
+        """
+        words = [self._request.python, "-I", "-S", "-m", "compileall", "-qq", "-j", "0", str(self._tree)]
+        with suppress(OSError):
+            left = self._deadline - time.monotonic()
+            processes.run(["prlimit", f"--as={_MEMORY}", *words], timeout=left / 2, umask=0o022)
 
     def _make_environment(self) -> None:
-        request, tree = self._request, self._tree
-        if not (tree / request.requirements).is_file():
+        request = self._request
+        if not (self._tree / request.requirements).is_file():
             raise DataError(
                 f"there is no {request.requirements} at {self._id}. "
                 "Commit one, made with `uv pip compile --generate-hashes`."
             )
-        scratch = tree.with_name(f"{tree.name}-scratch")
+        final = self._releases.of(request.sha)
         try:
-            Builder(request, tree, scratch, self._deadline, self._log).build()
+            Builder(request, self._building, final, self._deadline, self._log).build()
         except (SoloError, TimeoutError) as error:
             raise ConvergeError(
                 f"the environment that {request.requirements} asks for cannot be made: {error}"
             ) from error
-        make_scripts_movable(tree / ".venv", str(tree), str(self._releases.of(request.sha)))
+
+
+def _refuse_hostile(repository: Repository, sha: str) -> None:
+    """Raise DataError for a commit whose files could reach out of the release, before one is written."""
+    for mode, path, target in repository.entries(sha):
+        if path.partition("/")[0] in (".venv", MARKER):
+            raise DataError(f"the tree brings a .venv or a {MARKER} of its own. Remove it and commit.")
+        if path.count("/") > DEEPEST:
+            raise DataError(f"{path[:80]}... is more than {DEEPEST} folders deep. Remove it and commit.")
+        if mode == "120000" and leads_out(target, path.count("/")):
+            raise DataError(f"the symlink {path} points outside of the release. Remove it and commit.")
 
 
 def _owner(user: str) -> pwd.struct_passwd:

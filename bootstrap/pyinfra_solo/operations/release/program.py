@@ -25,13 +25,9 @@ def main(mode: str, words: str) -> int:
     stdout has the JSON of `check`, or lines for the operator; stderr has errors.
     """
     request = Request(**json.loads(words))
-    deadline = time.monotonic() + request.timeout
     os.umask(0o022)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _end)
-    if mode == "check":
-        print(json.dumps(check(request)))  # noqa: T201 - a program's output
-        return 0
 
     def say(text: str, file: Any = None) -> None:
         plain = "".join(one if one.isprintable() else "?" for one in text)
@@ -39,9 +35,13 @@ def main(mode: str, words: str) -> int:
         print(line, file=file or sys.stdout, flush=True)
 
     try:
-        Maker(request, deadline, say).make()
-    except (SoloError, GitError, OSError) as error:
-        say(str(error) or type(error).__name__, sys.stderr)
+        if mode == "check":
+            print(json.dumps(check(request)))  # noqa: T201 - a program's output
+        else:
+            Maker(request, time.monotonic() + request.timeout, say).make()
+    except Exception as error:  # noqa: BLE001 - also what a hostile tree makes of Python: RecursionError, MemoryError
+        own = isinstance(error, (SoloError, GitError, OSError))
+        say(str(error) if own and str(error) else f"{type(error).__name__}: {error}", sys.stderr)
         if is_full(request.base):  # last: the line that is shown
             say(f"the disk is full at {request.base}. Make room there.", sys.stderr)
         return 1
