@@ -10,7 +10,7 @@ import pytest
 
 from pyinfra_solo import paths
 from pyinfra_solo.operations.script import Program
-from tests.support.releases import Shop
+from tests.support.releases import Shop, Spies
 from tests.support.repository import Repository
 from tests.support.wheels import lock, uv, wheel
 
@@ -56,3 +56,10 @@ def with_wheels(shop: Shop, tmp_path: Path) -> Shop:
     shop.push("one", **{"requirements.lock": lock(tmp_path / "lock", ("alpha", "1.0", sha)).read_text()})
     shop.options["requirements"] = "requirements.lock"
     return shop
+
+
+@pytest.fixture
+def spies() -> Iterator[Spies]:
+    """What code of packages sends."""
+    with Spies() as made:
+        yield made

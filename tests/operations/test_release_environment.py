@@ -94,9 +94,9 @@ class TestCodeOfPackages:
     """A .pth file, a sitecustomize and a build backend run with the rights of whoever starts python."""
 
     @pytest.fixture
-    def spied(self, shop: Shop) -> Shop:
+    def spied(self, shop: Shop, spies: Spies) -> Shop:
         """An environment of packages that tell who runs their code."""
-        self.spies = Spies()
+        self.spies = spies
         pth, site, backend = (
             self.spies.code(f"'{what} ' + str(os.getuid())") for what in ("pth", "sitecustomize", "backend")
         )
@@ -138,8 +138,9 @@ class TestCodeOfPackages:
             assert (about.st_uid, about.st_gid) == (0, 0), path
             assert path.is_symlink() or not about.st_mode & 0o7022, path
 
-    def test_finds_no_credential_and_no_descriptor(self, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-        spies = Spies()
+    def test_finds_no_credential_and_no_descriptor(
+        self, shop: Shop, spies: Spies, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         code = spies.code(
             "repr((sorted(os.environ), os.getgroups(), os.listdir('/proc/self/fd'), open('/proc/self/status').read()))"
         )

@@ -102,6 +102,12 @@ class Spies:
         self._socket.listen(1000)
         self._socket.setblocking(False)
 
+    def __enter__(self) -> Spies:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._socket.close()
+
     def code(self, expression: str) -> str:
         """One line of Python that sends the value of an expression of text."""
         return (

@@ -1,0 +1,177 @@
+"""What a commit or a package's code may try against a release, and against the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pyinfra_solo.errors import TrustError
+from pyinfra_solo.operations.release.environment import ACCOUNT, account, end_all
+from pyinfra_solo.operations.release.takeover import DEEPEST, take_over
+from tests.support.programs import wait_for
+from tests.support.releases import Shop, Spies, changed, refused
+from tests.support.wheels import PYTHON, lock, source_package
+
+AS_ACCOUNT = ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--clear-groups"]
+AS_NOBODY = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+
+
+def asks(shop: Shop, code: str) -> None:
+    """The tip's lock file has a package that runs `code` when it is built."""
+    sha = source_package(shop.root / "wheels", "evil", code)
+    text = lock(shop.root / "lock", ("evil", "1.0", sha)).read_text()
+    shop.push("asks", **{"requirements.lock": text})
+    shop.options |= {"requirements": "requirements.lock", "build": True}
+
+
+def test_a_link_into_shared_is_refused_though_it_ends_inside(shop: Shop, tmp_path: Path) -> None:
+    """The app owns `shared`, and could swap the rest of the way while root writes bytecode."""
+    shop.release()
+    back = shop.base / "shared/back"
+    back.symlink_to(f"../releases/{shop.releases()[0]}")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "__pycache__").symlink_to("../../shared/back")
+    shop.repository.copy_tree(tree)
+    assert "the symlink __pycache__ points outside of the release" in refused(shop.release())
+
+
+@pytest.mark.parametrize("depth", [DEEPEST + 1, 1200])
+def test_a_deep_tree_is_refused_and_keeps_no_later_commit_out(shop: Shop, depth: int) -> None:
+    first = shop.repository.tip()
+    git = ["git", f"--git-dir={shop.repository.path}"]
+
+    def made(*words: str, given: str) -> str:
+        done = subprocess.run([*git, *words], input=given, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    tree = made("mktree", given=f"100644 blob {made('hash-object', '-w', '--stdin', given='x')}\tf\n")
+    for _ in range(depth):
+        tree = made("mktree", given=f"040000 tree {tree}\td\n")
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+    sha = subprocess.run(
+        [*git, *who, "commit-tree", tree, "-m", "deep"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    shop.repository.branch("main", sha)
+    assert f"is more than {DEEPEST} folders deep" in refused(shop.release())
+    shop.repository.branch("main", first)
+    shop.push("two")
+    assert changed(shop.release())
+    assert shop.page() == "two"
+
+
+def test_deep_folders_of_a_build_keep_no_later_commit_out(shop: Shop) -> None:
+    deep = "os.chdir(os.environ['TMPDIR']); [(os.mkdir('d'), os.chdir('d')) for _ in range(1500)]; 1 / 0"
+    asks(shop, f"import os; {deep}")
+    assert "cannot be made" in refused(shop.release())
+    assert [name for name in shop.releases() if name.startswith(".building-")]
+    shop.push("two")
+    assert changed(shop.release(requirements=None))
+    assert not [name for name in shop.releases() if name.startswith(".")]
+
+
+_EVERYWHERE = """\
+import os, shutil
+def tried():
+    for line in open('/proc/self/mountinfo'):
+        if os.access(line.split()[4], os.W_OK): yield line.split()[4]
+    for folder in ('/tmp', '/var/tmp', '/run/lock', '/var/spool/cron/crontabs', {outside!r}):
+        try:
+            shutil.copy('/bin/true', folder + '/pyinfra-solo-setuid'); yield 'wrote ' + folder
+        except OSError: pass
+"""
+
+
+def test_a_build_can_write_to_its_folders_alone(shop: Shop, spies: Spies, open_folder: Path) -> None:
+    """A setuid program that it left elsewhere would make any account the account of builds."""
+    outside = open_folder / "outside"
+    outside.mkdir()
+    outside.chmod(0o1777)
+    report = spies.code("' '.join(sorted(tried()))")
+    body = "\n    ".join(f"{_EVERYWHERE.format(outside=str(outside))}\n{report}".splitlines())
+    asks(shop, body)
+    assert changed(shop.release())
+    writable = spies.heard()[-1].split()
+    releases = shop.base / "releases"
+    expected = {str(releases / "scratch"), str(releases / shop.repository.tip()[:12] / ".venv"), "/dev/shm"}  # noqa: S108
+    assert {path for path in writable if not path.startswith(("/proc", "/sys"))} == expected
+    assert not list(outside.iterdir())
+    assert not Path("/dev/shm/pyinfra-solo-setuid").exists()  # noqa: S108
+
+
+def test_a_build_finds_nothing_setuid(shop: Shop, spies: Spies) -> None:
+    """Each mount is nosuid: statvfs(3), ST_NOSUID."""
+    shown = "[line.split()[5] for line in open('/proc/self/mountinfo')]"
+    asks(shop, spies.code(f"str(all('nosuid' in options for options in {shown}))"))
+    assert changed(shop.release())
+    assert spies.heard()[-1] == "True"
+
+
+def test_no_other_account_can_reach_a_build(shop: Shop) -> None:
+    asks(shop, "import time; time.sleep(60)")
+    process = shop.start(shop.repository.tip())
+    try:
+        wait_for("the build", lambda: bool(list(shop.base.glob("releases/.building-*/scratch/*"))), 60)
+        found = next(shop.base.glob("releases/.building-*"))
+        for who in (AS_ACCOUNT, AS_NOBODY):
+            done = subprocess.run([*who, "ls", f"{found}/tree"], capture_output=True, text=True, check=False)
+            assert "Permission denied" in done.stderr
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_processes_of_the_account_are_ended() -> None:
+    process = subprocess.Popen([*AS_ACCOUNT, "sh", "-c", "echo; exec sleep 60"], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.read(1)
+    end_all(account().pw_uid, time.monotonic() + 5)
+    assert process.wait(timeout=5) == -9
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_file_that_is_still_open_for_writing_is_refused(open_folder: Path, mapped: bool) -> None:
+    """A build can pass a descriptor to another account's process, by a socket."""
+    folder = open_folder / "built"
+    folder.mkdir()
+    path = folder / "module.py"
+    path.write_text("x = 1\n")
+    for one in (folder, path):
+        os.chown(one, account().pw_uid, account().pw_gid)
+    hold = "m = __import__('mmap').mmap(f.fileno(), 0); f.close()" if mapped else "pass"
+    code = f"import sys; f = open(sys.argv[1], 'r+b'); {hold}; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [*AS_ACCOUNT, PYTHON, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.read(1)
+        with pytest.raises(TrustError, match=r"module.py is open for writing in another process"):
+            take_over(folder, account().pw_uid)
+    for one in (folder, path):
+        os.chown(one, account().pw_uid, account().pw_gid)
+    take_over(folder, account().pw_uid)
+
+
+def test_source_that_takes_too_much_memory_is_left_uncompiled(shop: Shop) -> None:
+    shop.push("two", **{"big.py": "x=[" + "1.5,a," * 1_000_000 + "]\n"})
+    assert changed(shop.release())
+    assert not list(shop.current.glob("__pycache__/big.*.pyc"))
+
+
+_BROKEN = """\
+import os
+def broken(*_): raise RecursionError("too deep")
+os.umask = lambda _: setattr(os, "lstat", broken) or setattr(os, "open", broken)
+"""
+
+
+def test_an_unforeseen_error_of_the_program_is_one_line(shop: Shop) -> None:
+    process = shop.start("1" * 40, prelude=_BROKEN)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output == "shop: RecursionError: too deep\n"
