@@ -275,21 +275,3 @@ def test_no_descriptor_is_inherited_but_those_passed() -> None:
     finally:
         os.close(reader)
         os.close(writer)
-
-
-@as_root
-@pytest.mark.parametrize(("groups", "shown"), [([], "65534"), ([12, 34], "65534 12 34")])
-def test_another_account_is_taken_on_for_good(groups: list[int], shown: str) -> None:
-    script = "id -u; id -G; grep NoNewPrivs /proc/self/status; grep CapEff /proc/self/status; pwd"
-    done = ran(script, as_user=(NOBODY, NOBODY, groups))
-
-    assert done.stdout.decode() == f"65534\n{shown}\nNoNewPrivs:\t1\nCapEff:\t0000000000000000\n/\n"
-    back = asked("os.setresuid(0, 0, 0)\n os.setgroups([0])", as_user=(NOBODY, NOBODY, groups))
-    assert back.stdout == b"Operation not permitted\n" * 2
-
-
-@as_root
-def test_a_folder_that_the_account_cannot_use_is_an_error(tmp_path: Path) -> None:
-    tmp_path.chmod(0o700)
-    with pytest.raises(PermissionError, match="The account 65534 cannot use the folder"):
-        ran("pwd", as_user=(NOBODY, NOBODY, ()), folder=tmp_path)

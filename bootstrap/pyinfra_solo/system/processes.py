@@ -4,7 +4,6 @@ A child leads a session of its own, or a process group in the session of the cal
 all of the session or group. A daemon that called setsid(2) has left on purpose, and stays.
 """
 
-import errno
 import fcntl
 import os
 import select
@@ -17,14 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 _GRACE = 5.0
 _KILL = 5.0
 """Seconds for SIGKILL: a process in uninterruptible sleep (a dead network disk) cannot be ended."""
 _CHECK = 0.02
 """Seconds between two checks of how much a child has written."""
-_PR_SET_NO_NEW_PRIVS = 38
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _FS_IOC_SETFLAGS, _FS_APPEND_FL = 0x40086602, 0x20  # linux/fs.h
 
@@ -62,7 +59,6 @@ def run(
     merge: bool = False,
     pass_fds: Sequence[int] = (),
     session: bool = True,
-    as_user: tuple[int, int, Sequence[int]] | None = None,
     umask: int = -1,
     grace: float = _GRACE,
     before_exec: Callable[[], None] | None = None,
@@ -71,19 +67,18 @@ def run(
 
     timeout, grace: seconds; grace lies between SIGTERM and SIGKILL. environment: all of it; None is
     this process's. max_output: bytes of stdout and of stderr. merge: stderr into stdout. session: a
-    session of its own, else a process group. as_user: uid, gid and further groups, taken on for good.
-    before_exec: called in the child, not together with as_user.
+    session of its own, else a process group. before_exec: called in the child.
     Raises TimedOutError, ValueError for a NUL in a word, OSError when the program cannot be started.
 
     A program may start others of another account (sudo, su, setpriv): what they inherit lets them
     read its input, as it may itself, but neither change it nor read or change output that is written.
     """
     with _Output(max_output) as out, _Output(max_output) as err, sealed(stdin, 0o444) as given:
-        process = _start(
-            words, as_user, stdin=given, stdout=out.writer, stderr=subprocess.STDOUT if merge else err.writer,
+        process = subprocess.Popen(
+            words, stdin=given, stdout=out.writer, stderr=subprocess.STDOUT if merge else err.writer,
             env=environment, cwd=folder, pass_fds=pass_fds, umask=umask,
             start_new_session=session, process_group=None if session else 0,
-            **({"preexec_fn": before_exec} if before_exec else {}),
+            preexec_fn=before_exec,  # noqa: PLW1509 - for what setpriv(1) and unshare(1) cannot do
         )  # fmt: skip
 
         def limit() -> None:
@@ -172,34 +167,6 @@ def sealed(data: bytes, mode: int = 0o400) -> Iterator[int]:
 
 def _reopened(descriptor: int, flags: int) -> int:
     return os.open(f"/proc/self/fd/{descriptor}", flags | os.O_CLOEXEC)
-
-
-def _start(
-    words: Sequence[str], as_user: tuple[int, int, Sequence[int]] | None, **options: Any
-) -> subprocess.Popen[bytes]:
-    """Start a child, as another account on request: groups, gid, uid, then no_new_privs (prctl(2))."""
-    if as_user is None:
-        return subprocess.Popen(words, **options)
-    import ctypes
-
-    uid, gid, groups = as_user
-    prctl = ctypes.CDLL(None).prctl
-
-    def between_fork_and_exec() -> None:
-        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-        os.chdir(".")  # many programs fail in a folder that their account cannot search
-
-    try:
-        return subprocess.Popen(
-            words, user=uid, group=gid,
-            preexec_fn=between_fork_and_exec,  # noqa: PLW1509 - two system calls, no lock
-            extra_groups=[*groups] or [gid],  # Python 3.12.0 keeps the groups for an empty list (CVE-2023-6507)
-            **options,
-        )  # fmt: skip
-    except subprocess.SubprocessError as error:
-        raise PermissionError(
-            errno.EACCES, f"The account {uid} cannot use the folder", str(options["cwd"])
-        ) from error
 
 
 def _wait(process: subprocess.Popen[bytes], until: float, meanwhile: Callable[[], None]) -> bool:
