@@ -105,6 +105,8 @@ def plan(config: Path | None, /, as_json: bool, folder: Path | None, blank: bool
 
     if blank and not folder:
         raise UsageError("--blank needs --dir: it plans a working tree.")
+    if folder and given["ref"]:
+        raise UsageError("--ref and --dir exclude each other: a working tree is planned as it is.")
     options = _options(**given)
     with start(config, "plan", as_json, keep_report=False, locked=not folder) as (settings, going):
         changes = planning.plan(

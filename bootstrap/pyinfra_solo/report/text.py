@@ -47,7 +47,8 @@ def headline(report: Report, label: str = "run") -> list[str]:
     """Return a line with the run, its outcome and its commit, and one with the error when it failed."""
     first = f"{label:<10}{report.run}, `{report.command}`: {outcome(report)}"
     found = [", ".join(filter(None, (first, commit(report))))]
-    return [*found, f"why       {report.station}: {report.error}"] if report.error else found
+    where = f"{report.station}: " if report.station else ""
+    return [*found, f"why       {where}{report.error}"] if report.error else found
 
 
 def outcome(report: Report) -> str:
@@ -70,7 +71,8 @@ def machine(known: Report | Statement | None) -> str:
 
 def commit(report: Report) -> str:
     """Word the commit and the source that it came from; '' when the run has not come so far."""
-    return f"commit {report.sha[:12]} from {report.source}" if report.sha else ""
+    source = f" from {report.source}" if report.source else ""
+    return f"commit {report.sha[:12]}{source}" if report.sha else ""
 
 
 def stations(report: Report) -> Iterator[str]:
