@@ -1,6 +1,6 @@
 """Record releases that are kept although another one is wanted: `/run/pyinfra-solo/kept/<app>.json`.
 
-The operation `release` writes and removes these files. The report, `status` and the statement read them.
+The operation `release` writes and removes these files, and `status` reads them.
 """
 
 from __future__ import annotations
