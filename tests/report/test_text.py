@@ -107,6 +107,8 @@ def test_slow_without_operations_says_so() -> None:
 
 def test_report_without_station_or_source_names_neither() -> None:
     """`gate open` has no source, and may fail before its first station."""
-    lines = text.headline(some(outcome="failed", error="Not reopened.", sha="a" * 40, source=None, station=None))
+    lines = text.headline(
+        some(outcome="failed", error="Not reopened.", sha="a" * 40, source=None, station=None)
+    )
     assert lines[0].endswith(", commit aaaaaaaaaaaa")
     assert lines[1] == "why       Not reopened."
