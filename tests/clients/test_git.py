@@ -17,7 +17,7 @@ from pyinfra_solo.system.text import without_password
 from tests.support.git import http_server, ssh_server
 from tests.support.loopback import ADDRESS as HERE
 from tests.support.programs import run as run_command
-from tests.support.repository import Repository, signing_key
+from tests.support.repository import Repository, one_signer, signing_key
 
 
 class Client:
@@ -264,11 +264,8 @@ class TestSignatures:
     @pytest.fixture
     def signed(self, client: Client, repository: Repository, tmp_path: Path) -> Client:
         """Only `key` may sign, and the tip is signed by it."""
-        self.key, line = signing_key(tmp_path, "operator")
-        self.signers = tmp_path / "allowed_signers"
-        self.signers.write_text(line)
+        self.key, self.signers = one_signer(tmp_path, repository)
         client.options["allowed_signers"] = self.signers
-        repository.commit({"deploy.py": "print('signed')\n"}, "signed", sign_with=self.key)
         return client
 
     def refuses(self, signed: Client, **options: Any) -> str:

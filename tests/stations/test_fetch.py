@@ -23,7 +23,7 @@ from tests.support.line import new_run
 from tests.support.loopback import ADDRESS as HERE
 from tests.support.machine import ENGINE
 from tests.support.programs import run as run_command
-from tests.support.repository import Repository, signing_key
+from tests.support.repository import Repository, one_signer, signing_key
 
 
 @pytest.fixture
@@ -262,11 +262,8 @@ class TestSignatures:
     @pytest.fixture
     def signed(self, fetching: Fetching, repository: Repository, tmp_path: Path) -> Fetching:
         """Only `key` may sign, and the tip is signed by it."""
-        self.key, line = signing_key(tmp_path, "operator")
-        self.signers = tmp_path / "allowed_signers"
-        self.signers.write_text(line)
+        self.key, self.signers = one_signer(tmp_path, repository)
         fetching.options["allowed_signers"] = self.signers
-        repository.commit({"deploy.py": "print('signed')\n"}, "signed", sign_with=self.key)
         return fetching
 
     def test_an_unsigned_commit_leaves_not_one_file(self, signed: Fetching, repository: Repository) -> None:

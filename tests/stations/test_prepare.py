@@ -129,17 +129,8 @@ def test_a_cache_that_a_killed_run_left_is_not_used(house: House) -> None:
 
 
 def test_a_run_killed_half_way_is_repaired_by_the_next(house: House, tmp_path: Path) -> None:
-    command: list[str | Path] = [
-        PYTHON,
-        "-m",
-        "pyinfra_solo.stations.prepare",
-        "--lock",
-        house.lock,
-        "--into",
-        house.into,
-    ]
     process = subprocess.Popen(
-        [*command, "--uv", slow_uv(tmp_path), "--wheels", house.wheels],
+        [*house.command, "--uv", slow_uv(tmp_path), "--wheels", house.wheels],
         env={**os.environ, "PYTHONPATH": str(ENGINE)},
         stderr=subprocess.DEVNULL,
     )
@@ -156,18 +147,9 @@ def test_a_run_killed_half_way_is_repaired_by_the_next(house: House, tmp_path: P
 
 
 def test_two_runs_at_once_build_it_once(house: House) -> None:
-    command: list[str | Path] = [
-        PYTHON,
-        "-m",
-        "pyinfra_solo.stations.prepare",
-        "--lock",
-        house.lock,
-        "--into",
-        house.into,
-    ]
     both = [
         subprocess.Popen(
-            [*command, "--uv", uv(), "--wheels", house.wheels],
+            [*house.command, "--uv", uv(), "--wheels", house.wheels],
             env={**os.environ, "PYTHONPATH": str(ENGINE)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for _ in range(2)
@@ -206,7 +188,7 @@ def test_the_command_prints_the_path_or_ends_with_the_errors_status(
 ) -> None:
     house.ask(("alpha", "1.0", wheel(house.wheels, "alpha") if sha == "right" else sha))
     done = subprocess.run(
-        [PYTHON, "-m", "pyinfra_solo.stations.prepare", "--lock", house.lock, "--into", house.into, "--uv", uv(),
+        [*house.command, "--uv", uv(),
          "--wheels", house.wheels, "--index", NOBODY],
         env={**os.environ, "PYTHONPATH": str(ENGINE)}, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip

@@ -34,6 +34,15 @@ def signing_key(folder: Path, name: str, principal: str = SIGNER) -> tuple[Path,
     return key, f'{principal} namespaces="git" {key.with_suffix(".pub").read_text()}'
 
 
+def one_signer(folder: Path, repository: "Repository") -> tuple[Path, Path]:
+    """Sign the tip with a new key that alone may sign. Return the key, and the file allowed_signers."""
+    key, line = signing_key(folder, "operator")
+    signers = folder / "allowed_signers"
+    signers.write_text(line)
+    repository.commit({"deploy.py": "print('signed')\n"}, "signed", sign_with=key)
+    return key, signers
+
+
 @dataclass
 class Repository:
     """A bare repository at `path`, and where clients find it. Commits go to a branch's tip."""

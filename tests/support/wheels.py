@@ -98,6 +98,10 @@ class House:
         self.lock = folder / "requirements.lock"
         self.into = folder / "state/runtimes"
         self.lines: list[str] = []
+        self.command: list[str | Path] = [
+            PYTHON, "-m", "pyinfra_solo.stations.prepare", "--lock", self.lock, "--into", self.into,
+        ]  # fmt: skip
+        """The start of the command line that prepares a runtime."""
         alpha, beta = wheel(self.wheels, "alpha"), wheel(self.wheels, "beta", "2.0")
         self.ask(("alpha", "1.0", alpha), ("beta", "2.0", beta))
 
