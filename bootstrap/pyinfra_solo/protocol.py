@@ -194,7 +194,10 @@ class _Numbered(msgspec.Struct):
 
 
 def decode_request(text: bytes, kind: type[T]) -> T:
-    """Decode what the line asks. Raises ConvergeError for another VERSION, or a message that is not understood."""
+    """Decode what the line asks.
+
+    Raises ConvergeError for another VERSION, or a message that is not understood.
+    """
     try:
         require_version(image=msgspec.json.decode(text, type=_Numbered).protocol, checkout=VERSION)
         return msgspec.json.decode(text, type=kind)

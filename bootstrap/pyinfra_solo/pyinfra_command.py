@@ -1,4 +1,4 @@
-"""The line under pyinfra's own command: `pyinfra @local deploy.py` with the same role, lock, judge and gate.
+"""Runs the line under pyinfra's own command, `pyinfra @local deploy.py`: same role, lock, judge, gate.
 
 pyinfra drives the operations; there is no deadline, report or idempotence check.
 """

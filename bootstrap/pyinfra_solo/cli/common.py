@@ -19,7 +19,10 @@ if TYPE_CHECKING:  # only click is imported before a command is known
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 printed: list[Any] = []
-"""JSON values written to stdout. `main` prints the error as JSON when a command failed before it wrote one."""
+"""JSON values written to stdout.
+
+`main` prints the error as JSON when a command failed before it wrote one.
+"""
 
 
 @click.group(context_settings=_CONTEXT)

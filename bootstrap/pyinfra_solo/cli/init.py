@@ -24,7 +24,10 @@ SHIPPED = (
     "bootstrap/uv.txt",
     "tests/test_roles.py",
 )
-"""The files and folders of a new repository, without the engine. pyproject.toml names them for the wheel."""
+"""The files and folders of a new repository, without the engine.
+
+pyproject.toml names them for the wheel.
+"""
 WRITTEN = {"README.md": "README.md", ".gitignore": "gitignore"}
 """The files that this project does not share with a new repository, and their names in new_repo/."""
 

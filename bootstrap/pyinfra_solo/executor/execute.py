@@ -24,7 +24,10 @@ from pyinfra_solo.system.text import in_words, one_line
 _OUTPUT_LINES = 40
 _WAITS = 5
 _DEFERS_RENAME = "pyinfra.operations.files"
-"""Only this module's operations may defer the rename of an upload: they run chown and chmod directly after it."""
+"""The one module whose operations may defer the rename of an upload.
+
+They run chown and chmod directly after it.
+"""
 
 
 class Executor:

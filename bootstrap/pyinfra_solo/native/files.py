@@ -133,8 +133,10 @@ def lines_of(data: bytes) -> list[str]:
 
 
 _TOKEN = re.compile(r"(\.\*?)|\\([.*\[\]^$/])|([A-Za-z0-9_/:;,=@%~ \"'!<>#&-])", re.ASCII)
-"""Parts that mean the same in a basic regular expression (grep(1)) and in Python: `.`, `.*`, an escaped
-operator of both, and characters that are operators in neither."""
+"""Matches what means the same in a basic regular expression (grep(1)) and in Python.
+
+That is `.`, `.*`, an escaped operator of both, and characters that are operators in neither.
+"""
 
 
 def _find_in_file(

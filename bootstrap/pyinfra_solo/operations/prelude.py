@@ -25,7 +25,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 _ACCOUNT_SECONDS = 60
-"""Time-out of a child that works in a home: an account may mount a file system of its own there (FUSE)."""
+"""Time-out in seconds of a child that works in a home.
+
+An account may mount a file system of its own there (FUSE).
+"""
 QUERY_SECONDS = 60.0
 """Time-out of a child of a check that is called in the process. A command has its caller's time-out."""
 
@@ -129,8 +132,9 @@ def _captured(words: Sequence[str], stderr: int, variables: Mapping[str, str]) -
 
 
 def _run(words: Sequence[str], stdout: Any, stderr: Any, variables: Mapping[str, str]) -> Finished:
-    """Run a child with nothing to read. Its status is 127 or 126, as in a shell, when it cannot be executed.
+    """Run a child with nothing to read.
 
+    Its status is 127 or 126, as in a shell, when it cannot be executed.
     A command's children stay in its process group, which its caller ends. In the process each child
     has a group of its own, and is ended after QUERY_SECONDS. Raises TimeoutExpired.
     """

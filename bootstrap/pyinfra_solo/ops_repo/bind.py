@@ -57,7 +57,7 @@ class DeployContext:
     before_change: Callable[[], None] = lambda: None
     after_operations: Callable[[], None] = lambda: None
     at_gate: list[int] = field(default_factory=list)
-    """How many operations were declared when deploy.py called `gate()`."""
+    """The number of operations declared at each call of `gate()` by deploy.py."""
 
     def require_gate_last(self, operations: int) -> None:
         """Raise DataError unless deploy.py converged each role, and called `gate()` after all operations.

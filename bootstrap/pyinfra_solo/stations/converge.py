@@ -251,11 +251,8 @@ class _EventReader:
 
     def _require_complete(self) -> None:
         """Raise ConvergeError unless each operation of the wanted role was reported once, and succeeded."""
-        names = (
-            self._last[protocol.OperationsDeclared].names
-            if protocol.OperationsDeclared in self._last
-            else None
-        )
+        declared = self._last.get(protocol.OperationsDeclared)
+        names = declared.names if declared else None
         wrong = (
             self._request.role not in self._last[protocol.Declared].roles
             or [operation.name for operation in self._operations] != names

@@ -1,4 +1,4 @@
-"""Station fetch: fetch the wanted commit, verify its signature, then check it out to `checkouts/<sha>/`."""
+"""Station fetch: fetch the wanted commit, verify its signature, check it out to `checkouts/<sha>/`."""
 
 import compileall
 import os

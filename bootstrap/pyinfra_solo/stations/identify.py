@@ -1,4 +1,4 @@
-"""Station identify: this machine's id, place, groups and tags, from the metadata service and the EC2 API."""
+"""Station identify: ask the metadata service and the EC2 API for this machine's id, groups and tags."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

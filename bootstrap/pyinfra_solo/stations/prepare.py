@@ -95,7 +95,7 @@ def _read(lock: Path) -> bytes:
 
 
 def _find(key: str, homes: Sequence[Path]) -> Path | None:
-    """Return the interpreter of the complete runtime `key`; a runtime whose Python was removed does not count."""
+    """Return the interpreter of the complete runtime `key`, unless its Python was removed."""
     for home in homes:
         python = home / key / "bin/python"
         if durable.is_complete(home / key) and os.access(python, os.X_OK):

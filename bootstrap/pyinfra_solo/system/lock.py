@@ -1,4 +1,4 @@
-"""Let one run work at a time: flock(2), which a killed owner does not keep, on a file that names the owner."""
+"""Lets one run work at a time, by flock(2) on a file that names its owner; a killed owner loses it."""
 
 import fcntl
 import json
@@ -19,7 +19,7 @@ _SIZE = 4096
 
 @dataclass(frozen=True)
 class Owner:
-    """The holder of the lock. age: seconds since it took the lock. Without a pid: the file does not name it."""
+    """The holder of the lock. age: seconds since it took the lock. pid: none when the file lacks it."""
 
     pid: int | None = None
     station: str = ""

@@ -21,7 +21,10 @@ from pathlib import Path
 from pyinfra_solo.operations.prelude import as_account, main, report, require, sync, write
 
 KEYS_SIZE = 64 * 1024
-"""Largest authorized_keys, in bytes. A larger one is wrong: its account may have made it to fill memory."""
+"""Largest authorized_keys that is read, in bytes.
+
+A larger one is wrong: its account may have made it to fill memory.
+"""
 _WRITES = 10
 """Tries to write authorized_keys: the account may put something in its way at that moment."""
 

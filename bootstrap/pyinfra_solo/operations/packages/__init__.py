@@ -1,4 +1,4 @@
-"""Debian packages, installed before what they bring may start; those of all roles in one `apt-get install`.
+"""Installs the Debian packages of all roles in one `apt-get install`, before their services may start.
 
 pyinfra's own apt.packages lists every package of the machine for each operation, does not wait for
 dpkg's lock, and lets a package start its service with the configuration of its maker.

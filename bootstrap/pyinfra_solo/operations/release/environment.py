@@ -35,9 +35,9 @@ _GROUPS = range(60578, 61184)
 
 
 class Builder:
-    """Builds the environment of the tree in the folder `building` until the monotonic clock reads `deadline`.
+    """Builds the environment of the tree in the folder `building`.
 
-    building: only root can enter it. final: the path that the tree will have, which the build sees already.
+    deadline: seconds on the monotonic clock. building: only root can enter it. final: the path that the tree will have, which the build sees already.
     """
 
     def __init__(
@@ -136,9 +136,9 @@ class Builder:
 
 
 def end_all(uid: int, until: float) -> None:
-    """End all processes of the account `uid` but those of containers, until the monotonic clock reads `until`.
+    """End all processes of the account `uid` but those of containers.
 
-    Raises ConvergeError when one is left.
+    until: seconds on the monotonic clock. Raises ConvergeError when one is left.
     """
     while left := _processes_of(uid):
         if time.monotonic() > until:

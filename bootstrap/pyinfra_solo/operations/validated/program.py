@@ -12,9 +12,9 @@ from pyinfra_solo.operations.prelude import ProgramError, capture, main, sync
 
 
 def apply(new: str, old: str, validate: str) -> None:
-    """Rename `new` to `old` when the shell command `validate` ends with status 0 for `$FILE`, which is `new`.
+    """Rename `new` to `old` when the shell command `validate` ends with status 0.
 
-    Else `new` is removed, and `old` is what it was.
+    The command finds `new` as `$FILE`. Else `new` is removed, and `old` is what it was.
     """
     done = capture("sh", "-c", validate, FILE=new)
     if done.status:
