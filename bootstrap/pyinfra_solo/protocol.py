@@ -136,6 +136,13 @@ class OperationEnded(Event, frozen=True, omit_defaults=True):
     diff: list[str] = []
 
 
+class Evaluated(Event, frozen=True):
+    """Before the first change, this operation and all later ones were evaluated. seconds: that took."""
+
+    operations: int
+    seconds: float
+
+
 class Changing(Event, frozen=True):
     """The first operation that changes the machine is about to start."""
 
@@ -180,7 +187,7 @@ class Done(Event, frozen=True):
 
 
 AnyEvent = (
-    Started | Declared | OperationsDeclared | OperationStarted | OperationEnded | Changing | GateClosed
+    Started | Declared | OperationsDeclared | OperationStarted | OperationEnded | Evaluated | Changing | GateClosed
     | IdempotenceCheckStarted | IdempotenceChecked | NativeOff | Failed | Done
 )  # fmt: skip
 

@@ -2,24 +2,25 @@
 
 import resource
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Generator, Iterator, Sequence
+from itertools import chain
 from typing import Any, cast
 
-from pyinfra.api import FileUploadCommand, FunctionCommand, Host, State, StringCommand
+from pyinfra.api import FunctionCommand, Host, State
 from pyinfra.api.operations import run_host_op
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.util import CommandOutput
 
 from pyinfra_solo import protocol
 from pyinfra_solo.errors import ConvergeError, SoloError
-from pyinfra_solo.executor.connector import LocalConnector, program
+from pyinfra_solo.executor.connector import LocalConnector
+from pyinfra_solo.executor.evaluate import check_idempotence, evaluate, first_mistake, module_of, name_of
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.failures import pyinfra_log, translate
 from pyinfra_solo.native import programs
 from pyinfra_solo.protocol import Request
 from pyinfra_solo.system.deadline import alarm
-from pyinfra_solo.system.text import in_words, one_line
+from pyinfra_solo.system.text import one_line
 
 _OUTPUT_LINES = 40
 _WAITS = 5
@@ -43,12 +44,18 @@ class Executor:
         state.is_executing = True
         state.current_stage = StateStage.Execute
         self._changed_something = False
+        self._failed = ""
+        """The operation that a failure is about."""
+        self._began = self._cpu = 0.0
+        self._to_come: Sequence[str] = ()
+        """The operation that runs now, and all after it."""
 
     def run_all(self) -> None:
         """Run each operation. Raises ConvergeError or DataError when one fails."""
         order = list(self._host.op_hash_order)
         self._events.write(protocol.OperationsDeclared(names=[name_of(self._state, one) for one in order]))
         for number, one in enumerate(order, 1):
+            self._to_come = order[number - 1 :]
             self._run(one, number)
         if self._changed_something:
             self._connector.pending.sync()
@@ -62,16 +69,30 @@ class Executor:
         self._waits.append(protocol.Wait(what=what, seconds=round(seconds, 4)))
 
     def _run(self, one: str, number: int) -> None:
-        name = name_of(self._state, one)
-        self._events.buffer(protocol.OperationStarted(number=number, name=name))
+        self._start(one, number)
+        meta = self._state.get_op_data_for_host(self._host, one).operation_meta
+        diff, problem = self._diff_and_problem(one, meta)
+        if problem and self._failed != one:  # a later operation, found by `_evaluate_all`
+            self._end(one, meta, [], failed=False)
+            number += self._to_come.index(self._failed)
+            one = self._failed
+            self._start(one, number)
+        self._end(one, meta, diff, failed=problem is not None)
+        if problem:
+            raise problem
+
+    def _start(self, one: str, number: int) -> None:
+        self._failed = one
+        self._events.buffer(protocol.OperationStarted(number=number, name=name_of(self._state, one)))
         self._waits.clear()
         pyinfra_log.lines.clear()
-        began, cpu = time.monotonic(), _cpu()
-        meta = self._state.get_op_data_for_host(self._host, one).operation_meta
-        diff, problem = self._diff_and_problem(one, name, meta)
+        self._began, self._cpu = time.monotonic(), _cpu()
+
+    def _end(self, one: str, meta: Any, diff: list[str], *, failed: bool) -> None:
+        name = name_of(self._state, one)
         changed = meta.is_complete() and meta.did_change()
-        seconds, began = round(time.monotonic() - began, 4), round(began, 4)
-        if not (changed or problem or self._waits or pyinfra_log.lines):
+        seconds, began = round(time.monotonic() - self._began, 4), round(self._began, 4)
+        if not (changed or failed or self._waits or pyinfra_log.lines):
             self._events.buffer(
                 protocol.OperationEnded(name=name, changed=False, began=began, seconds=seconds)
             )
@@ -80,20 +101,19 @@ class Executor:
             protocol.OperationEnded(
                 name=name,
                 changed=changed,
-                failed=problem is not None,
+                failed=failed,
                 began=began,
                 seconds=seconds,
-                cpu=round(_cpu() - cpu, 4),
+                cpu=round(_cpu() - self._cpu, 4),
                 waits=sorted(self._waits, key=lambda wait: wait.seconds, reverse=True)[:_WAITS],
-                output=_output(meta)[-_OUTPUT_LINES:] if problem else list(pyinfra_log.lines),
+                output=_output(meta)[-_OUTPUT_LINES:] if failed else list(pyinfra_log.lines),
                 diff=diff,
             )
         )
-        if problem:
-            raise problem
 
-    def _diff_and_problem(self, one: str, name: str, meta: Any) -> tuple[list[str], SoloError | None]:
+    def _diff_and_problem(self, one: str, meta: Any) -> tuple[list[str], SoloError | None]:
         """Converge or plan the operation; return its diff, for a plan, and why it failed."""
+        name = name_of(self._state, one)
         try:
             if self._mode != "converge":
                 return self._plan(one), None
@@ -108,30 +128,50 @@ class Executor:
     def _plan(self, one: str) -> list[str]:
         from pyinfra_solo.executor.diff import preview
 
-        commands = _evaluate(self._state, self._host, one, every_command=True)
+        commands = evaluate(self._state, self._host, one, every_command=True)
         return [line for command in commands for line in preview(command, blank=self._mode == "blank")]
 
     def _call_pyinfra(self, one: str) -> bool:
         """Run the operation by pyinfra's `run_host_op`, which is called only when there is something to do."""
         data = self._state.get_op_data_for_host(self._host, one)
         generator = data.command_generator
-        commands = generator()
+        # gate() of deploy.py wraps the generator, to close the gate before the first command.
+        unwrapped = getattr(generator, "__wrapped__", generator)
+        commands = generator() if self._changed_something else unwrapped()
         first = next(commands, None)
         if first is None:
             data.operation_meta.set_complete(True, [], CommandOutput([]))
             return True
-        self._changed_something = True
+        if not self._changed_something:
+            cast("Generator[Any, None, None]", commands).close()
+            self._evaluate_all()
+            self._changed_something = True
+            return self._call_pyinfra(one)
         self._events.flush()
         seconds = data.global_arguments.get("_timeout") or self._connector.timeout
         if isinstance(first, FunctionCommand):
             data.global_arguments["_timeout"] = int(seconds) or 1  # pyinfra's message shows it
-        self._connector.pending.defer_rename = _module_of(generator) == _DEFERS_RENAME
+        self._connector.pending.defer_rename = module_of(generator) == _DEFERS_RENAME
         started: list[Iterator[Any]] = [chain([first], commands)]
         data.command_generator = lambda: self._bounded(started.pop() if started else generator(), seconds)
         try:
             return run_host_op(self._state, self._host, one)
         finally:
             data.command_generator = generator
+
+    def _evaluate_all(self) -> None:
+        """Evaluate this operation and all later ones, before the first change. Raises SoloError."""
+        began = time.monotonic()
+        found = first_mistake(self._state, self._host, self._to_come)
+        if found:
+            self._failed, error = found
+            if isinstance(error, SoloError):
+                raise error
+            raise translate(error, f"the operation {name_of(self._state, self._failed)!r}") from error
+        seconds = round(time.monotonic() - began, 4)
+        self._events.write(protocol.Evaluated(operations=len(self._to_come), seconds=seconds))
+        self._waits.clear()
+        self._began, self._cpu = time.monotonic(), _cpu()
 
     def _bounded(self, commands: Iterator[Any], seconds: float) -> Iterator[Any]:
         """Yield the commands; give a function pending files and a time-out. Raises OSError.
@@ -149,65 +189,10 @@ class Executor:
         self._connector.pending.rename_into_place()
 
 
-def _module_of(generator: Callable[..., Any]) -> str:
-    """Return the module of the operation's function, from pyinfra's wrapper's closure; '' when unknown."""
-    generator = getattr(generator, "__wrapped__", generator)
-    cells = dict(zip(generator.__code__.co_freevars, generator.__closure__ or (), strict=False))
-    return str(getattr(cells["func"].cell_contents, "__module__", "")) if "func" in cells else ""
-
-
 def _cpu() -> float:
     """Return the CPU seconds of this process and of the children that it has waited for."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
-
-
-def _evaluate(state: State, host: Host, one: str, *, every_command: bool = False) -> list[Any]:
-    """Return the first command of the operation, or every one, and execute none.
-
-    The operation counts as done, so that what depends on it (`_if=it.did_change`) is evaluated too. With
-    every_command, its own code after each command runs as well.
-    """
-    data = state.get_op_data_for_host(host, one)
-    generator = cast("Generator[Any, None, None]", data.command_generator())
-    commands = list(islice(generator, None if every_command else 1))
-    generator.close()
-    data.operation_meta.set_complete(True, commands, CommandOutput([]))
-    return commands
-
-
-def check_idempotence(state: State, host: Host, order: Sequence[str]) -> list[protocol.NotIdempotent]:
-    """Evaluate every operation once more after a converge; return those that would change something.
-
-    Nothing is executed, and changes of the first time count for nothing.
-    """
-    for one in order:
-        meta = state.get_op_data_for_host(host, one).operation_meta
-        vars(meta).clear()
-        meta.__init__(one, is_change=None)  # type: ignore[misc]
-    found = []
-    for one in order:
-        try:
-            commands = [_in_short(command) for command in _evaluate(state, host, one)]
-        except Exception as error:  # noqa: BLE001 - an operation is foreign code
-            commands = [f"cannot be evaluated: {in_words(error)}"]
-        if commands:
-            found.append(protocol.NotIdempotent(name=name_of(state, one), commands=commands))
-    return found
-
-
-def _in_short(command: Any) -> str:
-    """Describe a command without its arguments and contents: a report must not hold secrets."""
-    if isinstance(command, FileUploadCommand):
-        return f"put {command.dest}"
-    if isinstance(command, StringCommand):
-        return f"run {program(command)}"
-    return f"call {getattr(getattr(command, 'function', command), '__name__', type(command).__name__)}"
-
-
-def name_of(state: State, one: str) -> str:
-    """Return the operation's name, without pyinfra's arguments: they may hold secrets."""
-    return ", ".join(sorted(state.get_op_meta(one).names))
 
 
 def _output(meta: Any) -> list[str]:

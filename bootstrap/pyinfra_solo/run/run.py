@@ -120,6 +120,8 @@ class Run:
                 self._planned = len(names)
             case protocol.OperationEnded():
                 self.report.operations.append(msgspec.convert(event, Operation, from_attributes=True))
+            case protocol.Evaluated(operations=count, seconds=seconds):
+                self.say(f"evaluated {count} operations before the first change ({seconds:.2f} s)")
             case protocol.Changing():
                 self.gate_in_doubt = True
             case protocol.GateClosed():

@@ -1,0 +1,146 @@
+"""Evaluate operations without executing them: before the first change, for a plan, and after a converge."""
+
+import re
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, cast
+
+from jinja2 import TemplateError, UndefinedError
+from pyinfra.api import FileUploadCommand, Host, State, StringCommand
+from pyinfra.connectors.util import CommandOutput
+
+from pyinfra_solo import protocol
+from pyinfra_solo.executor.connector import program
+from pyinfra_solo.system.text import in_words
+
+_OURS_AND_PYINFRAS = ("pyinfra.", "pyinfra_solo.")
+_UNDEFINED = re.compile(r"'\w+' is undefined")
+_UNKNOWN_CHANGE = StringCommand("true")
+"""The command of an operation that cannot be evaluated yet: it may change something."""
+
+
+def evaluate(
+    state: State,
+    host: Host,
+    one: str,
+    *,
+    every_command: bool = False,
+    generator: Callable[[], Iterator[Any]] | None = None,
+) -> list[Any]:
+    """Return the first command of the operation, or every one, and execute none.
+
+    The operation counts as done, so that what depends on it (`_if=it.did_change`) is evaluated too. With
+    every_command, its own code after each command runs as well. generator: of its commands; None: its own.
+    """
+    data = state.get_op_data_for_host(host, one)
+    commands_of = cast("Generator[Any, None, None]", (generator or data.command_generator)())
+    commands = list(islice(commands_of, None if every_command else 1))
+    commands_of.close()
+    data.operation_meta.set_complete(True, commands, CommandOutput([]))
+    return commands
+
+
+def forget(state: State, host: Host, order: Sequence[str]) -> None:
+    """Make the operations undone: they have no result."""
+    for one in order:
+        meta = state.get_op_data_for_host(host, one).operation_meta
+        vars(meta).clear()
+        meta.__init__(one, is_change=None)  # type: ignore[misc]
+
+
+def first_mistake(state: State, host: Host, order: Sequence[str]) -> tuple[str, Exception] | None:
+    """Evaluate operations that are still to come. Return the first one that cannot succeed, and why.
+
+    A fact can have another value once earlier operations have run, and so can a file that they write. So
+    an error counts only when no fact and no such file can be its cause; any other operation is evaluated
+    when its turn comes. Of an operation of the ops repo only the first command is evaluated: its code may
+    rely on what that command does.
+    """
+    root = Path(state.cwd or ".").resolve()
+    try:
+        for one in order:
+            data = state.get_op_data_for_host(host, one)
+            generator = getattr(data.command_generator, "__wrapped__", data.command_generator)
+            foreign = not module_of(generator).startswith(_OURS_AND_PYINFRAS)
+            with _facts_counted(host) as asked:
+                try:
+                    evaluate(state, host, one, every_command=not foreign, generator=generator)
+                except Exception as error:  # noqa: BLE001 - an operation is foreign code
+                    if _is_certain(error, root, independent=not (asked or foreign)):
+                        return one, error
+                    data.operation_meta.set_complete(True, [_UNKNOWN_CHANGE], CommandOutput([]))
+    finally:
+        forget(state, host, order)
+    return None
+
+
+@contextmanager
+def _facts_counted(host: Host) -> Iterator[list[Any]]:
+    """Give the facts that are asked for in the block."""
+    asked: list[Any] = []
+    get_fact = host.get_fact
+
+    def counted(fact: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.append(fact)
+        return get_fact(fact, *args, **kwargs)
+
+    vars(host)["get_fact"] = counted
+    try:
+        yield asked
+    finally:
+        del vars(host)["get_fact"]
+
+
+def _is_certain(error: Exception, root: Path, *, independent: bool) -> bool:
+    """Tell whether the operation fails whatever earlier operations do. independent: it asked for no fact."""
+    chain: list[BaseException] = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+    if undefined := next((one for one in chain if isinstance(one, UndefinedError)), None):
+        return independent or bool(_UNDEFINED.search(str(undefined)))
+    if any(isinstance(one, (TemplateError, NameError, ImportError, SyntaxError)) for one in chain):
+        return True
+    if missing := next((one for one in chain if isinstance(one, OSError)), None):
+        name = missing.filename or str(missing).removeprefix("No such file: ")  # pyinfra's has no filename
+        return Path(str(name)).resolve().is_relative_to(root)
+    return independent
+
+
+def check_idempotence(state: State, host: Host, order: Sequence[str]) -> list[protocol.NotIdempotent]:
+    """Evaluate every operation once more after a converge; return those that would change something.
+
+    Nothing is executed, and changes of the first time count for nothing.
+    """
+    forget(state, host, order)
+    found = []
+    for one in order:
+        try:
+            commands = [_in_short(command) for command in evaluate(state, host, one)]
+        except Exception as error:  # noqa: BLE001 - an operation is foreign code
+            commands = [f"cannot be evaluated: {in_words(error)}"]
+        if commands:
+            found.append(protocol.NotIdempotent(name=name_of(state, one), commands=commands))
+    return found
+
+
+def _in_short(command: Any) -> str:
+    """Describe a command without its arguments and contents: a report must not hold secrets."""
+    if isinstance(command, FileUploadCommand):
+        return f"put {command.dest}"
+    if isinstance(command, StringCommand):
+        return f"run {program(command)}"
+    return f"call {getattr(getattr(command, 'function', command), '__name__', type(command).__name__)}"
+
+
+def name_of(state: State, one: str) -> str:
+    """Return the operation's name, without pyinfra's arguments: they may hold secrets."""
+    return ", ".join(sorted(state.get_op_meta(one).names))
+
+
+def module_of(generator: Callable[..., Any]) -> str:
+    """Return the module of the operation's function, from pyinfra's wrapper's closure; '' when unknown."""
+    generator = getattr(generator, "__wrapped__", generator)
+    cells = dict(zip(generator.__code__.co_freevars, generator.__closure__ or (), strict=False))
+    return str(getattr(cells["func"].cell_contents, "__module__", "")) if "func" in cells else ""
