@@ -21,7 +21,9 @@ def machine(tmp_path: Path) -> LocalMachine:
     return LocalMachine(tmp_path / "machine")
 
 
-def test_plan_of_a_working_tree_shows_diffs_and_touches_nothing(machine: LocalMachine, target: Path) -> None:
+def test_plan_of_a_working_tree_hides_secrets_and_touches_nothing(
+    machine: LocalMachine, target: Path
+) -> None:
     """Neither the machine, nor the tree, nor the gate, nor a report."""
     tree = working_tree(target, OPERATIONS)
     (target / "file").write_text("old\n")
@@ -31,11 +33,7 @@ def test_plan_of_a_working_tree_shows_diffs_and_touches_nothing(machine: LocalMa
     assert {path for path in listing(machine.root) if not path.startswith("run")} == set(before[3])
     assert result.stdout.splitlines() == [
         "~ site | the file is there",
-        f"    --- {target}/file",
-        f"    +++ {target}/file",
-        "    @@ -1 +1 @@",
-        "    -old",
-        "    +hello [redacted]",
+        f"    {target}/file differs by +1 -1 lines (not shown: it holds a secret)",
         f"    $ chmod 600 {target}/file",
         "~ site | a folder is there",
         f"    $ mkdir -p {target}/folder",

@@ -18,6 +18,14 @@ OPERATIONS = """
 
 
 @pytest.fixture
+def target(open_folder: Path) -> Path:
+    """Make a folder that others may enter: the contents of other files are not shown."""
+    folder = open_folder / "target"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def root(target: Path) -> Path:
     return working_tree(target, OPERATIONS)
 

@@ -132,6 +132,10 @@ CHECKED = protocol.IdempotenceChecked(
             ["converge: 1/2 one: ok in 0.00 s", "converge: 2/2 two: FAILED in 1.50 s", "converge:   no"],
         ),
         ([protocol.Changing()], []),
+        (
+            [protocol.Evaluated(operations=9, seconds=0.01)],
+            ["converge: evaluated 9 operations before the first change (0.01 s)"],
+        ),
         ([protocol.GateClosed()], ["converge: gate closed before the first change"]),
         (
             [protocol.NativeOff(reason="native facts off: this pyinfra is another")],

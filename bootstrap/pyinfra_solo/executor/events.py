@@ -1,9 +1,13 @@
 """Write events to the line's process, with secret values replaced."""
 
+import base64
+import html
+import json
 import threading
 import time
 from collections.abc import Sequence
 from typing import IO, Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -28,6 +32,7 @@ class EventWriter:
     def __init__(self, out: IO[bytes]) -> None:
         self._out = out
         self._secrets: Sequence[str] = ()
+        self._forms: Sequence[str] = ()
         self._buffered = False
         self._lock = threading.RLock()
 
@@ -45,12 +50,17 @@ class EventWriter:
         """Replace these values from now on.
 
         Output and diffs are lines, so a secret of several lines is replaced line by line. It is also
-        replaced as messages may show it: with white space folded, or quoted by Python.
+        replaced as messages and files may show it: with white space folded, or encoded (`_forms`).
         """
         parts = {part for secret in secrets for part in (secret, *secret.splitlines())}
-        parts |= {form for part in parts for form in (one_line(part), repr(part)[1:-1])}
-        long = (part for part in parts if len(part.strip()) >= _SHORTEST_SECRET)
+        parts |= {form for part in parts for form in _forms(part)}
+        self._forms = [part for part in parts if part.strip()]
+        long = (part for part in self._forms if len(part.strip()) >= _SHORTEST_SECRET)
         self._secrets = sorted(long, key=len, reverse=True)
+
+    def holds_secret(self, text: str) -> bool:
+        """Find a secret, or a line of one, in a text. Short ones count too."""
+        return any(form in text for form in self._forms)
 
     def write(self, event: AnyEvent) -> None:
         """Write the event and all that is buffered."""
@@ -85,3 +95,16 @@ class EventWriter:
         if isinstance(value, list):
             return [self._redacted(inner) for inner in value]
         return value
+
+
+def _forms(text: str) -> Sequence[str]:
+    """Return how messages, templates and commands may write a text."""
+    return (
+        one_line(text),
+        repr(text)[1:-1],
+        json.dumps(text)[1:-1],
+        html.escape(text),
+        quote(text, safe=""),
+        base64.b64encode(text.encode(errors="surrogateescape")).decode(),
+        text.replace("'", "'\"'\"'"),  # shlex.quote
+    )

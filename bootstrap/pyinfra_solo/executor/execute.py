@@ -129,7 +129,7 @@ class Executor:
         from pyinfra_solo.executor.diff import preview
 
         commands = evaluate(self._state, self._host, one, every_command=True)
-        return [line for command in commands for line in preview(command, blank=self._mode == "blank")]
+        return preview(commands, blank=self._mode == "blank", holds_secret=self._events.holds_secret)
 
     def _call_pyinfra(self, one: str) -> bool:
         """Run the operation by pyinfra's `run_host_op`, which is called only when there is something to do."""
