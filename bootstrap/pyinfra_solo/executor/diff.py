@@ -83,7 +83,8 @@ def _diff(
     ]
     if holds_secret(before) or holds_secret(after):
         return _counted(lines, target, "it holds a secret")
-    if is_private or (old is not None and not _others_may_read(target)):
+    # A blank plan reads nothing of a machine: who may read the ops repo may read its lines.
+    if not blank and (is_private or (old is not None and not _others_may_read(target))):
         return _counted(lines, target, "other accounts may not read it")
     return lines
 
