@@ -17,6 +17,7 @@ from typing import Any
 
 from pyinfra_solo import paths
 from pyinfra_solo.errors import PausedError
+from pyinfra_solo.system.redaction import without_secrets
 
 _PING = "ping.html"
 _STATEMENT = "statement.json"
@@ -82,6 +83,14 @@ class GatePolicy:
         """Close the gate of a run that failed. in_doubt: its statement may no longer be true."""
         if self.at_boot or in_doubt:
             close_gate(reason)
+
+
+def to_json(gate: Gate) -> dict[str, Any]:
+    """Return plain JSON values to show: without the secrets of checks."""
+    shown = asdict(gate)
+    if gate.statement:
+        shown["statement"]["checks"] = [without_secrets(check) for check in gate.statement.checks]
+    return shown
 
 
 def boot_id() -> str:

@@ -91,7 +91,7 @@ class Started(Event, frozen=True):
 
 
 class Declared(Event, frozen=True):
-    """The roles are loaded. checks: theirs, as `checks.to_json` writes them."""
+    """The roles are loaded. checks: theirs, as `checks.to_json` writes them, with their secrets."""
 
     roles: list[str]
     checks: list[dict[str, Any]]

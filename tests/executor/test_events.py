@@ -87,7 +87,6 @@ def test_buffered_event_is_written_before_a_child_starts(
 @pytest.mark.parametrize(
     "event",
     [
-        protocol.Declared(roles=[HIDDEN], checks=[{"target": HIDDEN, "status": [HIDDEN]}]),
         protocol.OperationsDeclared(names=["one", HIDDEN]),
         OperationStarted(number=1, name=HIDDEN),
         OperationEnded(

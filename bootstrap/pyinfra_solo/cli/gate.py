@@ -1,7 +1,7 @@
 """Define the commands for the gate: status, close, open."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,13 +20,14 @@ def gate() -> None:
 @as_json_option
 def gate_status(as_json: bool) -> int:
     """Show whether the gate is open, and why. Exit status 0: open; 1: closed."""
-    from pyinfra_solo.gate import read_gate
+    from pyinfra_solo.gate import read_gate, to_json
+    from pyinfra_solo.system.text import printable
 
     found = read_gate()
     if as_json:
-        print_json(asdict(found))
+        print_json(to_json(found))
     else:
-        click.echo(f"{'open' if found.open else 'closed'}: {found.reason}")
+        click.echo(printable(f"{'open' if found.open else 'closed'}: {found.reason}"))
     return 0 if found.open else 1
 
 

@@ -1,24 +1,17 @@
 """Write events to the line's process, with secret values replaced."""
 
-import base64
-import html
-import json
 import threading
 import time
 from collections.abc import Sequence
 from typing import IO, Any
-from urllib.parse import quote
 
 import msgspec
 
-from pyinfra_solo.protocol import AnyEvent
-from pyinfra_solo.system.text import one_line
+from pyinfra_solo.protocol import AnyEvent, Declared
+from pyinfra_solo.system import redaction
 
 _MAX_TEXT = 2000
 """Characters of a message or a line. Cut after secrets are replaced, so that no part of one is left."""
-_REDACTED = "[redacted]"
-_SHORTEST_SECRET = 4
-"""Characters. Shorter values would match inside ordinary words."""
 _FLUSH_SECONDS = 0.1
 
 
@@ -47,16 +40,9 @@ class EventWriter:
         threading.Thread(target=flush_for_ever, daemon=True).start()
 
     def hide(self, secrets: Sequence[str]) -> None:
-        """Replace these values from now on.
-
-        Output and diffs are lines, so a secret of several lines is replaced line by line. It is also
-        replaced as messages and files may show it: with white space folded, or encoded (`_forms`).
-        """
-        parts = {part for secret in secrets for part in (secret, *secret.splitlines())}
-        parts |= {form for part in parts for form in _forms(part)}
-        self._forms = [part for part in parts if part.strip()]
-        long = (part for part in self._forms if len(part.strip()) >= _SHORTEST_SECRET)
-        self._secrets = sorted(long, key=len, reverse=True)
+        """Replace these values from now on, in all forms (system/redaction.py)."""
+        self._secrets = redaction.forms(secrets)
+        self._forms = redaction.forms(secrets, shortest=1)
 
     def holds_secret(self, text: str) -> bool:
         """Find a secret, or a line of one, in a text. Short ones count too."""
@@ -69,7 +55,9 @@ class EventWriter:
 
     def buffer(self, event: AnyEvent) -> None:
         """Write the event within 0.1 s, or with the next `flush`."""
-        line = msgspec.json.encode(self._redacted(msgspec.to_builtins(event))) + b"\n"
+        # A check must work, so it arrives whole: the line logs it without the secrets that it names.
+        values = event if isinstance(event, Declared) else self._redacted(msgspec.to_builtins(event))
+        line = msgspec.json.encode(values) + b"\n"
         with self._lock:
             self._out.write(line)
             self._buffered = True
@@ -87,24 +75,10 @@ class EventWriter:
         Such bytes (PEP 383) would become JSON that the line cannot decode.
         """
         if isinstance(value, str):
-            for secret in self._secrets:
-                value = value.replace(secret, _REDACTED)
+            value = redaction.replaced(value, self._secrets)
             return value.encode(errors="backslashreplace").decode()[:_MAX_TEXT]
         if isinstance(value, dict):
             return {key: self._redacted(inner) for key, inner in value.items()}
         if isinstance(value, list):
             return [self._redacted(inner) for inner in value]
         return value
-
-
-def _forms(text: str) -> Sequence[str]:
-    """Return how messages, templates and commands may write a text."""
-    return (
-        one_line(text),
-        repr(text)[1:-1],
-        json.dumps(text)[1:-1],
-        html.escape(text),
-        quote(text, safe=""),
-        base64.b64encode(text.encode(errors="surrogateescape")).decode(),
-        text.replace("'", "'\"'\"'"),  # shlex.quote
-    )

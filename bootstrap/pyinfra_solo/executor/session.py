@@ -45,9 +45,9 @@ def run(request: Request, events: EventWriter) -> None:
     events.flush_regularly()
     root = Path(request.root)
     bound = bind(root, request.role, request.stage, request.options.data)
+    events.hide([text for one in bound for text in secrets(one.role, one.data)])
     declared = [check for one in bound for check in one.checks()]
     events.write(protocol.Declared(roles=[one.role.name for one in bound], checks=checks.to_json(declared)))
-    events.hide([text for one in bound for text in secrets(one.role, one.data)])
     host_class = BlankHost if request.mode == "blank" else LocalHost
     state = local_state(root, {}, host_class, native=request.options.native)
     policy = GatePolicy(at_boot=request.options.at_boot, drain=request.drain)

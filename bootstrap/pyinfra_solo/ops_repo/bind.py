@@ -1,7 +1,7 @@
 """Bind roles to their values, and hand them to deploy.py with the callbacks around its changes."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ class BoundRole:
             raise DataError(
                 f"{place} returns {wrong[0]!r}. It returns a list of checks, as http(...) makes them."
             )
-        return found
+        hidden = tuple(values.secrets(self.role, self.data))
+        return [replace(one, secrets=hidden) for one in found]
 
 
 @dataclass(frozen=True)

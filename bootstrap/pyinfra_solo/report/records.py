@@ -13,6 +13,7 @@ import msgspec
 from pyinfra_solo.checks import Finding
 from pyinfra_solo.protocol import NotIdempotent
 from pyinfra_solo.system.deadline import Wait
+from pyinfra_solo.system.text import escaped_json
 
 SCHEMA_VERSION = 1
 
@@ -118,15 +119,15 @@ def schema() -> dict[str, Any]:
 
 
 def encode(report: Report) -> bytes:
-    """Return the report as JSON in UTF-8. Bytes in it that are no UTF-8 (PEP 383) become escapes.
+    """Return the report as JSON in UTF-8. Controls, and bytes that are no UTF-8 (PEP 383), become escapes.
 
-    Command lines and git's messages may hold such bytes.
+    Command lines and git's messages may hold such characters.
     """
     try:
         text = msgspec.json.encode(report)
     except UnicodeEncodeError:
         text = msgspec.json.encode(_escaped(msgspec.to_builtins(report)))
-    return msgspec.json.format(text, indent=2) + b"\n"
+    return escaped_json(msgspec.json.format(text, indent=2)) + b"\n"
 
 
 def _escaped(value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from pyinfra_solo import paths
-from pyinfra_solo.gate import Gate, read_gate
+from pyinfra_solo.gate import Gate, read_gate, to_json
 from pyinfra_solo.report import store, text
 from pyinfra_solo.report.records import Report
 from pyinfra_solo.system import kept, lock
@@ -35,7 +35,7 @@ class Status:
         """Return plain JSON values."""
         return {
             "ready": self.ready,
-            "gate": asdict(self.gate),
+            "gate": to_json(self.gate),
             "running": asdict(self.running) if self.running else None,
             "kept": [asdict(one) for one in self.kept],
             "last_run": msgspec.to_builtins(self.last) if self.last else None,

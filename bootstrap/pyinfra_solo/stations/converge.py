@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
+from msgspec.structs import replace
 
 from pyinfra_solo import errors, protocol
 from pyinfra_solo.errors import (
@@ -30,6 +31,8 @@ from pyinfra_solo.errors import (
 from pyinfra_solo.protocol import AnyEvent, Request
 from pyinfra_solo.system import processes
 from pyinfra_solo.system.deadline import Deadline
+from pyinfra_solo.system.redaction import without_secrets
+from pyinfra_solo.system.text import escaped_json
 
 _MAX_LINE = 16 << 20
 """Bytes of an event: a plan's diff is the longest."""
@@ -169,10 +172,18 @@ def _events(
         process.stdin.write(msgspec.json.encode(request))
     with _open_log(events_file) as log:
         for line in _lines(process.stdout.fileno(), late):
-            log.write(line + b"\n")
+            event = protocol.decode_event(line) if line else None
+            log.write(_logged(event, line) + b"\n")
             log.flush()
-            if line and (event := protocol.decode_event(line)):
+            if event:
                 yield event
+
+
+def _logged(event: AnyEvent | None, line: bytes) -> bytes:
+    """Return the line for the log: without the secrets of checks, and with nothing that moves a terminal."""
+    if isinstance(event, protocol.Declared):
+        line = msgspec.json.encode(replace(event, checks=[without_secrets(check) for check in event.checks]))
+    return escaped_json(line)
 
 
 def _lines(descriptor: int, late: threading.Event) -> Iterator[bytes]:

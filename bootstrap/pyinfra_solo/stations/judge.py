@@ -17,6 +17,7 @@ from pyinfra_solo.protocol import ChecksRequest
 from pyinfra_solo.stations.converge import Engine
 from pyinfra_solo.system import processes
 from pyinfra_solo.system.deadline import Deadline
+from pyinfra_solo.system.redaction import redacted
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,12 @@ def judge(checks: Sequence[dict[str, Any]], engine: Engine, deadline: Deadline) 
         findings = msgspec.convert(protocol.decode_answer(done.stdout).findings, list[Finding])
     except msgspec.MsgspecError:
         findings = []
-    asked = [f"{check['kind']} {check['target']}" for check in checks]
+    asked = [redacted(f"{check['kind']} {check['target']}", check.get("secrets", ())) for check in checks]
     if [finding.check for finding in findings] != asked or done.status:
+        secrets = [secret for check in checks for secret in check.get("secrets", ())]
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["no output"])[-1]
         raise JudgedError(
-            f"The health checks ended with exit status {done.status} and no full answer ({last}). "
+            f"The health checks ended with exit status {done.status} and no full answer ({redacted(last, secrets)}). "
             "The gate stays closed."
         )
     return Verdict(findings)

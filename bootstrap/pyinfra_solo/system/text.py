@@ -1,5 +1,6 @@
 """Text from outside, made fit for messages: escapes, errors, URLs, and the form of names."""
 
+import json
 import re
 from pathlib import Path
 
@@ -24,6 +25,16 @@ def printable(text: str) -> str:
         character if character.isprintable() or character == "\t" else repr(character)[1:-1]
         for character in text
     )
+
+
+def escaped_json(text: bytes) -> bytes:
+    """Escape in JSON what `printable` replaces (RFC 8259, 7): it then means the same, and shows no control."""
+    if text.isascii() and b"\x7f" not in text:  # its strings have no other raw control character
+        return text
+    return "".join(
+        character if character.isprintable() or character == "\n" else json.dumps(character)[1:-1]
+        for character in text.decode(errors="backslashreplace")
+    ).encode()
 
 
 def one_line(text: str) -> str:
