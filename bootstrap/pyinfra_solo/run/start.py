@@ -1,6 +1,5 @@
 """Start and end a run: settings, deadline, lock, gate and report around the line."""
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from pyinfra_solo.run import settings as settings_file
 from pyinfra_solo.run.console import console
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
+from pyinfra_solo.system import disk
 from pyinfra_solo.system.deadline import Deadline, alarm
 from pyinfra_solo.system.lock import held
 
@@ -78,22 +78,11 @@ def start_run(
             at_end(msgspec.json.decode(encode(run.report)))
 
 
-_DISK = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EROFS, errno.EDQUOT)}
-
-
 def _named(error: BaseException) -> BaseException:
     """Return a SoloError for a full disk or a missing permission; other errors unchanged."""
     if isinstance(error, SoloError):
         return error
     if isinstance(error, PermissionError) and os.geteuid() != 0:
         return UsageError(f"{error.filename}: {error.strerror}. Run it as root.")
-    if isinstance(error, OSError):
-        text = f"{error.filename or 'a file'}: {error.strerror}" if error.errno in _DISK else None
-    else:  # the output of a child, such as git
-        lines = str(error).splitlines()
-        text = next((line for line in lines if any(word in line for word in _DISK.values())), None)
-    return (
-        DiskError(f"The disk is full or read-only: {text}. Make room, and run it once more.")
-        if text
-        else error
-    )
+    found = disk.problem(error)
+    return DiskError(f"{found} Make room, and run it once more.") if found else error

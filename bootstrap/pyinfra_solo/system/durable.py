@@ -38,8 +38,10 @@ def write(path: Path, data: bytes | str, mode: int = 0o644) -> None:
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)  # write(2) names no file
         raise
     sync_folder(path.parent)
 
