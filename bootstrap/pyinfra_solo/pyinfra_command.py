@@ -27,6 +27,7 @@ from pyinfra_solo.run.settings import Settings
 from pyinfra_solo.run.start import start_run
 from pyinfra_solo.stations.converge import engine_here
 from pyinfra_solo.stations.judge import Verdict
+from pyinfra_solo.system.text import printable
 
 
 def begin(data: Any) -> DeployContext:
@@ -51,7 +52,7 @@ def begin(data: Any) -> DeployContext:
         deploy_context = _context(settings, policy, run, data)
         stack.callback(lambda: _close_if_run_without_gate(policy, host, deploy_context))
     except SoloError as error:
-        print(f"pyinfra-solo: {error}", file=sys.stderr, flush=True)  # noqa: T201
+        print(printable(f"pyinfra-solo: {error}"), file=sys.stderr, flush=True)  # noqa: T201
         sys.exit(error.exit_code)
     else:
         return deploy_context

@@ -1,8 +1,10 @@
 """Run the process `pyinfra-solo`: signals, exit statuses, data on stdout, messages on stderr."""
 
+import io
 import os
 import signal
 import sys
+import traceback
 from contextlib import suppress
 from typing import NoReturn
 
@@ -11,6 +13,7 @@ import click
 from pyinfra_solo.cli import gate, inspect, run, setup  # noqa: F401 - adds their commands
 from pyinfra_solo.cli.common import command, print_json, printed
 from pyinfra_solo.errors import SoloError, UsageError
+from pyinfra_solo.system.text import one_line, printable
 
 
 class InterruptedRunError(SoloError):
@@ -31,27 +34,35 @@ def main() -> NoReturn:
     except click.exceptions.Exit as ended:
         sys.exit(ended.exit_code)
     except click.ClickException as error:
-        with suppress(OSError):
-            error.show()
+        shown = io.StringIO()
+        error.show(file=shown)
+        _to_stderr(shown.getvalue())
         _json_if_asked(error.format_message(), UsageError.exit_code)
         sys.exit(UsageError.exit_code)
-    except PermissionError as error:
-        if os.geteuid() == 0:
-            raise
-        _fail(UsageError(f"{error.filename}: {error.strerror}. Run it as root."))
     except SoloError as error:
         _fail(error)
+    except Exception as error:  # noqa: BLE001 - Python's own traceback may hold what moves a terminal
+        if isinstance(error, PermissionError) and os.geteuid() != 0:
+            _fail(UsageError(f"{error.filename}: {error.strerror}. Run it as root."))
+        _to_stderr(traceback.format_exc())
+        _fail(
+            SoloError(
+                f"It failed in a way that has no name: {type(error).__name__}: {error}. Report it, with the lines above."
+            )
+        )
     finally:
         _drop_unflushed_stderr()
 
 
 def _fail(error: SoloError) -> NoReturn:
-    from pyinfra_solo.system.text import printable
-
-    with suppress(OSError):  # stderr is closed or full; the exit status is what counts
-        click.echo(printable(f"pyinfra-solo: {error}"), err=True)
+    _to_stderr(f"pyinfra-solo: {one_line(str(error))}")
     _json_if_asked(str(error), error.exit_code)
     sys.exit(error.exit_code)
+
+
+def _to_stderr(text: str) -> None:
+    with suppress(OSError):  # stderr is closed or full; the exit status is what counts
+        click.echo("\n".join(map(printable, text.rstrip("\n").split("\n"))), err=True)
 
 
 def _json_if_asked(error: str, exit_code: int) -> None:

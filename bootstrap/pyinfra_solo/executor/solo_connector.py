@@ -6,6 +6,7 @@ LocalHost's are, and each file is renamed into place at once.
 """
 
 import logging
+import re
 from typing import Any
 
 from pyinfra.api import Host, State
@@ -13,6 +14,21 @@ from pyinfra.api import Host, State
 from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.native import UNKNOWN
 from pyinfra_solo.native.registry import off_reason
+from pyinfra_solo.system.text import printable
+
+_STYLE = re.compile(r"(\x1b\[(?:0|1|3[0-7]|9[0-7])m)")
+"""pyinfra's own colours. Code 8, which hides text, is none of them."""
+
+
+def shown_by_pyinfra(record: logging.LogRecord) -> bool:
+    """Make a record of pyinfra's log printable but for its colours: it holds output of commands."""
+    parts = _STYLE.split(record.getMessage())
+    record.msg = "".join(
+        part if number % 2 else "\n".join(map(printable, part.split("\n")))
+        for number, part in enumerate(parts)
+    )
+    record.args = ()
+    return True
 
 
 class SoloConnector(LocalConnector):
@@ -22,6 +38,7 @@ class SoloConnector(LocalConnector):
 
     def __init__(self, state: State, host: Host) -> None:
         super().__init__(state, host)
+        logging.getLogger("pyinfra").addFilter(shown_by_pyinfra)
         by_shell = host.get_fact
 
         def get_fact(name_or_cls: Any, *args: Any, **kwargs: Any) -> Any:

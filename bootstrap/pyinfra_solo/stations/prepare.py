@@ -21,6 +21,7 @@ from pyinfra_solo.clients.uv import Uv
 from pyinfra_solo.errors import DataError, DeadlineError, SoloError, SourceError
 from pyinfra_solo.system import durable
 from pyinfra_solo.system.lock import flock
+from pyinfra_solo.system.text import printable
 
 _RECIPE = "1"
 """Part of every key: raise it when a runtime is built differently from here on."""
@@ -200,7 +201,7 @@ def main() -> int:
     options = parser.parse_args()
 
     def say(text: str) -> None:
-        sys.stderr.write(f"prepare: {text}\n")
+        sys.stderr.write(printable(f"prepare: {text}") + "\n")
 
     began = time.monotonic()
     try:

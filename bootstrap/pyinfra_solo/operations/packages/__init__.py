@@ -19,6 +19,7 @@ from pyinfra.api.state import StateHostMeta
 from pyinfra_solo.errors import DataError
 from pyinfra_solo.operations.packages import program
 from pyinfra_solo.operations.script import Program, ProgramFact
+from pyinfra_solo.system.text import printable
 
 LOCK_TIMEOUT = 300
 """Seconds to wait for dpkg's lock; unattended-upgrades holds it for minutes."""
@@ -118,7 +119,7 @@ def _installed(call: _Call) -> Generator[StringCommand, None, None]:
     missing = _missing(name for one in wanted for name in one.packages)
     if holders := host.get_fact(LockHolders):
         # A command's output is shown only when it has ended.
-        sys.stderr.write(f"{host.name}: dpkg's lock is held by {', '.join(holders)}\n")
+        sys.stderr.write(printable(f"{host.name}: dpkg's lock is held by {', '.join(holders)}") + "\n")
         sys.stderr.flush()
     # A caller that asks only for a change takes the first command and does not resume this function.
     call.announced = set(missing) if call.joins and not context.state.is_executing else set()
