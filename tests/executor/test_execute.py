@@ -78,7 +78,9 @@ def test_idempotence_is_checked_after_an_ignored_failure(target: Path) -> None:
 
 def test_python_function_is_ended_by_its_time_out(target: Path) -> None:
     """It does not yield to gevent, and gevent's time-outs end nothing else."""
-    message = re.escape("'site | it sleeps' failed: Command timed out after 1s")
+    message = re.escape(
+        "'site | it sleeps' failed: TimeoutError: took longer than 1 s and was ended (roles/site/__init__.py:"
+    )
     with pytest.raises(ConvergeError, match=message):
         converged(working_tree(target, SLEEPS.format(timeout=1)))
 

@@ -118,3 +118,17 @@ def test_failure_of_healthy_is_redacted(target: Path) -> None:
     module.write_text(module.read_text().replace("return []", "raise ValueError(data.token)"))
     message, _ = failed(root, DataError, data=SECRET)
     assert "ValueError: [redacted]" in message
+
+
+def test_secret_that_the_data_refuses_is_redacted(target: Path) -> None:
+    """The data's own __post_init__ may quote it."""
+    root = working_tree(target, "pass")
+    module = root / "roles/site/__init__.py"
+    refuses = 'target: str = {!r}\n\n    def __post_init__(self):\n        raise ValueError(f"{{self.token}} is too short")'
+    module.write_text(
+        module.read_text().replace(f"target: str = {str(target)!r}", refuses.format(str(target)))
+    )
+    message, _ = failed(root, DataError, data=SECRET)
+    assert message == (
+        "The data of the role 'site' refuses its values: ValueError: [redacted] is too short. Correct one and commit."
+    )

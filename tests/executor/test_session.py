@@ -206,7 +206,7 @@ def test_daemon_that_holds_stdout_is_no_failure(target: Path) -> None:
         ("deploy.py", "from pyinfra_solo.deploy import roles\nraise ValueError('a bug')\n", "deploy.py failed: ValueError: a bug"),
         ("deploy.py", "import nothing_of_that_name\n", "deploy.py failed: ModuleNotFoundError"),
         ("roles/site/__init__.py", "def site(:\n", "roles/site/__init__.py cannot be loaded"),
-        ("roles/site/__init__.py", "1 / 0\n", "roles/site/__init__.py cannot be loaded: division by zero"),
+        ("roles/site/__init__.py", "1 / 0\n", "roles/site/__init__.py cannot be loaded: ZeroDivisionError: division by zero (roles/site/__init__.py:1). Correct it"),
     ],
 )  # fmt: skip
 def test_bug_in_the_ops_repo_is_an_error_that_is_retried(

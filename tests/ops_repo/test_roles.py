@@ -87,7 +87,11 @@ def test_a_role_is_loaded_by_the_name_of_its_folder(tree: Path) -> None:
         ),
         ("import no_such_module_here\n", ConvergeError, "No module named 'no_such_module_here'"),
         ("1 / 0\n", ConvergeError, "division by zero"),
-        ("raise SystemExit(0)\n", ConvergeError, "roles/web/__init__.py cannot be loaded: 0"),
+        (
+            "raise SystemExit(0)\n",
+            ConvergeError,
+            r"roles/web/__init__.py cannot be loaded: it called sys.exit\(0\) \(roles/web/__init__.py:1\)",
+        ),
         (b"x = '\xff\xfe'\n", ConvergeError, "roles/web/__init__.py cannot be loaded"),
         ("", DataError, "declares no role 'web'. Write `@role\\(\\)` above `def web\\(data\\)`"),
         ("def web(data):\n    pass\n", DataError, "declares no role 'web'"),

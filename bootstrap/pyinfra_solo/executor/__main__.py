@@ -7,10 +7,11 @@ import os
 import sys
 
 from pyinfra_solo import protocol
-from pyinfra_solo.errors import SoloError
+from pyinfra_solo.errors import ConvergeError, SoloError
 from pyinfra_solo.executor import lazy_pyinfra
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.protocol import Request
+from pyinfra_solo.system.text import in_words
 
 
 def main() -> int:
@@ -27,8 +28,15 @@ def main() -> int:
         os.chdir(request.root)
         session.run(request, events)
     except SoloError as error:
+        if error.__cause__:
+            events.log_traceback(error.__cause__)
         events.write(protocol.Failed(code=error.exit_code, message=str(error)))
         return error.exit_code
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - its own traceback would show secrets
+        events.log_traceback(error)
+        message = f"The converge failed: {type(error).__name__}: {in_words(error)}. Its traceback is in the journal."
+        events.write(protocol.Failed(code=ConvergeError.exit_code, message=message))
+        return ConvergeError.exit_code
     return 0
 
 

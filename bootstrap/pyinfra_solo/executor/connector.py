@@ -23,6 +23,7 @@ from pyinfra_solo.native.files import forget_names
 from pyinfra_solo.native.pending_files import PendingFiles
 from pyinfra_solo.native.registry import answer_to, off_reason
 from pyinfra_solo.operations.script import ProgramCommand
+from pyinfra_solo.system.text import printable
 
 _OTHER_ACCOUNT = (
     "_sudo",
@@ -103,7 +104,7 @@ class LocalConnector(BaseConnector):
         """Print for pyinfra's own command, under -v."""
         import click
 
-        click.echo(f"{self.host.print_prefix}{line}", err=True)
+        click.echo(f"{self.host.print_prefix}{printable(line)}", err=True)
 
     def _run(self, command: StringCommand, arguments: dict[str, Any]) -> tuple[bool, CommandOutput]:
         timeout = arguments.pop("_timeout", None) or self.timeout
@@ -137,7 +138,11 @@ class LocalConnector(BaseConnector):
             data = opened.read()
         data = data.encode() if isinstance(data, str) else data
         if not any(arguments.get(key) for key in _OTHER_ACCOUNT):
-            self.pending.put(remote_filename, data)
+            try:
+                self.pending.put(remote_filename, data)
+            except OSError as error:
+                error.filename = remote_filename  # not the temporary file, and write(2) names none
+                raise
             return True
         # Another account gets it through stdin: a temporary file with a secret would be readable on the way.
         command = StringCommand("umask 077; cat >", QuoteString(remote_filename))

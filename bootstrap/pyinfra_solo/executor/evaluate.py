@@ -50,7 +50,7 @@ def forget(state: State, host: Host, order: Sequence[str]) -> None:
         meta.__init__(one, is_change=None)  # type: ignore[misc]
 
 
-def first_mistake(state: State, host: Host, order: Sequence[str]) -> tuple[str, Exception] | None:
+def first_mistake(state: State, host: Host, order: Sequence[str]) -> tuple[str, BaseException] | None:
     """Evaluate operations that are still to come. Return the first one that cannot succeed, and why.
 
     A fact can have another value once earlier operations have run, and so can a file that they write. So
@@ -67,7 +67,7 @@ def first_mistake(state: State, host: Host, order: Sequence[str]) -> tuple[str, 
             with _facts_counted(host) as asked:
                 try:
                     evaluate(state, host, one, every_command=not foreign, generator=generator)
-                except Exception as error:  # noqa: BLE001 - an operation is foreign code
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - an operation is foreign code
                     if _is_certain(error, root, independent=not (asked or foreign)):
                         return one, error
                     data.operation_meta.set_complete(True, [_UNKNOWN_CHANGE], CommandOutput([]))
@@ -93,7 +93,7 @@ def _facts_counted(host: Host) -> Iterator[list[Any]]:
         del vars(host)["get_fact"]
 
 
-def _is_certain(error: Exception, root: Path, *, independent: bool) -> bool:
+def _is_certain(error: BaseException, root: Path, *, independent: bool) -> bool:
     """Tell whether the operation fails whatever earlier operations do. independent: it asked for no fact."""
     chain: list[BaseException] = [error]
     while cause := chain[-1].__cause__ or chain[-1].__context__:
@@ -118,7 +118,7 @@ def check_idempotence(state: State, host: Host, order: Sequence[str]) -> list[pr
     for one in order:
         try:
             commands = [_in_short(command) for command in evaluate(state, host, one)]
-        except Exception as error:  # noqa: BLE001 - an operation is foreign code
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an operation is foreign code
             commands = [f"cannot be evaluated: {in_words(error)}"]
         if commands:
             found.append(protocol.NotIdempotent(name=name_of(state, one), commands=commands))

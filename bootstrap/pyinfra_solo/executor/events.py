@@ -1,7 +1,9 @@
 """Write events to the line's process, with secret values replaced."""
 
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from typing import IO, Any
 
@@ -9,9 +11,12 @@ import msgspec
 
 from pyinfra_solo.protocol import AnyEvent, Declared
 from pyinfra_solo.system import redaction
+from pyinfra_solo.system.text import printable
 
 _MAX_TEXT = 2000
 """Characters of a message or a line. Cut after secrets are replaced, so that no part of one is left."""
+_MAX_TRACEBACK = 100
+"""Lines."""
 _FLUSH_SECONDS = 0.1
 
 
@@ -68,6 +73,12 @@ class EventWriter:
             with self._lock:
                 self._buffered = False
                 self._out.flush()
+
+    def log_traceback(self, error: BaseException) -> None:
+        """Write the error's traceback to stderr, which is the run's journal, with secrets replaced."""
+        lines = redaction.replaced("".join(traceback.format_exception(error)), self._secrets).splitlines()
+        sys.stderr.write("".join(f"converge: {printable(line)}\n" for line in lines[-_MAX_TRACEBACK:]))
+        sys.stderr.flush()
 
     def _redacted(self, value: Any) -> Any:
         """Return the value with every secret in its strings replaced, and bytes that are no UTF-8 escaped.

@@ -85,7 +85,7 @@ class Executor:
         self._failed = one
         self._events.buffer(protocol.OperationStarted(number=number, name=name_of(self._state, one)))
         self._waits.clear()
-        pyinfra_log.lines.clear()
+        pyinfra_log.clear()
         self._began, self._cpu = time.monotonic(), _cpu()
 
     def _end(self, one: str, meta: Any, diff: list[str], *, failed: bool) -> None:
@@ -121,8 +121,10 @@ class Executor:
                 return [], None
         except SoloError as error:
             return [], error
-        except Exception as error:  # noqa: BLE001 - an operation is foreign code
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an operation is foreign code
             return [], translate(error, f"the operation {name!r}")
+        if pyinfra_log.cause and not _output(meta):
+            return [], translate(pyinfra_log.cause, f"the operation {name!r}")
         return [], ConvergeError(f"The operation {name!r} failed: {_last_line(meta)}")
 
     def _plan(self, one: str) -> list[str]:

@@ -2,22 +2,31 @@
 
 import logging
 import re
+import sys
 import traceback
 from pathlib import Path
 
 from jinja2 import TemplateError
-from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.exceptions import NestedOperationError, PyinfraError
 from pyinfra.context import ctx_state
 
 from pyinfra_solo.errors import ConvergeError, DataError, SoloError
-from pyinfra_solo.system.text import in_words, one_line
+from pyinfra_solo.system import disk
+from pyinfra_solo.system.text import in_words, one_line, place_in
 
 
-def translate(error: Exception, where: str, root: Path | None = None) -> SoloError:
+def translate(error: BaseException, where: str, root: Path | None = None) -> SoloError:
     """Return a foreign exception as DataError, when a template caused it, or as ConvergeError.
 
     root: of the ops repo, whose file and line the message names; None: found by pyinfra's state or deploy.py.
+    The exception is its `__cause__`: the executor writes that one's traceback to the journal.
     """
+    found = _translated(error, where, root)
+    found.__cause__ = error
+    return found
+
+
+def _translated(error: BaseException, where: str, root: Path | None) -> SoloError:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, TemplateError) or "Error in template" in str(cause):
@@ -26,6 +35,12 @@ def translate(error: Exception, where: str, root: Path | None = None) -> SoloErr
                 f"A template of {where} is invalid: {in_words(error)}{place}. Correct it and commit."
             )
         cause = cause.__cause__ or cause.__context__
+    if full := disk.problem(error):
+        return ConvergeError(f"{where} failed: {full} Make room, or make it writable{_place(error, root)}.")
+    if isinstance(error, SystemExit):
+        return ConvergeError(
+            f"{where} failed: it called sys.exit({error.code!r}){_place(error, root)}. Raise an error instead."
+        )
     kind = "" if isinstance(error, (PyinfraError, SyntaxError)) else f"{type(error).__name__}: "
     reason = in_words(error)
     if reason == "No hosts remaining!" and pyinfra_log.lines:  # a fact or a connector failed, and logged why
@@ -40,24 +55,30 @@ def _place(error: BaseException, root: Path | None) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     deploy = [Path(frame.filename).parent for frame in frames if Path(frame.filename).name == "deploy.py"]
     cwd = ctx_state.get().cwd if ctx_state.isset() else None
-    root = root or (Path(cwd) if cwd else next(iter(deploy), None))
-    for frame in reversed(frames):
-        path = Path(frame.filename)
-        if frame.filename == "<template>":
-            return f" (line {frame.lineno} of the template)"
-        if root and path.is_relative_to(root) and "bootstrap" not in path.relative_to(root).parts:
-            return f" ({path.relative_to(root)}:{frame.lineno})"
-    return ""
+    return place_in(root or (Path(cwd) if cwd else next(iter(deploy), Path("/nowhere"))), error)
 
 
 class PyinfraLog(logging.Handler):
-    """Keeps pyinfra's last ten warnings and errors: for a time-out they are the only reason."""
+    """Keeps pyinfra's last ten warnings and errors: for a time-out they are the only reason.
+
+    cause: the last exception that pyinfra has caught and logged, in words of its own that name no place.
+    """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.lines: list[str] = []
+        self.cause: Exception | None = None
+
+    def clear(self) -> None:
+        self.lines, self.cause = [], None
 
     def emit(self, record: logging.LogRecord) -> None:
+        error = sys.exception()
+        gevents_own = isinstance(error, TimeoutError) and not error.args  # pyinfra's words say more
+        if isinstance(error, Exception) and not (isinstance(error, NestedOperationError) or gevents_own):
+            self.cause = error
+        if record.getMessage().startswith("Traceback "):  # its last line comes as a record of its own
+            return
         text = re.sub(r"\x1b\[[0-9;]*m|^\s*\[@local\]\s*", "", record.getMessage())
         self.lines = [*self.lines[-9:], one_line(text)]
 

@@ -85,5 +85,5 @@ def _declare_operations(path: Path, state: State) -> None:
         raise
     except FileNotFoundError as error:
         raise ConvergeError(f"{error.filename or path} is not in the ops repo. Commit it.") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise translate(error, "deploy.py", path.parent) from error

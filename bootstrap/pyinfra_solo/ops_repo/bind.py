@@ -12,15 +12,16 @@ from pyinfra_solo.errors import DataError
 from pyinfra_solo.ops_repo import values
 from pyinfra_solo.ops_repo.roles import load, with_needs
 from pyinfra_solo.role import Role
-from pyinfra_solo.system.text import in_words
+from pyinfra_solo.system.text import explained
 
 
 @dataclass(frozen=True)
 class BoundRole:
-    """A role with its values: calling `converge` declares its operations to pyinfra."""
+    """A role with its values: calling `converge` declares its operations to pyinfra. root: the ops repo."""
 
     role: Role
     data: Any
+    root: Path = Path()
     converged: list[bool] = field(default_factory=list, repr=False, compare=False)
     """Not empty once `converge` was called."""
 
@@ -34,9 +35,9 @@ class BoundRole:
         place = f"`healthy` of roles/{self.role.name}/__init__.py"
         try:
             found = list(self.role.healthy(self.data))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(
-                f"{place} failed: {type(error).__name__}: {in_words(error)}. It returns a list of checks."
+                f"{place} failed: {explained(error, self.root)}. It returns a list of checks."
             ) from error
         if wrong := [one for one in found if not isinstance(one, Check)]:
             raise DataError(
@@ -82,4 +83,4 @@ def bind(root: Path, role: str, stage: str, flags: Mapping[str, str]) -> list[Bo
     roles = load(root)
     values.check_declared(list(roles.values()))
     found = values.layered(root, stage, flags, roles)
-    return [BoundRole(one, values.bind(one, found)) for one in with_needs(role, roles)]
+    return [BoundRole(one, values.bind(one, found), root) for one in with_needs(role, roles)]

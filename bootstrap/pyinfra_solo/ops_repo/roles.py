@@ -9,7 +9,7 @@ from pathlib import Path
 from pyinfra_solo.errors import ConvergeError, DataError, RoleError
 from pyinfra_solo.ops_repo import names
 from pyinfra_solo.role import Role
-from pyinfra_solo.system.text import in_words
+from pyinfra_solo.system.text import explained
 
 
 def load(root: Path) -> dict[str, Role]:
@@ -20,15 +20,15 @@ def load(root: Path) -> dict[str, Role]:
     """
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    return {name: _load_one(name) for name in names.roles(root)}
+    return {name: _load_one(name, root) for name in names.roles(root)}
 
 
-def _load_one(name: str) -> Role:
+def _load_one(name: str, root: Path) -> Role:
     try:
         module = importlib.import_module(f"roles.{name}")
     except (Exception, SystemExit) as error:
         raise ConvergeError(
-            f"roles/{name}/__init__.py cannot be loaded: {in_words(error)}. Correct it and commit."
+            f"roles/{name}/__init__.py cannot be loaded: {explained(error, root)}. Correct it and commit."
         ) from error
     found = getattr(module, name.replace("-", "_"), None)
     if not isinstance(found, Role):

@@ -16,7 +16,8 @@ import msgspec
 from pyinfra_solo.errors import DataError
 from pyinfra_solo.ops_repo.names import stages, unknown
 from pyinfra_solo.role import Role
-from pyinfra_solo.system.text import in_words
+from pyinfra_solo.system.redaction import redacted
+from pyinfra_solo.system.text import explained, in_words
 
 FLAG = "the flag --data"
 
@@ -42,7 +43,7 @@ def layered(root: Path, stage: str, flags: Mapping[str, str], roles: Mapping[str
     for name in ("all", stage):
         path = root / "inventories" / "group_data" / f"{name}.py"
         source = str(path.relative_to(root))
-        for key, value in _read(path, source).items():
+        for key, value in _read(path, source, root).items():
             values[key] = Value(_typed(key, value, source, hints, strict=True), source)
     for key, text in flags.items():
         values[key] = Value(_typed(key, text, FLAG, hints, strict=False), FLAG)
@@ -61,14 +62,26 @@ def bind(role: Role, values: Mapping[str, Value]) -> Any:
         raise DataError(
             f"The role {role.name!r} needs a value for {missing[0]!r}. Set it in inventories/group_data/all.py or a stage's."
         )
-    return role.data(**{key: value.value for key, value in values.items() if key in known})
+    try:
+        return role.data(**{key: value.value for key, value in values.items() if key in known})
+    except Exception as error:  # noqa: BLE001 - of its own __post_init__
+        hidden = [
+            text
+            for key, kind in known.items()
+            if key in values and _is_secret(kind)
+            for text in _texts(values[key].value)
+        ]
+        reason = redacted(f"{type(error).__name__}: {in_words(error)}", hidden)
+        raise DataError(
+            f"The data of the role {role.name!r} refuses its values: {reason}. Correct one and commit."
+        ) from None
 
 
 def _hints(role: Role) -> dict[str, Any]:
     return get_type_hints(role.data, include_extras=True)
 
 
-def _read(path: Path, source: str) -> dict[str, Any]:
+def _read(path: Path, source: str, root: Path) -> dict[str, Any]:
     """Run a file of group data, and return its public variables, as pyinfra does. Raises DataError."""
     if not path.exists():
         return {}
@@ -76,7 +89,7 @@ def _read(path: Path, source: str) -> dict[str, Any]:
         found = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
         raise DataError(
-            f"{source} cannot be read: {type(error).__name__}: {in_words(error)}. Correct it and commit."
+            f"{source} cannot be read: {explained(error, root)}. Correct it and commit."
         ) from error
     modules = type(msgspec)
     return {

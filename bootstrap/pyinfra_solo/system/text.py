@@ -2,6 +2,7 @@
 
 import json
 import re
+import traceback
 from pathlib import Path
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}", re.ASCII)
@@ -47,6 +48,27 @@ def in_words(error: BaseException) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return one_line(f"{error.msg} ({Path(error.filename).name}:{error.lineno})")
     return one_line(str(error)) or type(error).__name__
+
+
+def place_in(root: Path, error: BaseException) -> str:
+    """Return ` (FILE:LINE)` of the error's last frame in the tree `root`, or in a template; "" without one."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if frame.filename == "<template>":
+            return f" (line {frame.lineno} of the template)"
+        if path.is_relative_to(root) and "bootstrap" not in path.relative_to(root).parts:
+            return f" ({path.relative_to(root)}:{frame.lineno})"
+    return ""
+
+
+def explained(error: BaseException, root: Path) -> str:
+    """Describe what code of the tree `root` has raised: kind, text, file and line."""
+    if isinstance(error, SystemExit):
+        return f"it called sys.exit({error.code!r}){place_in(root, error)}"
+    if isinstance(error, SyntaxError) and error.filename and Path(error.filename).is_relative_to(root):
+        return one_line(f"{error.msg} ({Path(error.filename).relative_to(root)}:{error.lineno})")
+    kind = "" if isinstance(error, SyntaxError) else f"{type(error).__name__}: "
+    return f"{kind}{in_words(error)}{place_in(root, error)}"
 
 
 def without_password(url: str) -> str:
