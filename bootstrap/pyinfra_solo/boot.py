@@ -27,6 +27,7 @@ from pyinfra_solo.stations.judge import judge
 from pyinfra_solo.stations.last_good import last_good, remember_good
 from pyinfra_solo.stations.prepare import prepare
 from pyinfra_solo.stations.resolve import Candidate, resolve, stage_of
+from pyinfra_solo.system import kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +177,7 @@ def vouch(target: Target, sha: str, checks: Sequence[dict[str, Any]], python: st
         python=python,
         run=run.id,
         at=time.time(),
+        kept=[str(one) for one in kept.read(paths.RUN / "kept")],
     )
     try:
         open_gate(statement, began=run.began)

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Statement:
     python: str
     run: str
     at: float
+    kept: Sequence[str] = field(default_factory=list)
+    """Releases that stay although another one is wanted (system/kept.py)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ def open_gate(statement: Statement, *, began: float | None = None) -> None:
     current = _read_statement()
     if current and _ping().exists() and _vouch_for_the_same(current, statement):
         # In service as before: ping.html is not touched, and the gate is open since then.
-        if (current.checks, current.python) != (statement.checks, statement.python):
+        if _how_judged(current) != _how_judged(statement):
             _write(_STATEMENT, asdict(replace(statement, at=current.at)))
         return
     _write(_STATEMENT, asdict(statement))
@@ -191,7 +193,11 @@ def _identity() -> tuple[int, int] | None:
 
 def _vouch_for_the_same(one: Statement, other: Statement) -> bool:
     """Compare all but the run, the time, and how the checks were performed."""
-    return one == replace(other, run=one.run, at=one.at, checks=one.checks, python=one.python)
+    return one == replace(other, run=one.run, at=one.at, checks=one.checks, python=one.python, kept=one.kept)
+
+
+def _how_judged(statement: Statement) -> tuple[object, ...]:
+    return statement.checks, statement.python, statement.kept
 
 
 def _make_folders() -> None:

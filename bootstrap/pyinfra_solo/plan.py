@@ -33,10 +33,10 @@ def plan(
 
 
 def lines(changes: Changes) -> Iterator[str]:
-    """Yield the plan as text: the operations that would change something, and how."""
+    """Yield the plan as text: the operations that would change something, and how; and warnings of others."""
     for operation in changes.operations:
-        if operation.changed:
-            yield printable(f"~ {operation.name}")
-            yield from (printable(f"    {line}") for line in operation.diff)
+        if operation.changed or operation.output:
+            yield printable(f"{'~' if operation.changed else '!'} {operation.name}")
+            yield from (printable(f"    {line}") for line in (*operation.diff, *operation.output))
     same = len(changes.operations) - changes.changed
     yield f"{changes.changed} operations would change this machine, {same} would not."

@@ -96,8 +96,9 @@ def count(number: int, word: str) -> str:
 
 
 def _operation(one: Operation) -> Iterator[str]:
-    if one.changed or one.failed:
-        yield f"  {one.seconds:6.2f} s  {'FAILED ' if one.failed else 'changed'}  {one.name}"
+    if one.changed or one.failed or one.output:
+        did = "FAILED" if one.failed else "changed" if one.changed else "warned"
+        yield f"  {one.seconds:6.2f} s  {did:<7}  {one.name}"
         yield from _indented(one.output)
 
 

@@ -12,11 +12,13 @@ import re
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 from pyinfra import host, logger
-from pyinfra.api import FactBase, StringCommand, operation
+from pyinfra.api import FactBase, State, StringCommand, operation
 
 from pyinfra_solo import paths
 from pyinfra_solo.errors import DataError
@@ -92,6 +94,8 @@ def _release(request: Mapping[str, Any]) -> Generator[StringCommand, None, None]
         )
     elif wanted == current and not state.get("leftovers"):
         host.noop(f"{app} is at {current[:12]}")
+    elif not host.executing_op_hash and asked.base in _kept_in(host.state):
+        host.noop(f"{app} was kept at {current[:12]}")  # the idempotence check: `offline` has decided
     else:
         yield bundle.command("apply", replace(asked, sha=wanted).json())
         if host.executing_op_hash:  # a preview runs nothing, and comes here too
@@ -101,7 +105,17 @@ def _release(request: Mapping[str, Any]) -> Generator[StringCommand, None, None]
                 _count_as_unchanged()
 
 
+_kept: WeakKeyDictionary[State, set[Path]] = WeakKeyDictionary()
+
+
+def _kept_in(state: State) -> set[Path]:
+    """Return the folders of the applications whose release this converge has kept."""
+    return _kept.setdefault(state, set())
+
+
 def _report_kept(request: Request, current: str, wanted: str, reason: str) -> None:
+    if host.executing_op_hash:
+        _kept_in(host.state).add(request.base)
     logger.warning(f"{host.print_prefix}{Kept(request.app, current, wanted, reason)}")
 
 
