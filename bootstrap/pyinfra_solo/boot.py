@@ -194,6 +194,8 @@ def _identify(settings: Settings, options: RunOptions, run: Run) -> Instance:
         instance = identify(machine, known, settings.limits.metadata, run)
     except IdentityError as error:
         run.record(instance_id=error.instance_id)
+        if error.cure:
+            raise IdentityError(f"{str(error).rstrip('.')}. {error.cure}") from error
         raise
     run.record(instance_id=instance.id)
     return instance

@@ -54,10 +54,11 @@ class IdentityError(SourceError):
     """The metadata service or the EC2 API did not identify this machine.
 
     It shares exit status 10 with the other sources: it is one, and a later try may help.
-    instance_id: set when that much was known.
+    instance_id: set when that much was known. cure: what to do, when the last try has failed.
     """
 
     instance_id: str | None = None
+    cure = ""
 
 
 class LockedError(SoloError):

@@ -1,8 +1,10 @@
 """The EC2 API: the tags of an instance, from moto's server, and from one that refuses."""
 
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from pyinfra_solo.stations.identify import identify
 from tests.support.imds import Metadata
 from tests.support.line import new_run
 from tests.support.loopback import NOWHERE, answer, canned_server
-from tests.support.machine import ENGINE
+from tests.support.machine import ENGINE, LocalMachine
 from tests.support.programs import run as run_command
 
 REGION = "eu-west-1"
@@ -149,6 +151,21 @@ def test_an_api_that_is_not_there_is_an_outage(account: pytest.MonkeyPatch) -> N
     del account
     with pytest.raises(ApiUnavailableError, match="Could not connect"):
         ec2.instance_tags("i-0a1", REGION)
+
+
+def test_a_machine_whose_tags_nobody_gives_names_the_cure(
+    account: pytest.MonkeyPatch, metadata: Metadata, tmp_path: Path
+) -> None:
+    """It said `DescribeTags: Could not connect to the endpoint URL`, and nothing else."""
+    account.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", metadata.url)
+    metadata.instance.tags = None
+    machine = LocalMachine(tmp_path / "machine")
+    machine.configure(machine='ec2 = "yes"', limits="metadata = 2")
+    reason = machine.solo("boot").expect(10).stderr.splitlines()[-1]
+
+    assert f'DescribeTags: Could not connect to the endpoint URL: "{NOWHERE}/". So the tags of this' in reason
+    assert "--instance-metadata-tags enabled), or let this machine reach the EC2 API, or set" in reason
+    assert json.loads(machine.solo("report", "--json").stdout)["instance_id"] == metadata.instance.id
 
 
 def test_a_machine_without_credentials_is_an_outage(account: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,12 @@ from pyinfra_solo.errors import IdentityError
 class ApiUnavailableError(IdentityError):
     """The API did not answer, or answered with a fault: a retry can help."""
 
+    cure = (
+        "So the tags of this machine are not known. Enable them in the metadata service, which needs no API "
+        "(aws ec2 modify-instance-metadata-options --instance-id ID --instance-metadata-tags enabled), or let this "
+        "machine reach the EC2 API, or set machine.tags = 'none' to choose the role by security groups alone."
+    )
+
 
 class ApiRefusedError(IdentityError):
     """The API denies this machine the call."""
