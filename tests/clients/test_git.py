@@ -246,14 +246,25 @@ class TestOverSsh:
     ) -> None:
         other = tmp_path / "other"
         other.write_text(f"[{HERE}]:1 ssh-ed25519 AAAA\n")
-        assert "not the pinned one" in client.fails(TrustError, known_hosts=other)
-        assert "ops.known_hosts" in client.fails(TrustError, known_hosts=None)
-        client.fails(TrustError, known_hosts=tmp_path / "absent")
+        url = without_password(client.remote)
+        assert (
+            f"{other}, which ops.known_hosts names, has no key for the host of {url}. Add it."
+            in client.fails(TrustError, known_hosts=other)
+        )
+        assert client.fails(TrustError, known_hosts=None).startswith(
+            f"No host key is pinned for {url}: ops.known_hosts is not set. Put the host's key into a file"
+        )
+        absent = tmp_path / "absent"
+        assert f"The file {absent}, which ops.known_hosts names, is not there." in client.fails(
+            TrustError, known_hosts=absent
+        )
 
         assert client.fetch() == repository.tip()
         shutil.rmtree(client.state / "repo.git")
         server.swap()
-        assert "If it was changed on purpose" in client.fails(TrustError)
+        changed = client.fails(TrustError)
+        assert f"The host key of {url} is not the pinned one. If it was changed on purpose" in changed
+        assert str(client.options["known_hosts"]) in changed
 
     def test_an_unknown_key_gets_nothing(self, client: Client, tmp_path: Path) -> None:
         key, _ = signing_key(tmp_path, "unknown")

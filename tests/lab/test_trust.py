@@ -75,7 +75,9 @@ def cases(fleet: Fleet, keys: Keys, folder: Path, old_host: str) -> dict[str, Re
         "unsigned": Refused(signer, ref="trust-unsigned", signers=True),
         "wrong": Refused(signer, ref="trust-wrong", signers=True),
         "oldkey": Refused(host, known_hosts=old_host),
-        "nokey": Refused(host, known_hosts=""),
+        "nokey": Refused(
+            f"{ETC}/known_hosts, which ops.known_hosts names, has no key for the host of", known_hosts=""
+        ),
         "link": Refused(
             "The ops repo's link 'roles/base/files/passwd' leads out of its tree", ref="trust-link"
         ),

@@ -56,8 +56,7 @@ class BareRepository(Repository):
         except GitError as error:
             if _UNTRUSTED_HOST.search(error.stderr):
                 raise TrustError(
-                    f"The host key of {without_password(remote)} is not the pinned one. If it was changed on purpose, put "
-                    f"the new key into {self._known_hosts or 'a file named by ops.known_hosts'}."
+                    _untrusted(without_password(remote), self._known_hosts, error.stderr)
                 ) from error
             raise
 
@@ -145,6 +144,21 @@ class BareRepository(Repository):
             text = re.sub(r"^\s*stderr: '|'$", "", str(error.stderr))
             raise GitError("no answer in time" if "Timeout: the command" in text else text) from error
         return str(output)
+
+
+def _untrusted(remote: str, pinned: Path | None, stderr: str) -> str:
+    """Say why ssh does not trust the host of `remote`, and what to do."""
+    add = "ssh-keyscan(1) prints it. Compare it with what the host's owner publishes"
+    if pinned is None:
+        return (
+            f"No host key is pinned for {remote}: ops.known_hosts is not set. Put the host's key into a file, "
+            f"and name the file there. {add}."
+        )
+    if not pinned.is_file():
+        return f"The file {pinned}, which ops.known_hosts names, is not there. Put the host key of {remote} into it. {add}."
+    if "IDENTIFICATION HAS CHANGED" in stderr:
+        return f"The host key of {remote} is not the pinned one. If it was changed on purpose, put the new key into {pinned}."
+    return f"{pinned}, which ops.known_hosts names, has no key for the host of {remote}. Add it. {add}."
 
 
 def _own_ref(ref: str) -> str:

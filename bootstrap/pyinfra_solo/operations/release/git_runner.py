@@ -43,7 +43,19 @@ def git_runner(request: Request, deadline: float, lock: int | None = None) -> Ru
         except OSError as error:
             raise GitError(f"git cannot be run: {error.strerror}") from error
         if done.status or done.cut:
-            raise GitError(done.stderr.decode("ascii", "replace"))
+            raise GitError(_explained(done.stderr.decode("ascii", "replace"), request))
         return done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
 
     return git
+
+
+def _explained(stderr: str, request: Request) -> str:
+    """Put before git's words what ssh does not say: which file has no key of the host."""
+    if "Host key verification failed" not in stderr:
+        return stderr
+    pinned = (
+        f"{request.known_hosts}, which known_hosts= names, does not have"
+        if request.known_hosts
+        else ("known_hosts= of the release names no file, so nothing pins")
+    )
+    return f"fatal: {pinned} the host key of the remote\n{stderr}"
