@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
@@ -142,16 +143,60 @@ def test_a_child_of_the_owner_does_not_keep_the_lock(path: Path) -> None:
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'"x"', b'{"pid": "x"}', b"\xff\xfe", b"{}", b"null"])
 def test_a_holder_that_the_file_does_not_name_is_unknown(path: Path, text: bytes) -> None:
-    with another_run(path):
+    with another_run(path) as other:
         path.write_bytes(text)
+        program = Path(f"/proc/{other.pid}/comm").read_text().strip()
         who = owner(path)
 
         with pytest.raises(LockedError) as caught, held("run", Deadline.after(0), silent, path):
             pytest.fail("two runs at once")
 
-    assert who == Owner()
-    message = f"The run lock {path} is held by an unknown process. lslocks(8) shows it; end it."
-    assert str(caught.value) == message
+    assert who == Owner(other=other.pid)
+    name = f"process {other.pid} ({program}), which does not call itself a run of pyinfra-solo"
+    assert str(caught.value) == f"The run lock {path} is held by {name}. lslocks(8) shows it; end it."
+
+
+def test_a_holder_that_is_not_ours_is_no_run_that_was_killed(path: Path) -> None:
+    """The file still names the run that was killed: it said `run 0, which has held the lock for 0 s`."""
+    with another_run(path) as other:
+        other.kill()
+        other.wait()
+    assert f'"pid": {other.pid}' in path.read_text()
+    with subprocess.Popen(
+        ["flock", str(path), "sh", "-c", "echo held; read x"], stdin=PIPE, stdout=PIPE
+    ) as foreign:
+        assert foreign.stdout
+        assert foreign.stdout.readline() == b"held\n"
+        who = owner(path)
+        with pytest.raises(LockedError) as caught, held("run", Deadline.after(0), silent, path):
+            pytest.fail("two runs at once")
+        foreign.communicate(b"\n")
+
+    assert who == Owner(other=foreign.pid)
+    assert f"{path} is held by process {foreign.pid} (flock), which does not call itself a run" in str(
+        caught.value
+    )
+
+
+def test_a_killed_run_whose_executor_still_works_is_named(path: Path) -> None:
+    """The executor holds its descriptor, and the kernel still knows who took the lock."""
+    script = HOLD.replace(
+        "    print", "    child = os.fork()\n    if child == 0: time.sleep(60)\n    print(child)\n    print"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import os, time\n{script}", str(path)],
+        env={**os.environ, "PYTHONPATH": str(ENGINE)}, stdin=PIPE, stdout=PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout
+        child = int(process.stdout.readline())
+        assert process.stdout.readline() == "held\n"
+        process.kill()
+        process.wait()
+        who = owner(path)
+        os.kill(child, signal.SIGKILL)
+
+    assert who is not None
+    assert (who.pid, who.station, who.other) == (process.pid, "converge", None)
 
 
 @pytest.mark.parametrize("station", ["gate open: " + "why? " * 5000, "\U0001f600" * 5000, "\udcff", '"\n'])

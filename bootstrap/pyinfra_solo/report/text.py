@@ -57,7 +57,8 @@ def outcome(report: Report) -> str:
         seconds = "" if report.seconds is None else f" in {report.seconds:.1f} s"
         status = f", exit status {report.exit_code}" if report.exit_code else ""
         return f"{report.outcome}{seconds}{status}"
-    alive = report.boot_id == boot_id() and lock.owner() is not None
+    owner = lock.owner()
+    alive = report.boot_id == boot_id() and owner is not None and owner.other is None
     return f"{'running, at' if alive else 'killed at'} {report.station}"
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,19 @@ _SIZE = 4096
 
 @dataclass(frozen=True)
 class Owner:
-    """The holder of the lock. age: seconds since it took the lock. pid: none when the file lacks it."""
+    """The holder of the lock. age: seconds since it took the lock. pid: none when the file lacks it.
+
+    other: a process that holds the lock and is no run of ours.
+    """
 
     pid: int | None = None
     station: str = ""
     age: float = 0.0
+    other: int | None = None
 
     def __str__(self) -> str:
+        if self.other is not None:
+            return f"process {self.other}{_program(self.other)}, which does not call itself a run of pyinfra-solo"
         if self.pid is None:
             return "an unknown process"
         return f"run {self.pid}, which has held the lock for {self.age:.0f} s and is at {self.station}"
@@ -63,6 +69,32 @@ def owner(path: Path | None = None) -> Owner | None:
 
 
 def _named_in(descriptor: int) -> Owner:
+    """Read the holder from the file, unless the kernel knows another: a killed run leaves its name there."""
+    named, holder = _text_of(descriptor), _holder(descriptor)
+    return named if holder in (None, named.pid) else Owner(other=holder)
+
+
+def _holder(descriptor: int) -> int | None:
+    """Return the process that took the lock (proc(5), /proc/locks); None when it is not shown here."""
+    about = os.fstat(descriptor)
+    file = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/locks").read_text().splitlines():
+            words = line.split()
+            if words[1] == "FLOCK" and words[5] == file and int(words[4]) > 0:
+                return int(words[4])
+    return None
+
+
+def _program(pid: int) -> str:
+    """Return ` (NAME)` of a process, which may have any characters, or ""."""
+    try:
+        return f" ({Path(f'/proc/{pid}/comm').read_text(errors='replace').rstrip()})"
+    except OSError:
+        return ""
+
+
+def _text_of(descriptor: int) -> Owner:
     try:
         text = json.loads(os.pread(descriptor, _SIZE, 0))
         age = time.monotonic() - float(text["since"])
