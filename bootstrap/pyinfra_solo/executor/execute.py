@@ -85,7 +85,7 @@ class Executor:
         self._failed = one
         self._events.buffer(protocol.OperationStarted(number=number, name=name_of(self._state, one)))
         self._waits.clear()
-        pyinfra_log.clear()
+        pyinfra_log.lines.clear()
         self._began, self._cpu = time.monotonic(), _cpu()
 
     def _end(self, one: str, meta: Any, diff: list[str], *, failed: bool) -> None:

@@ -59,28 +59,38 @@ def _place(error: BaseException, root: Path | None) -> str:
 
 
 class PyinfraLog(logging.Handler):
-    """Keeps pyinfra's last ten warnings and errors: for a time-out they are the only reason.
-
-    cause: the last exception that pyinfra has caught and logged, in words of its own that name no place.
-    """
+    """Keeps pyinfra's last ten warnings and errors: for a time-out they are the only reason."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self.lines: list[str] = []
-        self.cause: Exception | None = None
 
-    def clear(self) -> None:
-        self.lines, self.cause = [], None
+    @property
+    def cause(self) -> Exception | None:
+        """The last exception that pyinfra has caught and logged, in words of its own that name no place."""
+        return next((line.cause for line in reversed(self.lines) if isinstance(line, _Caught)), None)
 
     def emit(self, record: logging.LogRecord) -> None:
         error = sys.exception()
-        gevents_own = isinstance(error, TimeoutError) and not error.args  # pyinfra's words say more
-        if isinstance(error, Exception) and not (isinstance(error, NestedOperationError) or gevents_own):
-            self.cause = error
         if record.getMessage().startswith("Traceback "):  # its last line comes as a record of its own
             return
         text = re.sub(r"\x1b\[[0-9;]*m|^\s*\[@local\]\s*", "", record.getMessage())
-        self.lines = [*self.lines[-9:], one_line(text)]
+        gevents_own = isinstance(error, TimeoutError) and not error.args  # pyinfra's words say more
+        if isinstance(error, Exception) and not (isinstance(error, NestedOperationError) or gevents_own):
+            self.lines = [*self.lines[-9:], _Caught(one_line(text), error)]
+        else:
+            self.lines = [*self.lines[-9:], one_line(text)]
+
+
+class _Caught(str):
+    """A line about an exception that pyinfra has caught."""
+
+    cause: Exception
+
+    def __new__(cls, text: str, cause: Exception) -> "_Caught":
+        line = super().__new__(cls, text)
+        line.cause = cause
+        return line
 
 
 pyinfra_log = PyinfraLog()
