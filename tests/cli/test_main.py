@@ -184,7 +184,7 @@ def test_status_as_json_is_whole(machine: LocalMachine, open_: bool) -> None:
     whole = machine.solo("status", "--json").expect(0 if open_ else 1)
     gate = machine.solo("gate", "status", "--json").expect(0 if open_ else 1)
 
-    assert set(json.loads(whole.stdout)) == {"ready", "gate", "kept", "running", "last_run"}
+    assert set(json.loads(whole.stdout)) == {"ready", "gate", "hidden", "kept", "running", "last_run"}
     assert json.loads(gate.stdout) == json.loads(whole.stdout)["gate"]
     assert json.loads(gate.stdout)["open"] is open_
 

@@ -133,6 +133,27 @@ def test_report_without_root_says_to_run_it_as_root(machine: LocalMachine) -> No
             refused(as_nobody(root, *words), 64, "Run it as root.")
 
 
+@pytest.mark.parametrize("folder", ["disk", "tmpfs"])
+def test_status_without_root_says_what_it_may_not_read(machine: LocalMachine, folder: str) -> None:
+    """It said `last run  none` and `role not known` on a machine that had run."""
+    with open_to_all(machine) as root:
+        root.state.mkdir(parents=True)
+        root.run_folder.mkdir(parents=True)
+        assert "last run  none" in as_nobody(root, "status").expect(1).stdout
+        keep(root, "last-run.json", whole())
+        if folder == "tmpfs":
+            (root.state / "last-run.json").rename(root.run_folder / "last-run.json")
+        done = as_nobody(root, "status").expect(1)
+        assert done.stdout.splitlines() == [
+            "machine   only root may read its role",
+            "gate      closed: never opened",
+            "last run  only root may read it, and whether a run is at work. Run it as root.",
+        ]
+        found = json.loads(as_nobody(root, "status", "--json").expect(1).stdout)
+        assert (found["hidden"], found["last_run"]) == (True, None)
+        assert json.loads(root.solo("status", "--json").expect(1).stdout)["hidden"] is False
+
+
 def test_report_without_measurements_is_read(machine: LocalMachine) -> None:
     """An older engine wrote such ones."""
     older = json.loads(encode(whole()))

@@ -25,6 +25,8 @@ class Status:
     running: lock.Owner | None
     kept: Sequence[Kept] = ()
     """Releases that stay although another one is wanted."""
+    hidden: bool = False
+    """The last run's report is there, and this account may not read it, nor the lock's owner."""
 
     @property
     def ready(self) -> bool:
@@ -38,6 +40,7 @@ class Status:
             "gate": to_json(self.gate),
             "running": asdict(self.running) if self.running else None,
             "kept": [asdict(one) for one in self.kept],
+            "hidden": self.hidden,
             "last_run": msgspec.to_builtins(self.last) if self.last else None,
         }
 
@@ -45,17 +48,25 @@ class Status:
 def status() -> Status:
     """Read the gate, the last report, the run lock and the records of kept releases."""
     return Status(
-        gate=read_gate(), last=store.last(), running=lock.owner(), kept=kept.read(paths.RUN / "kept")
+        gate=read_gate(),
+        last=store.last(),
+        running=lock.owner(),
+        kept=kept.read(paths.RUN / "kept"),
+        hidden=store.last_is_hidden(),
     )
 
 
 def lines(status: Status) -> list[str]:
     """Render a status for an operator: the machine, its gate, who runs now, and the last run."""
-    found = [f"machine   {text.machine(status.gate.statement or status.last)}", _gate(status.gate)]
+    known = status.gate.statement or status.last
+    machine = text.machine(known) if known or not status.hidden else "only root may read its role"
+    found = [f"machine   {machine}", _gate(status.gate)]
     found += [f"release   {one}" for one in status.kept]
     if status.running:
         found.append(f"running   {status.running}")
-    if status.last is None:
+    if status.hidden:
+        found.append("last run  only root may read it, and whether a run is at work. Run it as root.")
+    elif status.last is None:
         found.append("last run  none")
     else:
         below = (text.totals(status.last), *text.stations(status.last))

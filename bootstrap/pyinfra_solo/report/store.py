@@ -87,6 +87,17 @@ def last() -> Report | None:
         return None
 
 
+def last_is_hidden() -> bool:
+    """Tell whether there is a report of the last run that this account may not read."""
+    try:
+        read()
+    except PermissionError:
+        return True
+    except (SoloError, OSError):
+        return False
+    return False
+
+
 def _reports_of(run: str) -> list[Path]:
     """List the report's path; nothing when there are no reports. A name is looked up, never followed."""
     folder = paths.STATE / "reports"
