@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pyinfra_solo.operations import prelude
+from tests.system.test_processes_limit import FORGES
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives up an account")
 ATTACKS = ["os.pread(1, 9, 0)", "os.pwrite(1, b'FORGED', 0)", "os.ftruncate(1, 0)", "os.open('/proc/self/fd/1', os.O_RDWR)"]  # fmt: skip
@@ -30,3 +31,27 @@ def test_captured_output_is_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(prelude, "_MAX_OUTPUT", 100)
     monkeypatch.chdir(tmp_path)
     assert prelude.query("head", "-c", "5000", "/dev/zero").text == "\0" * 100
+
+
+def test_captured_output_does_not_fill_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each time the child waits until its file has shrunk. `yes` wrote 160 MiB in 3 s."""
+    monkeypatch.setattr(prelude, "_MAX_OUTPUT", 1000)
+    monkeypatch.chdir(tmp_path)
+    shrunk = "while test $(stat -Lc %s /proc/self/fd/1) -gt 1000; do :; done"
+    done = prelude.capture(
+        "timeout",
+        "60",
+        "sh",
+        "-c",
+        f"echo first; for _ in 1 2 3; do head -c 1000000 /dev/zero; {shrunk}; done",
+    )
+    assert done.status == 0
+    assert done.text == "first\n" + "\0" * 994
+
+
+@as_root
+def test_first_output_stays_when_another_account_floods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a file shrinks, a child may clear O_APPEND and overwrite what root's tool has printed."""
+    monkeypatch.setattr(prelude, "_MAX_OUTPUT", 1000)
+    done = prelude.capture("sh", "-c", f"echo FIRST; {sys.executable} -c '{FORGES}'")
+    assert done.text == "FIRST\n" + "y" * 994

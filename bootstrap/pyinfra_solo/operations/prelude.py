@@ -18,9 +18,10 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,7 +34,9 @@ QUERY_SECONDS = 60.0
 """Time-out of a child of a check that is called in the process. A command has its caller's time-out."""
 
 _MAX_OUTPUT = 8 * 1024 * 1024
-"""Bytes of a child's output that are read."""
+"""Bytes of a child's output that are kept, and read."""
+_CHECK = 0.02
+"""Seconds between two checks of how much a child has written."""
 _FS_IOC_SETFLAGS, _FS_APPEND_FL = 0x40086602, 0x20  # linux/fs.h
 
 before_child: Callable[[], None] | None = None
@@ -119,16 +122,46 @@ def _captured(words: Sequence[str], stderr: int, variables: Mapping[str, str]) -
     The child gets a descriptor that can only append: what it starts as another account can neither read
     nor change what is written already (see system/processes.py).
     """
-    with tempfile.TemporaryFile(buffering=0) as kept:
-        with suppress(OSError):  # needs CAP_LINUX_IMMUTABLE, and a file system that has it
-            fcntl.ioctl(kept.fileno(), _FS_IOC_SETFLAGS, struct.pack("l", _FS_APPEND_FL))
+    with tempfile.TemporaryFile(buffering=0) as kept, _limited(kept.fileno()) as first:
+        _only_append(kept.fileno(), True)
         writer = os.open(f"/proc/self/fd/{kept.fileno()}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             finished = _run(words, writer, stderr, variables)
         finally:
             os.close(writer)
-        text = os.pread(kept.fileno(), _MAX_OUTPUT, 0).decode(errors="replace")
+        text = (first or [os.pread(kept.fileno(), _MAX_OUTPUT, 0)])[0].decode(errors="replace")
         return Finished(finished.status, finished.text or text)
+
+
+@contextmanager
+def _limited(file: int) -> Iterator[list[bytes]]:
+    """Give back the disk space beyond _MAX_OUTPUT, as often as it is taken.
+
+    Yields a list that then holds the first output: while the flag is off, a child may overwrite the file.
+    """
+    first: list[bytes] = []
+    has_ended = threading.Event()
+
+    def watch() -> None:
+        while not has_ended.wait(_CHECK):
+            if os.fstat(file).st_size > _MAX_OUTPUT:
+                first[:] = first or [os.pread(file, _MAX_OUTPUT, 0)]
+                _only_append(file, False)
+                os.ftruncate(file, _MAX_OUTPUT)
+                _only_append(file, True)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield first
+    finally:
+        has_ended.set()
+        thread.join()
+
+
+def _only_append(file: int, on: bool) -> None:
+    with suppress(OSError):  # needs CAP_LINUX_IMMUTABLE, and a file system that has it
+        fcntl.ioctl(file, _FS_IOC_SETFLAGS, struct.pack("l", _FS_APPEND_FL if on else 0))
 
 
 def _run(words: Sequence[str], stdout: Any, stderr: Any, variables: Mapping[str, str]) -> Finished:
