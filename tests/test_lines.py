@@ -96,6 +96,16 @@ def test_machine_in_service_is_treated_by_rule(line: SoloLine, rule: Rule) -> No
     assert line.machine.in_service == rule.after
 
 
+def test_failed_run_with_drain_always_leaves_the_gate_closed(tmp_path: Path) -> None:
+    """It was closed at the start. pyinfra's own command closes it with its first operation."""
+    line = SoloLine(tmp_path)
+    line.put_in_service()
+    line.settings(limits='drain = "always"')
+    line.commit("raise ValueError('a bug')")
+    line.run().expect(1)
+    assert not line.machine.in_service
+
+
 def test_new_machine_opens_its_gate_after_the_last_operation(line: SoloLine) -> None:
     sha = line.commit(FILE + line.note_gate, HAS_FILE)
     line.run().expect(0)

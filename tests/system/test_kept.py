@@ -15,6 +15,7 @@ def test_records_are_read_by_the_name_of_the_app(tmp_path: Path) -> None:
     for one in (SHOP, BATCH):
         kept.record(one, folder)
     assert kept.read(folder) == [BATCH, SHOP]
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
     kept.clear("shop", folder)
     kept.clear("shop", folder)
     assert kept.read(folder) == [BATCH]

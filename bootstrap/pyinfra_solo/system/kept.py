@@ -29,9 +29,9 @@ class Kept:
 
 
 def record(kept: Kept, folder: Path) -> None:
-    """Write the record of `kept.app` in `folder`. Raises OSError."""
+    """Write the record of `kept.app` in `folder`, for root alone: its reason is git's text. Raises OSError."""
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    durable.write(folder / f"{kept.app}.json", json.dumps(asdict(kept)) + "\n")
+    durable.write(folder / f"{kept.app}.json", json.dumps(asdict(kept)) + "\n", 0o600)
 
 
 def clear(app: str, folder: Path) -> None:
