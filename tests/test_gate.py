@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,8 @@ import pytest
 from pyinfra_solo import paths
 from pyinfra_solo.errors import PausedError
 from pyinfra_solo.gate import GatePolicy, Statement, boot_id, close_gate, kept_statement, open_gate, read_gate
+from pyinfra_solo.system.deadline import Deadline
+from pyinfra_solo.system.lock import held
 from tests.support.machine import ENGINE
 
 OTHER_BOOT = "00000000-0000-4000-8000-000000000000"
@@ -280,9 +284,9 @@ def test_policy_closes_an_open_gate_or_leaves_it(policy: Policy, decision: str) 
         "on_failure": partial(made.on_failure, "a failure", in_doubt=False),
         "on_failure_in_doubt": partial(made.on_failure, "a failure", in_doubt=True),
     }
-    decisions[decision]()
-
-    assert read_gate().open == getattr(policy, decision)
+    with held("a run", Deadline.after(5), print):
+        decisions[decision]()
+        assert read_gate().open == getattr(policy, decision)
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=str)
@@ -306,6 +310,79 @@ def test_policy_before_a_run_closes_a_gate_of_another_boot(drain: str) -> None:
 def test_policy_before_a_change_returns_whether_it_closed_the_gate() -> None:
     open_gate(statement())
 
-    assert not GatePolicy(at_boot=False, drain="never").before_change()
+    with held("a run", Deadline.after(5), print):
+        assert not GatePolicy(at_boot=False, drain="never").before_change()
+    open_gate(statement())
     assert GatePolicy(at_boot=False).before_change()
     assert not GatePolicy(at_boot=False).before_change()
+
+
+def change_under_an_open_gate() -> None:
+    """Begin a change with drain never, and be killed: the lock is free, and nothing else was done."""
+    open_gate(statement())
+    with held("a run", Deadline.after(5), print):
+        GatePolicy(at_boot=False, drain="never").before_change()
+        assert read_gate().open, "the run is at work"
+
+
+UNFINISHED = f"run {os.getpid()} began to change this machine under an open gate, and did not end"
+
+
+def test_gate_of_a_killed_run_with_drain_never_is_closed_by_the_next_read(gate: Path) -> None:
+    change_under_an_open_gate()
+    found = read_gate()
+
+    assert (found.open, found.reason) == (False, UNFINISHED)
+    assert not ping(gate).exists()
+    assert kept_statement() is None, "`gate open` must not vouch for a machine that is half done"
+
+
+def test_gate_of_a_killed_run_stays_closed_after_a_close_by_hand() -> None:
+    """The operator's close keeps the statement, which is no longer true."""
+    open_gate(statement())
+    with held("a run", Deadline.after(5), print):
+        GatePolicy(at_boot=False, drain="never").before_change()
+        close_gate("maintenance", reopenable=True)
+    assert not read_gate().open
+    assert kept_statement() is None
+
+
+def test_run_that_vouches_anew_leaves_no_mark_of_its_change() -> None:
+    change_under_an_open_gate()
+    open_gate(statement())
+
+    assert read_gate().open
+
+
+def test_run_that_cannot_mark_its_change_closes_the_gate(gate: Path) -> None:
+    """As on a full tmpfs: here no file may grow (setrlimit(2))."""
+    open_gate(statement())
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with held("a run", Deadline.after(5), print):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            assert GatePolicy(at_boot=False, drain="never").before_change()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not ping(gate).exists()
+
+
+def test_gate_closed_while_a_run_opens_it_stays_closed(gate: Path) -> None:
+    """Whichever comes first: `gate close` takes no run lock."""
+    for _ in range(100):
+        began = time.monotonic()
+        closing = threading.Thread(target=close_gate, args=("maintenance",), kwargs={"reopenable": True})
+        closing.start()
+        with suppress(PausedError):
+            open_gate(statement(), began=began)
+        closing.join()
+        assert not ping(gate).exists()
+
+
+def test_reason_of_a_closed_gate_names_a_failed_fence(gate: Path) -> None:
+    gate.mkdir(parents=True)
+    (gate.parent / "fence.failed").write_text("the fence failed: remove /var/www/html/ping.html\n")
+    close_gate("booting")
+    close_gate(f"{read_gate().reason}")
+
+    assert read_gate().reason == "booting; the fence failed: remove /var/www/html/ping.html"

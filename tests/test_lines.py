@@ -19,6 +19,13 @@ from tests.support.programs import Result
 CHANGE = FILE.replace("data.text", "'another text'") + "\n"
 FAILURE = "\nserver.shell(name='it fails', commands='exit 1')\n"
 UNDONE = "\nserver.shell(name='it is undone', commands=f'rm {data.target}/file')\n"
+KILLED = """
+def die():
+    import json, os, signal
+    for pid in (json.loads(open("{lock}").read())["pid"], os.getpid()):
+        os.kill(pid, signal.SIGKILL)
+python.call(name="the run and its executor are killed", function=die)
+"""
 HAS_FILE = 'checks.command(f"test -f {data.target}/file", within=0.5)'
 FAILS = 'checks.command("false", within=0.1)'
 
@@ -141,6 +148,19 @@ def test_gate_closed_by_hand_during_a_run_stays_closed(line: SoloLine) -> None:
     assert line.close_reason == "maintenance"
     line.machine.solo("gate", "open", "--reason", "done").expect(0)
     assert line.machine.in_service
+
+
+def test_run_that_is_killed_under_an_open_gate_closes_it_for_who_looks_next(line: SoloLine) -> None:
+    """With drain "never" nobody is left to close it: the next reader does."""
+    line.put_in_service()
+    line.settings(limits='drain = "never"')
+    line.commit(CHANGE + KILLED.format(lock=line.machine.run_folder / "lock"))
+    assert line.run().code != 0
+    status = line.machine.solo("status").expect(1)
+    assert "under an open gate, and did not end" in status.stdout
+    assert not line.machine.in_service
+    line.machine.solo("gate", "open", "--reason", "it looks well").expect(30)
+    assert not line.machine.in_service
 
 
 def test_role_stage_and_values_are_taken_from_flags(line: SoloLine) -> None:

@@ -45,3 +45,59 @@ def test_lock_is_held_while_operations_run(machine: LocalMachine, target: Path) 
     assert (target / "code").read_text() == "20\n"
     assert "Another run is at work: run " in (target / "error").read_text()
     assert machine.in_service
+
+
+EXITS = {
+    "in a role": ("__import__('sys').exit(0)", True),
+    "in a role after operations": (FILE + "\n__import__('sys').exit(0)", True),
+    "in an operation before any change": ("python.call(name='it exits', function=lambda: __import__('sys').exit(0))", False),
+    "in an operation after a change": (
+        FILE.replace("data.text", "'other'") + "\npython.call(name='it exits', function=lambda: __import__('sys').exit(0))", False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("operations", "in_service"), EXITS.values(), ids=EXITS)
+@pytest.mark.parametrize("drain", ["on-change", "never"])
+def test_role_that_exits_with_0_is_a_failure(
+    machine: LocalMachine, target: Path, operations: str, in_service: bool, drain: str
+) -> None:
+    """pyinfra ends with exit status 0 then, as it does when it is interrupted."""
+    machine.pyinfra(working_tree(target, FILE)).expect(0)
+    machine.configure(limits=f'drain = "{drain}"')
+    done = machine.pyinfra(working_tree(target, operations)).expect(1)
+    assert "deploy.py did not come to its end, so this machine is not judged" in done.stderr
+    assert machine.in_service == in_service
+
+
+def test_deploy_py_that_exits_while_its_first_operation_runs_closes_the_gate(
+    machine: LocalMachine, target: Path
+) -> None:
+    """It has no gate(), which would have noticed the change, and no operation has ended."""
+    root = working_tree(target, FILE)
+    machine.pyinfra(root).expect(0)
+    (root / "deploy.py").write_text(
+        "import sys\nfrom pathlib import Path\nfrom pyinfra.operations import python\n"
+        "from pyinfra_solo.deploy import roles\nroles()\n"
+        f"def change():\n    Path({str(target)!r}, 'file').write_text('half')\n    sys.exit(0)\n"
+        "python.call(name='it changes', function=change)\n"
+    )
+    machine.pyinfra(root).expect(1)
+    assert not machine.in_service
+
+
+def test_role_whose_module_exits_with_0_is_a_failure(machine: LocalMachine, target: Path) -> None:
+    root = working_tree(target, FILE)
+    machine.pyinfra(root).expect(0)
+    (root / "roles/site/__init__.py").write_text("import sys\nsys.exit(0)\n")
+    done = machine.pyinfra(root).expect(1)
+    assert "roles/site/__init__.py cannot be loaded" in done.stderr
+    assert machine.in_service
+
+
+@pytest.mark.parametrize("word", ["--dry", "--debug-operations"])
+def test_dry_run_of_a_role_that_exits_with_0_is_a_failure(
+    machine: LocalMachine, target: Path, word: str
+) -> None:
+    machine.pyinfra(working_tree(target, FILE), word).expect(0)
+    machine.pyinfra(working_tree(target, "__import__('sys').exit(0)"), word).expect(1)

@@ -19,6 +19,19 @@ from pyinfra_solo.errors import RoleError
 from pyinfra_solo.ops_repo.bind import BoundRole, DeployContext, bind
 from pyinfra_solo.ops_repo.names import stages
 
+_START_NOTHING = (
+    "pyinfra.operations.apt",
+    "pyinfra.operations.dnf",
+    "pyinfra.operations.files",
+    "pyinfra.operations.yum",
+    "pyinfra_solo.operations.accounts",
+    "pyinfra_solo.operations.packages",
+    "pyinfra_solo.operations.release",
+    "pyinfra_solo.operations.validated",
+)
+"""Modules whose operations start no service for the role. A package's own script may start one with the image's
+configuration: it must not."""
+
 _contexts: WeakKeyDictionary[Host, DeployContext] = WeakKeyDictionary()
 """By host: a push runs deploy.py once for each."""
 
@@ -41,20 +54,33 @@ def gate() -> None:
     deploy_context = _contexts[context.ctx_host.get()]
     # pyinfra has no hook before a change. Every driver takes commands from the operation's own generator.
     before_first = cache(deploy_context.before_change)
+    before_start = cache(deploy_context.before_start)
     for operation in context.state.ops[context.host].values():
-        operation.command_generator = _calling(operation.command_generator, before_first)
+        starts_nothing = module_of(operation.command_generator) in _START_NOTHING
+        calls = [before_first] if starts_nothing else [before_first, before_start]
+        operation.command_generator = _calling(operation.command_generator, calls)
     deploy_context.after_operations()
     deploy_context.at_gate.append(len(context.state.ops[context.host]))
 
 
-def _calling(generator: Callable[[], Iterator[Any]], call: Callable[[], None]) -> Callable[[], Iterator[Any]]:
+def _calling(
+    generator: Callable[[], Iterator[Any]], calls: Sequence[Callable[[], None]]
+) -> Callable[[], Iterator[Any]]:
     def commands() -> Iterator[Any]:
         for command in generator():
-            call()
+            for call in calls:
+                call()
             yield command
 
     commands.__wrapped__ = generator  # type: ignore[attr-defined]
     return commands
+
+
+def module_of(generator: Callable[..., Any]) -> str:
+    """Return the module of the operation's function, from pyinfra's wrapper's closure; '' when unknown."""
+    generator = getattr(generator, "__wrapped__", generator)
+    cells = dict(zip(generator.__code__.co_freevars, generator.__closure__ or (), strict=False))
+    return str(getattr(cells["func"].cell_contents, "__module__", "")) if "func" in cells else ""
 
 
 def _new_context() -> DeployContext:

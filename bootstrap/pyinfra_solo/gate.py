@@ -9,19 +9,23 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pyinfra_solo import paths
+from pyinfra_solo import fence, paths
 from pyinfra_solo.errors import PausedError
+from pyinfra_solo.system import lock
 from pyinfra_solo.system.redaction import without_secrets
 
 _PING = "ping.html"
 _STATEMENT = "statement.json"
 _CLOSED = "closed.json"
+_CHANGING = "changing.json"
+"""Written before a run changes a machine under an open gate, and removed when the gate vouches anew."""
+_LOCK = "gate.lock"
 _NOT_SHOWN = "only root may read why"
 
 
@@ -78,7 +82,9 @@ class GatePolicy:
         """Close the gate before the first change. Return whether it was open."""
         # With "never" an open gate stays open; a closed one still loses the old statement.
         if self.drain == "never" and not self.at_boot and read_gate().open:
-            return False
+            with suppress(OSError):  # a full tmpfs: who cannot leave a mark closes the gate
+                _write(_CHANGING, {"run": (lock.owner() or lock.Owner()).pid})
+                return False
         return close_gate("a run is changing this machine")
 
     def on_failure(self, reason: str, *, in_doubt: bool) -> None:
@@ -107,6 +113,11 @@ def close_gate(reason: str, *, reopenable: bool = False) -> bool:
     reopenable: the machine is as the statement says and stays so: an operator may reopen it.
     """
     _make_folders()
+    with _alone():
+        return _close(reason, reopenable=reopenable)
+
+
+def _close(reason: str, *, reopenable: bool) -> bool:
     was_open = _ping().exists()
     for path in sorted(paths.GATE.iterdir(), key=lambda path: path.name != _PING):
         if path.is_dir() and not path.is_symlink():
@@ -117,6 +128,9 @@ def close_gate(reason: str, *, reopenable: bool = False) -> bool:
     since = time.time() if was_open else before.get("at", time.time())
     if not reopenable:
         _beside(_STATEMENT).unlink(missing_ok=True)
+        _beside(_CHANGING).unlink(missing_ok=True)
+    if (problem := fence.problem()) not in reason:
+        reason = f"{reason}; {problem}"
     with suppress(OSError):  # a full tmpfs: the gate is closed all the same
         by_hand = time.monotonic() if reopenable else before.get("by_hand")
         _write(_CLOSED, {"reason": reason, "at": since, "by_hand": by_hand})
@@ -130,6 +144,14 @@ def open_gate(statement: Statement, *, began: float | None = None) -> None:
     has closed the gate since; the statement is written, so that `gate open` can open it.
     """
     _make_folders()
+    with _alone():
+        try:
+            _open(statement, began)
+        finally:
+            _beside(_CHANGING).unlink(missing_ok=True)  # the run has come to its end
+
+
+def _open(statement: Statement, began: float | None) -> None:
     closed = _read(_CLOSED)
     if began is not None and (closed.get("by_hand") or 0) > began:
         _write(_STATEMENT, asdict(statement))
@@ -153,12 +175,27 @@ def kept_statement() -> Statement | None:
     return statement if statement and statement.boot_id == boot_id() else None
 
 
+def close_unfinished() -> None:
+    """Close the gate when a run began to change this machine under it, and did not end.
+
+    Only the holder of the run lock may call this: it knows that no such run is at work.
+    """
+    if _beside(_CHANGING).exists():
+        run = _read(_CHANGING).get("run") or "?"
+        close_gate(f"run {run} began to change this machine under an open gate, and did not end")
+
+
 def read_gate(instance_id: str | None = None) -> Gate:
     """Return the gate's state. Close an open gate whose statement is wrong, if this process may.
 
-    Wrong: not of this boot, or of another instance when `instance_id` is given. Another account than
-    root gets no statement: an open gate is then as its page says.
+    Wrong: not of this boot, or of another instance when `instance_id` is given; or a run began to change
+    the machine and was killed. Another account than root gets no statement: an open gate is then as its
+    page says.
     """
+    if _beside(_CHANGING).exists():
+        with lock.held_if_free() as is_held:
+            if is_held:
+                close_unfinished()
     ping = _identity()
     if ping is None:
         closed = _read(_CLOSED)
@@ -180,6 +217,24 @@ def read_gate(instance_id: str | None = None) -> Gate:
     if os.access(paths.GATE, os.W_OK):
         close_gate(problem)
     return Gate(open=False, reason=problem, since=time.time(), statement=None)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let no other process open or close the gate meanwhile: an operator's close must not be lost.
+
+    Waits 5 s at most for a process that was stopped: a gate can always be closed.
+    """
+    try:
+        descriptor = os.open(_beside(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:  # a full tmpfs
+        yield
+        return
+    try:
+        lock.flock(descriptor, time.monotonic() + 5)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _identity() -> tuple[int, int] | None:

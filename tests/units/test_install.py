@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyinfra_solo.errors import UsageError
-from pyinfra_solo.units.install import detect, install
+from pyinfra_solo.units.install import _add_to_inittab, detect, install
 from tests.support.files import listing, stamps
 from tests.support.machine import ENGINE
 
@@ -25,8 +25,12 @@ def image(tmp_path: Path) -> Path:
 
 
 FILES = {
-    "systemd": {"etc/systemd/system/pyinfra-solo.service", "etc/systemd/system/pyinfra-solo-fence.service"},
-    "upstart": {"etc/init/pyinfra-solo.conf", "etc/init/pyinfra-solo-fence.conf"},
+    "systemd": {
+        "etc/systemd/system/pyinfra-solo.service",
+        "etc/systemd/system/pyinfra-solo-fence.service",
+        "etc/systemd/system/pyinfra-solo-shutdown.service",
+    },
+    "upstart": {f"etc/init/pyinfra-solo{part}.conf" for part in ("", "-fence", "-fence-web")},
     "sysv": {"etc/init.d/pyinfra-solo", "etc/init.d/pyinfra-solo-fence"},
 }
 
@@ -40,7 +44,11 @@ def test_systemd_units_are_written_and_enabled_in_an_image(image: Path) -> None:
     done = install("systemd", root=image)
     assert written(image) >= FILES["systemd"]
     wants = image / "etc/systemd/system/multi-user.target.wants"
-    assert {path.name for path in wants.iterdir()} == {"pyinfra-solo.service", "pyinfra-solo-fence.service"}
+    assert {path.name for path in wants.iterdir()} == {
+        "pyinfra-solo.service",
+        "pyinfra-solo-fence.service",
+        "pyinfra-solo-shutdown.service",
+    }
     assert done.lines()[0] == "init system: systemd"
     assert not done.started
 
@@ -51,6 +59,21 @@ def test_web_servers_need_the_fence(image: Path) -> None:
         text = (image / f"etc/systemd/system/{name}.service.d/50-pyinfra-solo.conf").read_text()
         assert "\nRequires=pyinfra-solo-fence.service\n" in text
         assert "\nAfter=pyinfra-solo-fence.service\n" in text
+
+
+INITTAB = "id:2:initdefault:\nsi::sysinit:/etc/init.d/rcS\nl0:0:wait:/etc/init.d/rc 0\n"
+
+
+def test_gate_is_the_first_that_init_closes_in_its_inittab(image: Path) -> None:
+    inittab = image / "inittab"
+    inittab.write_text(INITTAB)
+    assert _add_to_inittab(inittab) == [inittab]
+    assert _add_to_inittab(inittab) == []
+    comment, entry, *rest = inittab.read_text().splitlines(keepends=True)
+    assert comment.startswith("# pyinfra-solo: ")
+    assert entry == "pg:016:wait:/opt/pyinfra-solo/bin/pyinfra-solo-fence close\n"
+    assert "".join(rest) == INITTAB
+    assert _add_to_inittab(image / "no-inittab") == []
 
 
 def test_upstart_jobs_are_written(image: Path) -> None:

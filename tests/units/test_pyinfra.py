@@ -102,7 +102,7 @@ def test_engine_that_is_a_link_is_not_executed(ops: Path, place: str) -> None:
 
 
 def test_folder_below_one_that_all_may_write_is_not_used() -> None:
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # noqa: S108 - the folder in question
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         (Path(folder) / "bootstrap/pyinfra_solo").mkdir(parents=True)
         used, message = engine(Path(folder))
 

@@ -28,6 +28,7 @@ SCRIPTS = (
     "pyinfra-solo.lsb",
     "pyinfra-solo-fence.lsb",
 )
+FAILED = "the fence failed: CANNOT REMOVE "
 WEB_SERVERS = {"nginx", "apache2", "httpd", "lighttpd", "caddy", "haproxy"}
 
 
@@ -63,7 +64,7 @@ def machine(distribution: Path, tmp_path: Path) -> Path:
             (root / command[1:]).chmod(0o755)
     cloud = ("cloud-init-local", "cloud-init", "cloud-config", "cloud-final")
     enabled = [*(f"{name}.service" for name in cloud), "nginx.service"]
-    enabled += ["pyinfra-solo.service", "pyinfra-solo-fence.service"]
+    enabled += ["pyinfra-solo.service", "pyinfra-solo-fence.service", "pyinfra-solo-shutdown.service"]
     subprocess.run(
         ["systemctl", "--quiet", f"--root={root}", "enable", *enabled], check=True, capture_output=True
     )
@@ -124,6 +125,13 @@ def test_fence_is_before_web_servers_and_the_boot_run_is_not() -> None:
     assert "Before" not in unit("pyinfra-solo.service")["Unit"]
 
 
+def test_gate_closes_before_units_stop() -> None:
+    """They stop in the opposite order of their start."""
+    shutdown = unit("pyinfra-solo-shutdown.service")
+    assert shutdown["Unit"]["After"] == "multi-user.target"
+    assert shutdown["Service"]["ExecStop"] == "/opt/pyinfra-solo/bin/pyinfra-solo-fence close"
+
+
 def test_boot_run_is_retried_for_ever_and_does_not_hold_up_the_boot() -> None:
     """tests/test_errors.py holds the exit statuses after which it is not retried."""
     solo = unit("pyinfra-solo.service")
@@ -170,6 +178,29 @@ def test_sysv_fence_is_before_web_servers_and_the_boot_run() -> None:
     assert {"$network", "$remote_fs", "pyinfra-solo-fence"} <= header("pyinfra-solo.lsb")["Required-Start"]
 
 
+def test_web_server_of_systemd_is_declined_until_it_may_start(tmp_path: Path) -> None:
+    """Its command's exit status: 1 declines the start without a failure (systemd.service(5), ExecCondition)."""
+    line = re.search(
+        r"^ExecCondition=\+/bin/sh -c '(.*)'$", (UNITS / "web-server.conf").read_text(), re.MULTILINE
+    )
+    assert line
+    command = re.sub(r"(?<![\w/])/(run|opt)/", rf"{tmp_path}/\1/", line[1]).replace("%N", "nginx")
+
+    def asked() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["dash", "-c", command], capture_output=True, text=True, check=False, timeout=10
+        )
+
+    assert asked().returncode == 0, "the engine is not installed any more"
+    put(tmp_path / "opt/pyinfra-solo/bin/pyinfra-solo")
+    (tmp_path / "run/pyinfra-solo").mkdir(parents=True)
+    assert asked().returncode == 1
+    assert "nginx is not started: the configuration of this machine is not loaded" in asked().stderr
+    assert (tmp_path / "run/pyinfra-solo/waiting/nginx").exists()
+    put(tmp_path / "run/pyinfra-solo/web-servers")
+    assert asked().returncode == 0
+
+
 def test_upstart_fence_holds_up_web_servers_and_rc() -> None:
     """rc starts a SysV nginx. No maintained distribution has Upstart, so only the form is checked."""
     fence = (UNITS / "pyinfra-solo-fence.conf").read_text()
@@ -180,16 +211,27 @@ def test_upstart_fence_holds_up_web_servers_and_rc() -> None:
     assert not re.search(r"^(task|respawn|exec|script)\b", fence, re.MULTILINE), (
         "once a boot, and it stays up"
     )
+    assert "\nstop on runlevel [016]\n" in fence
+    assert "\npre-stop exec /opt/pyinfra-solo/bin/pyinfra-solo-fence close\n" in fence
+    web = (UNITS / "pyinfra-solo-fence-web.conf").read_text()
+    start = re.search(r"^start on \((.*)\)$", web, re.MULTILINE)
+    assert start
+    assert set(start[1].split(" or ")) == {f"starting {name}" for name in WEB_SERVERS}
+    assert re.search(r"^task$", web, re.MULTILINE), "the start of a web server waits for its end"
+    subprocess.run(
+        ["dash", "-n"], input=web.split("\nscript\n")[1].split("\nend script")[0], text=True, check=True
+    )
     solo = (UNITS / "pyinfra-solo.conf").read_text()
     assert "started pyinfra-solo-fence" in solo
     assert solo.count("\nexec ") == 1
 
 
-def fence(root: Path) -> subprocess.CompletedProcess[str]:
-    """Run the fence with every path of its own below `root`."""
+def fence(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the fence with every path of its own below `root`, in a mount namespace of its own."""
     text = (UNITS / "pyinfra-solo-fence").read_text()
     moved = re.sub(r"(?<![\w/])/(run|var|usr|etc)/", rf"{root}/\1/", text)
-    return subprocess.run(["dash", "-c", moved], capture_output=True, text=True, check=False, timeout=10)
+    command = ["unshare", "--mount", "dash", "-c", moved, "fence", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=10)
 
 
 def put(path: Path, text: str = "") -> Path:
@@ -235,6 +277,110 @@ def test_fence_removes_no_folder_and_fails(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert f"CANNOT REMOVE {site.parent}" in done.stderr
     assert site.exists()
+    assert reason_of(tmp_path) == done.stderr.splitlines()[0].removeprefix("fence: ")
+    assert reason_of(tmp_path).startswith(
+        f"{FAILED}{site.parent}: no web server may start beside it. Remove it"
+    )
+
+
+def reason_of(root: Path) -> str:
+    """Read the reason of the closed gate."""
+    found = json.loads((root / "run/pyinfra-solo/closed.json").read_text())
+    return str(found["reason"])
+
+
+@pytest.mark.parametrize("name", ["var/www/html/ping.html", "srv/other/up.txt"])
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_fence_does_not_fail_for_a_folder_that_another_account_made(
+    tmp_path: Path, name: str, is_empty: bool
+) -> None:
+    """Else `mkdir ping.html` in a document root would keep web servers down."""
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    if not is_empty:
+        put(folder / "index.html", "ok")
+    os.chown(folder.parent, 65534, 65534)
+    put(tmp_path / "etc/pyinfra-solo/stale", f"{tmp_path}/srv/other/up.txt\n")
+    done = fence(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"fence: removed {folder}" in done.stderr
+    assert not folder.exists()
+    moved = [path.name for path in folder.parent.glob("*/index.html")]
+    assert len(moved) == (0 if is_empty else 1), "what may be wanted is only renamed"
+
+
+def test_fence_empties_the_gates_folder_whatever_is_in_it(tmp_path: Path) -> None:
+    put(tmp_path / "run/pyinfra-solo/gate/ping.html/index.html", "ok")
+    assert fence(tmp_path).returncode == 0
+    assert list((tmp_path / "run/pyinfra-solo/gate").iterdir()) == []
+
+
+def test_reason_of_a_failed_fence_may_hold_any_name(tmp_path: Path) -> None:
+    site = put(tmp_path / 'srv/a "b" \\ \x1b[2Jc/index.html').parent
+    put(tmp_path / "etc/pyinfra-solo/stale", f"{site}\n")
+    assert fence(tmp_path).returncode != 0
+    assert "\x1b" not in reason_of(tmp_path)
+    assert 'srv/a "b" \\ ?[2Jc: no web server' in reason_of(tmp_path)
+    assert (tmp_path / "run/pyinfra-solo/fence.failed").read_text() == f"{reason_of(tmp_path)}\n"
+    (site / "index.html").unlink()
+    site.rmdir()
+    assert fence(tmp_path).returncode == 0
+    assert reason_of(tmp_path) == "booting"
+    assert not (tmp_path / "run/pyinfra-solo/fence.failed").exists()
+
+
+def test_fence_closes_the_gate_when_the_machine_goes_down(tmp_path: Path) -> None:
+    gate = put(tmp_path / "run/pyinfra-solo/gate/ping.html", "ok").parent
+    old = put(tmp_path / "var/www/html/ping.html")
+    assert fence(tmp_path, "close").returncode == 0
+    assert list(gate.iterdir()) == []
+    assert reason_of(tmp_path) == "this machine is going down"
+    assert old.exists(), "nothing else is done then"
+
+
+SCRIPT = """#!/bin/sh
+### BEGIN INIT INFO
+# Provides:          nginx
+# Required-Start:    $local_fs
+### END INIT INFO
+echo the real one
+"""
+HELD = """
+for words in "start" "restart" "status" "stop"; do {script} $words; echo "$words $?"; done
+DPKG_MAINTSCRIPT_PACKAGE=nginx {script} restart; echo "dpkg $?"
+sed -n 2,6p {script}
+"""
+
+
+def test_fence_holds_the_scripts_of_web_servers(tmp_path: Path) -> None:
+    """Where no systemd runs. What starts nothing has the script's own header, by which it is ordered."""
+    script = put(tmp_path / "etc/init.d/nginx", SCRIPT)
+    script.chmod(0o755)
+    (tmp_path / "etc/init.d/caddy").symlink_to("nginx")
+    text = (UNITS / "pyinfra-solo-fence").read_text()
+    moved = re.sub(r"(?<![\w/])/(run|var|usr|etc)/", rf"{tmp_path}/\1/", text)
+    whole = f"({moved}\n) && {HELD.format(script=script)}"
+    done = subprocess.run(
+        ["unshare", "--mount", "dash", "-c", whole], capture_output=True, text=True, check=True, timeout=10
+    )
+    assert done.stdout.splitlines() == [
+        "start 1", "restart 1", "status 3", "stop 0", "dpkg 0", *SCRIPT.splitlines()[1:5],
+        f"# pyinfra-solo-fence has mounted this over {script}.",
+    ]  # fmt: skip
+    assert "nginx is not started: this machine's own configuration is not loaded." in done.stderr
+    assert "fence: nginx starts when this machine's own configuration is loaded" in done.stderr
+    assert "caddy" not in done.stderr, "a link may lead to what other services share"
+    assert [path.name for path in (tmp_path / "run/pyinfra-solo/waiting").iterdir()] == ["nginx"]
+
+
+def test_fence_holds_no_web_server_after_the_configuration_was_loaded(tmp_path: Path) -> None:
+    """As when it is started once more. An image of a running machine brings another boot's mark."""
+    put(tmp_path / "etc/init.d/nginx", SCRIPT)
+    mark = put(tmp_path / "run/pyinfra-solo/web-servers", Path("/proc/sys/kernel/random/boot_id").read_text())
+    assert "nginx" not in fence(tmp_path).stderr
+    mark.write_text("00000000-0000-4000-8000-000000000000\n")
+    assert "fence: nginx starts when" in fence(tmp_path).stderr
+    assert not mark.exists()
 
 
 def test_fence_removes_the_others_when_one_cannot_be_removed(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def gate_open(config: Path | None, reason: str) -> int:
     from pyinfra_solo.gate import kept_statement, open_gate
     from pyinfra_solo.report.records import StationName
     from pyinfra_solo.stations.converge import engine_here, engine_of
-    from pyinfra_solo.stations.judge import judge
+    from pyinfra_solo.stations.judge import judge, require_no_other_page
 
     with start(config, f"gate open: {reason}") as (_settings, going):
         statement = kept_statement()
@@ -67,8 +67,24 @@ def gate_open(config: Path | None, reason: str) -> int:
             verdict = judge([dict(check) for check in statement.checks], engine, going.deadline)
             going.record(findings=list(verdict.findings))
             verdict.require_ready()
+            require_no_other_page([dict(check) for check in statement.checks])
         with going.station(StationName.OPEN_GATE):
             open_gate(replace(statement, run=going.id, at=time.time()), began=going.began)
         going.end("ready")
     click.echo("open")
+    return 0
+
+
+@gate.command("unfence")
+def gate_unfence() -> int:
+    """Let web servers start before a run has loaded this machine's configuration.
+
+    It starts none. They serve what the image configures, until the next boot; the gate stays closed.
+    """
+    from pyinfra_solo import fence
+
+    fence.release()
+    if problem := fence.problem():
+        raise JudgedError(problem)
+    click.echo("web servers may start, in this boot")
     return 0

@@ -12,6 +12,7 @@ from pyinfra.api import FileUploadCommand, Host, State, StringCommand
 from pyinfra.connectors.util import CommandOutput
 
 from pyinfra_solo import protocol
+from pyinfra_solo.deploy import module_of
 from pyinfra_solo.executor.connector import program
 from pyinfra_solo.system.text import in_words
 
@@ -137,10 +138,3 @@ def _in_short(command: Any) -> str:
 def name_of(state: State, one: str) -> str:
     """Return the operation's name, without pyinfra's arguments: they may hold secrets."""
     return ", ".join(sorted(state.get_op_meta(one).names))
-
-
-def module_of(generator: Callable[..., Any]) -> str:
-    """Return the module of the operation's function, from pyinfra's wrapper's closure; '' when unknown."""
-    generator = getattr(generator, "__wrapped__", generator)
-    cells = dict(zip(generator.__code__.co_freevars, generator.__closure__ or (), strict=False))
-    return str(getattr(cells["func"].cell_contents, "__module__", "")) if "func" in cells else ""

@@ -12,9 +12,10 @@ from pyinfra.api.state import StateStage
 from pyinfra.connectors.util import CommandOutput
 
 from pyinfra_solo import protocol
+from pyinfra_solo.deploy import module_of
 from pyinfra_solo.errors import ConvergeError, SoloError
 from pyinfra_solo.executor.connector import LocalConnector
-from pyinfra_solo.executor.evaluate import check_idempotence, evaluate, first_mistake, module_of, name_of
+from pyinfra_solo.executor.evaluate import check_idempotence, evaluate, first_mistake, name_of
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.failures import pyinfra_log, translate
 from pyinfra_solo.native import programs

@@ -9,7 +9,7 @@ from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 from pyinfra.facts.files import Directory
 
-from pyinfra_solo import checks, deploy, protocol
+from pyinfra_solo import checks, deploy, fence, protocol
 from pyinfra_solo.errors import ConvergeError, SoloError
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.execute import Executor
@@ -58,6 +58,10 @@ def run(request: Request, events: EventWriter) -> None:
             if policy.before_change():
                 events.write(protocol.GateClosed())
 
+    def before_start() -> None:
+        if request.mode == "converge":
+            fence.release()
+
     if request.options.native and (reason := off_reason()):
         events.write(protocol.NativeOff(reason=reason))
     host = next(iter(state.inventory))
@@ -67,7 +71,7 @@ def run(request: Request, events: EventWriter) -> None:
         ctx_state.use(state), ctx_inventory.use(state.inventory),
         ctx_config.use(state.config.copy()), ctx_host.use(host),
     ):  # fmt: skip
-        deploy_context = DeployContext(bound, before_change)
+        deploy_context = DeployContext(bound, before_change, before_start=before_start)
         deploy.use(deploy_context)
         _declare_operations(root / "deploy.py", state)
         deploy_context.require_gate_last(len(state.ops[host]))

@@ -51,13 +51,15 @@ class BoundRole:
 class DeployContext:
     """The input of deploy.py.
 
-    before_change: called once, before the first command that changes anything. after_operations:
-    called when all operations are declared; it may declare more.
+    before_change: called once, before the first command that changes anything. before_start: called once,
+    before the first command that may start a service. after_operations: called when all operations are
+    declared; it may declare more.
     """
 
     roles: Sequence[BoundRole]
     before_change: Callable[[], None] = lambda: None
     after_operations: Callable[[], None] = lambda: None
+    before_start: Callable[[], None] = lambda: None
     at_gate: list[int] = field(default_factory=list)
     """The number of operations declared at each call of `gate()` by deploy.py."""
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from pyinfra_solo.errors import DeadlineError, DiskError, LockedError, PausedError, SoloError, UsageError
-from pyinfra_solo.gate import GatePolicy, close_gate, read_gate
+from pyinfra_solo.gate import GatePolicy, close_gate, close_unfinished, read_gate
 from pyinfra_solo.report.records import encode
 from pyinfra_solo.run import settings as settings_file
 from pyinfra_solo.run.console import console
@@ -59,6 +59,7 @@ def start_run(
                 wait = run.deadline if at_boot else run.deadline.sooner(settings.limits.lock)
                 lock = stack.enter_context(held(command, wait, run.say))
                 run.on_station, run.lock = lock.at, (lock.descriptor,)
+                close_unfinished()
             yield settings, run
     except BaseException as error:
         problem = _named(error)

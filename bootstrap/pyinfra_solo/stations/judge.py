@@ -4,20 +4,29 @@ The checkout's engine performs them (`python -m pyinfra_solo.checks`), because a
 kind of check.
 """
 
+import socket
+import ssl
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from pyinfra_solo import protocol
 from pyinfra_solo.checks import Finding
 from pyinfra_solo.errors import JudgedError
+from pyinfra_solo.gate import read_gate
 from pyinfra_solo.protocol import ChecksRequest
 from pyinfra_solo.stations.converge import Engine
 from pyinfra_solo.system import processes
 from pyinfra_solo.system.deadline import Deadline
 from pyinfra_solo.system.redaction import redacted
+
+_PAGE_SECONDS = 5.0
+"""For an answer to /ping.html; a balancer waits no longer (ALB, HealthCheckTimeoutSeconds)."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +74,42 @@ def judge(checks: Sequence[dict[str, Any]], engine: Engine, deadline: Deadline) 
             "The gate stays closed."
         )
     return Verdict(findings)
+
+
+def require_no_other_page(checks: Sequence[dict[str, Any]]) -> None:
+    """Raise JudgedError when /ping.html is answered with 200 here although the gate is closed.
+
+    Then another site answers the balancer, whatever the gate says. Asked are the ports of the http checks,
+    or port 80 without one.
+    """
+    urls = [urlsplit(check["target"]) for check in checks if check["kind"] == "http"]
+    ports = {(url.port or (443 if url.scheme == "https" else 80), url.scheme == "https") for url in urls}
+    for port, tls in sorted(ports or {(80, False)}):
+        if not read_gate().open and _status(port, tls=tls) == b"200":
+            raise JudgedError(
+                f"Port {port} answers /ping.html with 200 although the gate is closed: remove that site or page. "
+                "A port that no balancer asks is checked by tcp() or command(). The gate stays closed."
+            )
+
+
+def _status(port: int, *, tls: bool) -> bytes:
+    """Ask this machine's loopback for /ping.html; return the status, b"" without one in time."""
+    until, answer = time.monotonic() + _PAGE_SECONDS, b""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=_PAGE_SECONDS) as plain:
+        stream = _without_verifying().wrap_socket(plain) if tls else plain
+        stream.sendall(b"GET /ping.html HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        while b"\n" not in answer and len(answer) < 256 and time.monotonic() < until:
+            stream.settimeout(max(0.1, until - time.monotonic()))
+            chunk = stream.recv(256)
+            if not chunk:
+                break
+            answer += chunk
+    return b"".join(answer.split()[1:2])
+
+
+def _without_verifying() -> ssl.SSLContext:
+    """Take any certificate: it is this machine's own, for a name that is not asked here."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

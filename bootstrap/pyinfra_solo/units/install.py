@@ -5,13 +5,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyinfra_solo import paths
+from pyinfra_solo import fence, paths
 from pyinfra_solo.clients import systemd
 from pyinfra_solo.errors import SoloError, UsageError
 from pyinfra_solo.system import durable, processes
 
 _UNITS = ("pyinfra-solo-fence", "pyinfra-solo")
-_WEB_SERVERS = ("nginx", "apache2", "httpd", "lighttpd", "caddy", "haproxy")
+_SYSTEMD_UNITS = (*_UNITS, "pyinfra-solo-shutdown")
+_UPSTART_JOBS = (*_UNITS, "pyinfra-solo-fence-web")
+_INITTAB = """\
+# pyinfra-solo: the gate closes before any service stops.
+pg:016:wait:/opt/pyinfra-solo/bin/pyinfra-solo-fence close
+"""
+"""The first entry for these runlevels: init waits for it before it starts the next (inittab(5))."""
 _SECONDS = 300.0
 """For each command of the init system."""
 
@@ -45,6 +51,7 @@ def install(init: str | None = None, now: bool = False, root: Path = Path("/")) 
     try:
         wanted = ((root / path, text, mode) for path, (text, mode) in _wanted(kind).items())
         changed = [_write(*unit) for unit in wanted if _differs(*unit)]
+        changed += _add_to_inittab(root / "etc/inittab") if kind == "sysv" else []
     except PermissionError as error:
         raise UsageError(f"{error.filename} cannot be written. Run as root.") from error
     running = root == Path("/") and (kind != "systemd" or systemd.is_running())
@@ -72,15 +79,27 @@ def detect(root: Path = Path("/")) -> str:
 def _wanted(kind: str) -> dict[str, tuple[str, int]]:
     """Map each path below the root to its text and mode."""
     if kind == "upstart":
-        return {f"etc/init/{name}.conf": (_unit(f"{name}.conf"), 0o644) for name in _UNITS}
+        return {f"etc/init/{name}.conf": (_unit(f"{name}.conf"), 0o644) for name in _UPSTART_JOBS}
     if kind == "sysv":
         return {f"etc/init.d/{name}": (_unit(f"{name}.lsb"), 0o755) for name in _UNITS}
-    units = {f"etc/systemd/system/{name}.service": f"{name}.service" for name in _UNITS}
+    units = {f"etc/systemd/system/{name}.service": f"{name}.service" for name in _SYSTEMD_UNITS}
     drop_ins = {
         f"etc/systemd/system/{server}.service.d/50-pyinfra-solo.conf": "web-server.conf"
-        for server in _WEB_SERVERS
+        for server in fence.WEB_SERVERS
     }
     return {path: (_unit(name), 0o644) for path, name in (units | drop_ins).items()}
+
+
+def _add_to_inittab(path: Path) -> list[Path]:
+    """Make ours the first entry of the file, where init has one."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    if _INITTAB in text:
+        return []
+    durable.write(path, _INITTAB + text, path.stat().st_mode & 0o777)
+    return [path]
 
 
 def _unit(name: str) -> str:
@@ -105,7 +124,7 @@ def _write(path: Path, text: str, mode: int) -> Path:
 def _enable(kind: str, root: Path, running: bool) -> None:
     if kind == "systemd":
         where = [] if running else [f"--root={root}"]
-        _run(["systemctl", *where, "--quiet", "enable", *(f"{name}.service" for name in _UNITS)])
+        _run(["systemctl", *where, "--quiet", "enable", *(f"{name}.service" for name in _SYSTEMD_UNITS)])
         if running:
             _run(["systemctl", "daemon-reload"])
     elif kind == "sysv":
