@@ -10,8 +10,10 @@ from typing import Any
 
 from tests.lab.fleet import GATE, Fleet
 from tests.lab.health import Check, Health
+from tests.lab.lab import Lab
 from tests.lab.machine import BootedMachine
 from tests.support.instance import Instance
+from tests.support.programs import wait_for
 
 STATEMENT = "/run/pyinfra-solo/statement.json"
 SLOW = """server.shell(name="a slow thing is done", commands=["sh -c 'sleep {seconds}; : slow-thing'"])"""
@@ -103,6 +105,33 @@ def deploy_with(fleet: Fleet, *lines: str) -> str:
     text = (fleet.tree / "deploy.py").read_text()
     imports = "from pyinfra.operations import files, server"
     return text.replace("gate()\n", "\n".join([imports, *lines, "", "gate()", ""]))
+
+
+def answer_everything(machine: BootedMachine) -> None:
+    """Give a machine that is off an image's site that is 200 on every path, as of a single-page app."""
+    machine.write("/var/www/html/index.html", "of the image\n")
+    site = "server { listen 80 default_server; root /var/www/html; location / { try_files $uri /index.html; } }\n"
+    machine.write("/etc/nginx/sites-available/default", site)
+
+
+def in_service_without_app(ping: Health, app: Health, since: tuple[int, int]) -> list[Check]:
+    """Return the polls that found the gate open after one had found the app gone."""
+    gone = next((check.at for check in app.timeline[since[1] :] if check.status != 200), None)
+    assert gone is not None, "the app was gone at some time"
+    return [check for check in ping.timeline[since[0] :] if check.status == 200 and check.at > gone]
+
+
+def polled_while_going_down(lab: Lab, machine: BootedMachine) -> list[Check]:
+    """Shut a machine in service down, and return what `in_service_without_app` finds."""
+    ping, app = (lab.health(machine, path, interval=0.05) for path in ("/ping.html", "/"))
+    for health in (ping, app):
+        health.wait_for_200()
+    since = ping.mark(), app.mark()
+    machine.run("poweroff", timeout=10)
+    wait_for(f"{machine.name} off", lambda: not machine.is_on, timeout=60)
+    for health in (ping, app):
+        health.stop()
+    return in_service_without_app(ping, app, since)
 
 
 def web(**more: Any) -> Instance:

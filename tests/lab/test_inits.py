@@ -7,7 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.asking import SLOW, before_opening, deploy_with, gate_is_open, ops_with, page, web
+from tests.lab.asking import (
+    SLOW,
+    answer_everything,
+    before_opening,
+    deploy_with,
+    gate_is_open,
+    ops_with,
+    page,
+    polled_while_going_down,
+    web,
+)
 from tests.lab.fleet import Fleet, baked, changed, report, solo, status, wait_for_exit
 from tests.lab.health import Health
 from tests.lab.image import Image
@@ -41,6 +51,7 @@ def served(lab: Lab, fleet: Fleet, old: Image, init: str) -> Iterator[Health]:
     ops_with(fleet, BRANCH, {"deploy.py": deploy_with(fleet)})
     machine = fleet.machine(init, image=old, init=init, settings=fleet.settings(ref=BRANCH))
     machine.write("/var/www/html/ping.html", "stale\n")
+    answer_everything(machine)
     health = lab.health(machine)
     machine.power_on()
     wait_for_exit(machine, 0)
@@ -62,7 +73,9 @@ def test_a_boot_answers_200_only_after_its_gate_opened(
     assert machine.read("/proc/1/comm") == "init\n"
     assert machine.run("command -v openrc").ok == (init == "openrc")
     before = before_opening(machine, served)
-    assert {check.status for check in before} <= {0, 404, 503}, served.story()
+    assert {check.status for check in before} <= {0, 503}, (
+        "the image's own site is never served: " + served.story()
+    )
     assert report(machine)["outcome"] == "ready"
     assert "pyinfra-solo: open gate: ok" in machine.console()
     assert machine.run(f"{OURS} status").ok
@@ -132,3 +145,44 @@ def test_a_failed_first_boot_is_retried_unless_the_role_is_wrong(
     result = wrong.run(f"{OURS} status")
     assert (result.code, result.stdout) == (3, "pyinfra-solo: the boot run ended with status 12\n")
     assert not gate_is_open(wrong)
+
+
+def test_the_gate_closes_before_the_app_stops(lab: Lab, machine: BootedMachine) -> None:
+    assert polled_while_going_down(lab, machine) == []
+    machine.restart_when_off()
+    wait_for_exit(machine, 0)
+
+
+def test_no_web_server_starts_after_a_failed_fence(fleet: Fleet, old: Image, init: str) -> None:
+    machine = fleet.machine("failed", image=old, init=init)
+    machine.write("/srv/old/index.html", "not to be lost\n")
+    machine.write("/etc/pyinfra-solo/stale", "/srv/old\n")
+    machine.power_on()
+    found = wait_for_exit(machine, 1)
+    assert "nginx" in found["error"]
+    assert page(machine, "/ping.html").status == 0
+    reason = status(machine)["gate"]["reason"]
+    assert "the fence failed: CANNOT REMOVE /srv/old: no web server may start beside it." in reason
+    machine.run(
+        "rm -r /srv/old; service pyinfra-solo-fence restart; service pyinfra-solo restart", check=True
+    )
+    wait_for_exit(machine, 0)
+    assert page(machine, "/ping.html").status == 200
+
+
+def test_an_operator_starts_a_web_server_as_it_is(fleet: Fleet, old: Image, init: str) -> None:
+    """On a machine whose own configuration cannot be had."""
+    machine = fleet.machine("held", image=old, init=init, tags={"Role": "wbe", "Stage": "production"})
+    answer_everything(machine)
+    machine.power_on()
+    wait_for_exit(machine, 12)
+    refused = machine.run("service nginx start")
+    assert not refused.ok
+    assert (
+        "nginx is not started: this machine's own configuration is not loaded"
+        in refused.stdout + refused.stderr
+    )
+    assert page(machine, "/ping.html").status == 0
+    machine.run("pyinfra-solo gate unfence && service nginx start", check=True)
+    assert page(machine, "/ping.html").body == "of the image\n"
+    assert not status(machine)["ready"]

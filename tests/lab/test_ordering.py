@@ -6,8 +6,17 @@ import time
 
 import pytest
 
-from tests.lab.asking import before_opening, gate_is_open, ordering_problems, web
-from tests.lab.fleet import HERE, Fleet, baked, changed, report, wait_for_exit, wheel_house
+from tests.lab.asking import (
+    answer_everything,
+    before_opening,
+    gate_is_open,
+    ops_with,
+    ordering_problems,
+    page,
+    polled_while_going_down,
+    web,
+)
+from tests.lab.fleet import HERE, Fleet, baked, changed, report, status, wait_for_exit, wheel_house
 from tests.lab.image import Image
 from tests.lab.lab import Lab
 from tests.lab.machine import BootedMachine
@@ -116,13 +125,101 @@ def test_a_health_file_of_an_older_image_is_never_served(fleet: Fleet, lab: Lab)
         wait_for_exit(machine, 0)
         health.wait_for_200()
         before = before_opening(machine, health)
-        assert 404 in {check.status for check in before}, "the image's own site was up before our gate"
-        assert 200 not in {check.status for check in before}, health.story()
+        assert {check.status for check in before} <= {0, 503}, "the image's own site is up: " + health.story()
         assert {check.body for check in health.timeline if check.status == 200} == {"ok"}
         must_be_in_order(machine)
     assert "fence: removed /var/www/html/ping.html" in usual.journal("pyinfra-solo-fence")
     assert not usual.exists("/var/www/html/ping.html")
     assert not named.exists("/srv/old pages/ping.html")
+
+
+def test_a_site_that_answers_everything_is_never_served(fleet: Fleet, lab: Lab) -> None:
+    machine = fleet.machine("spa1")
+    answer_everything(machine)
+    health = lab.health(machine, interval=0.05)
+    machine.power_on()
+    wait_for_exit(machine, 0)
+    health.wait_for_200()
+    assert {check.status for check in before_opening(machine, health)} <= {0, 503}, health.story()
+    assert {check.body for check in health.timeline if check.status == 200} == {"ok"}
+    assert "nginx is not started: the configuration of this machine is not loaded" in machine.journal("nginx")
+    must_be_in_order(machine)
+
+
+PLAIN = '''
+from io import StringIO
+from pyinfra.operations import files, systemd
+from pyinfra_solo.role import role
+
+SITE = """server { listen 80 default_server; location = /ping.html { root /run/pyinfra-solo/gate; } }
+"""
+
+@role()
+def web(data):
+    site = files.put(name="the site is ours", src=StringIO(SITE), dest="/etc/nginx/sites-available/default")
+    systemd.service(name="nginx %(what)s", service="nginx", %(arguments)s)
+'''
+
+
+@pytest.mark.parametrize(
+    ("what", "arguments"),
+    [("runs", "running=True"), ("is reloaded", "restarted=True, _if=site.did_change")],
+    ids=["runs", "is reloaded when its file changes"],
+)
+def test_a_role_of_pyinfras_own_operations_is_served_at_every_boot(
+    fleet: Fleet, what: str, arguments: str
+) -> None:
+    """The second relies on systemd to start nginx at a boot that changes nothing."""
+    ops_with(
+        fleet,
+        f"plain-{what.split()[0]}",
+        {"roles/web/__init__.py": PLAIN % {"what": what, "arguments": arguments}},
+    )
+    machine = fleet.machine("plain1", settings=fleet.settings(ref=f"plain-{what.split()[0]}"))
+    answer_everything(machine)
+    health = fleet.in_service(machine)
+    machine.reboot()
+    since = health.mark()
+    found = wait_for_exit(machine, 0)
+    health.wait_for_200()
+    assert {check.body for check in health.timeline[since:] if check.status == 200} == {"ok"}
+    if what != "runs":
+        assert changed(machine) == []
+        assert "nginx: started" in str(found["stations"])
+
+
+def test_the_gate_closes_before_the_app_stops(fleet: Fleet, lab: Lab) -> None:
+    machine = fleet.machine("down1")
+    fleet.in_service(machine)
+    machine.wait_running()
+    assert polled_while_going_down(lab, machine) == []
+
+
+def test_no_web_server_starts_after_a_failed_fence(fleet: Fleet) -> None:
+    machine = fleet.machine("failed1")
+    machine.write("/srv/old/index.html", "not to be lost\n")
+    machine.write("/etc/pyinfra-solo/stale", "/srv/old\n")
+    machine.power_on()
+    wait_for_exit(machine, 1)
+    assert page(machine, "/ping.html").status == 0
+    reason = status(machine)["gate"]["reason"]
+    assert "the fence failed: CANNOT REMOVE /srv/old: no web server may start beside it." in reason
+    machine.run("rm -r /srv/old; systemctl restart pyinfra-solo", check=True)
+    wait_for_exit(machine, 0)
+    assert page(machine, "/ping.html").status == 200
+
+
+def test_an_operator_starts_a_web_server_as_it_is(fleet: Fleet) -> None:
+    """On a machine whose own configuration cannot be had."""
+    machine = fleet.machine("held1", tags={"Role": "wbe", "Stage": "production"})
+    answer_everything(machine)
+    machine.power_on()
+    wait_for_exit(machine, 12)
+    machine.run("systemctl start nginx")
+    assert page(machine, "/ping.html").status == 0
+    machine.run("pyinfra-solo gate unfence && systemctl start nginx", check=True)
+    assert page(machine, "/ping.html").body == "of the image\n"
+    assert not status(machine)["ready"]
 
 
 def test_a_machine_comes_into_service_when_its_late_network_is_up(fleet: Fleet, lab: Lab) -> None:

@@ -1,18 +1,25 @@
 """The judge performs checks in another process; no whole answer from it is not ready. Kinds: test_checks.py."""
 
 import os
+import socket
+import ssl
+import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pyinfra_solo.checks import Check, command, to_json
+from pyinfra_solo.checks import Check, command, http, to_json
 from pyinfra_solo.errors import JudgedError
+from pyinfra_solo.gate import open_gate
 from pyinfra_solo.stations.converge import Engine
-from pyinfra_solo.stations.judge import Verdict, judge
+from pyinfra_solo.stations.judge import Verdict, judge, require_no_other_page
 from pyinfra_solo.system.deadline import Deadline
+from tests.support.loopback import answer, canned_server, silent_server
 from tests.support.machine import ENGINE
+from tests.test_gate import statement
 
 
 def judged(*checks: Check, seconds: float = 20) -> Verdict:
@@ -76,3 +83,65 @@ def test_answer_that_leaves_a_check_out_is_not_ready(tmp_path: Path) -> None:
     with pytest.raises(JudgedError, match="no full answer"):
         judge(to_json([command("true")]), engine, Deadline.after(5))
     assert judge([], engine, Deadline.after(5)).ready
+
+
+def asking(*answers: bytes, path: str = "/healthz", gate_is_open: bool = False) -> list[bytes]:
+    """Let the judge ask a server that sends these answers. Return what it was asked. Raises JudgedError."""
+    if gate_is_open:
+        open_gate(statement())
+    with canned_server(*answers) as server:
+        require_no_other_page(to_json([http(f"{server.url}{path}"), command("true")]))
+        return server.asked
+
+
+def test_page_that_answers_while_the_gate_is_closed_is_a_failure() -> None:
+    """A balancer would send traffic whatever the gate says."""
+    with pytest.raises(
+        JudgedError, match=r"Port \d+ answers /ping.html with 200 although the gate is closed"
+    ):
+        asking(answer("200 OK", b"of an older image"))
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [answer("503 Service Unavailable"), answer("404 Not Found"), answer("301 Moved", b"", "Location: /"), b"", b"200 200"],
+    ids=["closed", "not there", "elsewhere", "no answer", "no HTTP"],
+)  # fmt: skip
+def test_closed_gate_may_have_any_answer_but_200(answers: bytes) -> None:
+    (asked,) = asking(answers)
+    assert asked.startswith(b"GET /ping.html HTTP/1.1\r\n")
+
+
+def test_open_gate_is_not_asked() -> None:
+    assert asking(answer("200 OK"), gate_is_open=True) == []
+
+
+def test_answer_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyinfra_solo.stations.judge._PAGE_SECONDS", 0.3)
+    with silent_server() as port:
+        require_no_other_page(
+            to_json([http(f"{scheme}://127.0.0.1:{port}/") for scheme in ("http", "https")])
+        )
+
+
+def test_page_behind_tls_is_asked_too(tmp_path: Path) -> None:
+    """Its certificate is for another name, and known to nobody."""
+    key, certificate = tmp_path / "key", tmp_path / "certificate"
+    words = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=shop", "-days", "1"]
+    subprocess.run([*words, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with context.wrap_socket(connection, server_side=True) as stream:
+                stream.recv(4096)
+                stream.sendall(answer("200 OK"))
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(JudgedError, match=f"Port {port} answers"):
+            require_no_other_page(to_json([http(f"https://localhost:{port}/")]))
+        thread.join()

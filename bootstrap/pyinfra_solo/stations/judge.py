@@ -4,11 +4,12 @@ The checkout's engine performs them (`python -m pyinfra_solo.checks`), because a
 kind of check.
 """
 
+import re
 import socket
 import ssl
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -85,18 +86,20 @@ def require_no_other_page(checks: Sequence[dict[str, Any]]) -> None:
     urls = [urlsplit(check["target"]) for check in checks if check["kind"] == "http"]
     ports = {(url.port or (443 if url.scheme == "https" else 80), url.scheme == "https") for url in urls}
     for port, tls in sorted(ports or {(80, False)}):
-        if not read_gate().open and _status(port, tls=tls) == b"200":
+        if not read_gate().open and _answers_200(port, tls=tls):
             raise JudgedError(
                 f"Port {port} answers /ping.html with 200 although the gate is closed: remove that site or page. "
                 "A port that no balancer asks is checked by tcp() or command(). The gate stays closed."
             )
 
 
-def _status(port: int, *, tls: bool) -> bytes:
-    """Ask this machine's loopback for /ping.html; return the status, b"" without one in time."""
+def _answers_200(port: int, *, tls: bool) -> bool:
+    """Ask this machine's loopback for /ping.html. No answer in _PAGE_SECONDS is none."""
     until, answer = time.monotonic() + _PAGE_SECONDS, b""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=_PAGE_SECONDS) as plain:
-        stream = _without_verifying().wrap_socket(plain) if tls else plain
+    with suppress(OSError), ExitStack() as closing:
+        stream = closing.enter_context(socket.create_connection(("127.0.0.1", port), timeout=_PAGE_SECONDS))
+        if tls:
+            stream = closing.enter_context(_without_verifying().wrap_socket(stream))
         stream.sendall(b"GET /ping.html HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
         while b"\n" not in answer and len(answer) < 256 and time.monotonic() < until:
             stream.settimeout(max(0.1, until - time.monotonic()))
@@ -104,7 +107,7 @@ def _status(port: int, *, tls: bool) -> bytes:
             if not chunk:
                 break
             answer += chunk
-    return b"".join(answer.split()[1:2])
+    return re.match(rb"HTTP/[\d.]+ 200\b", answer) is not None
 
 
 def _without_verifying() -> ssl.SSLContext:
