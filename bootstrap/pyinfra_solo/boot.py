@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pyinfra_solo import fence, paths
+from pyinfra_solo import paths
 from pyinfra_solo.errors import IdentityError, PausedError
 from pyinfra_solo.gate import GatePolicy, Statement, boot_id, close_gate, open_gate, read_gate
 from pyinfra_solo.protocol import VERSION, Mode, Request, RunOptions
@@ -23,7 +23,7 @@ from pyinfra_solo.run.settings import Settings
 from pyinfra_solo.stations.converge import Changes, Engine, converge, engine_of
 from pyinfra_solo.stations.fetch import fetch
 from pyinfra_solo.stations.identify import Instance, identify
-from pyinfra_solo.stations.judge import judge, require_no_other_page
+from pyinfra_solo.stations.judge import judge, require_no_other_page, start_waiting_web_servers
 from pyinfra_solo.stations.last_good import last_good, remember_good
 from pyinfra_solo.stations.prepare import prepare
 from pyinfra_solo.stations.resolve import Candidate, resolve, stage_of
@@ -58,11 +58,9 @@ def boot(settings: Settings, options: RunOptions, run: Run) -> Changes:
     with run.station(StationName.CONVERGE):
         changes = start_converge(settings, options, run, target, "converge")
         run.say(f"{changes.changed} of {len(changes.operations)} operations changed something")
-        fence.release()
-        for line in fence.start_waiting():
-            run.say(line)
     with run.station(StationName.JUDGE):
         run.gate_in_doubt = True
+        start_waiting_web_servers(changes.checks, run.say)
         verdict = judge(changes.checks, target.tree.engine, run.deadline)
         run.record(findings=list(verdict.findings))
         verdict.require_ready()

@@ -4,7 +4,7 @@ units/pyinfra-solo-fence puts it there at boot, as the files below paths.RUN: `w
 them start; `waiting/` names those that were to start meanwhile; `fence.failed` says why the fence failed.
 """
 
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pyinfra_solo import paths
@@ -43,25 +43,41 @@ def release() -> None:
             raise ConvergeError(f"{script} cannot be unmounted, so its web server cannot start: {reason}.")
 
 
-def start_waiting() -> list[str]:
-    """Start the web servers that the fence has kept down and that are enabled; call `release` before.
+def start_waiting(say: Callable[[str], None]) -> list[str]:
+    """Start the web servers that the fence has kept down and that are enabled. Return their names.
 
-    A role need not start what starts at every boot. Return a line for each that was started, or could not be.
+    A role need not start what starts at every boot. Call `release` before. say: is given a line for each.
     """
-    lines = []
+    started = []
     for name in WEB_SERVERS:
-        try:
-            (paths.RUN / "waiting" / name).unlink()
-        except OSError:
+        waiting = paths.RUN / "waiting" / name
+        if not waiting.exists():
             continue
-        if not _is_enabled(name):
-            continue
-        words = _start(name)
-        status: int | str = "a time-out"
-        with suppress(TimeoutError):
-            status = processes.run(words, timeout=_SECONDS).status
-        lines.append(f"{name}: started" if status == 0 else f"`{' '.join(words)}` ended with {status}")
-    return lines
+        if _is_enabled(name) and _control(name, "status"):
+            say(_control(name, "start") or f"{name}: started, which the fence had kept down")
+            started.append(name)
+        waiting.unlink()
+    return started
+
+
+def stop(names: Sequence[str], say: Callable[[str], None]) -> None:
+    """Stop these web servers. say: is given a line for each."""
+    for name in names:
+        say(_control(name, "stop") or f"{name}: stopped")
+
+
+def _control(name: str, verb: str) -> str:
+    """Control a web server by the init system; return what failed, or "". status: fails when it is down."""
+    words = ["service", name, verb]
+    if systemd.is_running():
+        words = ["systemctl", verb, name]
+    elif (paths.ROOT / f"etc/init/{name}.conf").exists() and (paths.ROOT / "sbin/initctl").exists():
+        words = ["initctl", verb, name]  # Debian's service(8) does not know Upstart
+    try:
+        status = processes.run(words, timeout=_SECONDS).status
+    except TimeoutError as error:
+        return f"`{' '.join(words)}` {error}"
+    return f"`{' '.join(words)}` ended with {status}" if status else ""
 
 
 def _held_scripts() -> list[str]:
@@ -69,14 +85,6 @@ def _held_scripts() -> list[str]:
     wanted = {str(paths.ROOT / "etc/init.d" / name) for name in WEB_SERVERS}
     mounts = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
     return [point for point in (line.split(" ")[4] for line in mounts) if point in wanted]
-
-
-def _start(name: str) -> list[str]:
-    if systemd.is_running():
-        return ["systemctl", "start", name]
-    # Debian's service(8) does not know Upstart.
-    is_job = (paths.ROOT / f"etc/init/{name}.conf").exists() and (paths.ROOT / "sbin/initctl").exists()
-    return ["initctl", "start", name] if is_job else ["service", name, "start"]
 
 
 def _is_enabled(name: str) -> bool:

@@ -27,7 +27,7 @@ from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Settings
 from pyinfra_solo.run.start import start_run
 from pyinfra_solo.stations.converge import engine_here
-from pyinfra_solo.stations.judge import Verdict, require_no_other_page
+from pyinfra_solo.stations.judge import Verdict, require_no_other_page, start_waiting_web_servers
 from pyinfra_solo.system.text import printable
 
 
@@ -139,12 +139,10 @@ def _judge_and_open(target: Target, deploy_context: DeployContext, run: Run, end
     """Run as the last operation: pyinfra reaches it only when every other one has succeeded."""
     run.gate_in_doubt = True
     deploy_context.require_gate_last(len(context.state.ops[context.host]))
-    fence.release()
-    for line in fence.start_waiting():
-        run.say(line)
     declared = [check for one in deploy_context.roles for check in one.checks()]
-    Verdict(checks.perform_all(declared, run.deadline)).require_ready()
     declared_json = checks.to_json(declared)
+    start_waiting_web_servers(declared_json, run.say)
+    Verdict(checks.perform_all(declared, run.deadline)).require_ready()
     require_no_other_page(declared_json)
     vouch(target, head(target.tree.root), declared_json, sys.executable, run)
     ended.append(0)

@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pyinfra_solo import protocol
+from pyinfra_solo import fence, protocol
 from pyinfra_solo.checks import Finding
 from pyinfra_solo.errors import JudgedError
 from pyinfra_solo.gate import read_gate
@@ -75,6 +75,21 @@ def judge(checks: Sequence[dict[str, Any]], engine: Engine, deadline: Deadline) 
             "The gate stays closed."
         )
     return Verdict(findings)
+
+
+def start_waiting_web_servers(checks: Sequence[dict[str, Any]], say: Callable[[str], None]) -> None:
+    """Start the web servers that the fence has kept down, now that the machine is converged.
+
+    say: is given a line for each. Raises JudgedError, and stops them, when they answer for the gate.
+    """
+    fence.release()
+    started = fence.start_waiting(say)
+    if started:
+        try:
+            require_no_other_page(checks)
+        except JudgedError:
+            fence.stop(started, say)
+            raise
 
 
 def require_no_other_page(checks: Sequence[dict[str, Any]]) -> None:
