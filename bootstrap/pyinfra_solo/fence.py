@@ -74,10 +74,12 @@ def _control(name: str, verb: str) -> str:
     elif (paths.ROOT / f"etc/init/{name}.conf").exists() and (paths.ROOT / "sbin/initctl").exists():
         words = ["initctl", verb, name]  # Debian's service(8) does not know Upstart
     try:
-        status = processes.run(words, timeout=_SECONDS).status
+        done = processes.run(words, timeout=_SECONDS)
     except TimeoutError as error:
         return f"`{' '.join(words)}` {error}"
-    return f"`{' '.join(words)}` ended with {status}" if status else ""
+    # initctl succeeds for every job that it knows.
+    is_down = verb == "status" and words[0] == "initctl" and b"start/running" not in done.stdout
+    return f"`{' '.join(words)}` ended with {done.status}" if done.status or is_down else ""
 
 
 def _held_scripts() -> list[str]:

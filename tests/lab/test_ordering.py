@@ -157,39 +157,53 @@ SITE = """server { listen 80 default_server; location = /ping.html { root /run/p
 @role()
 def plain(data):
     site = files.put(name="the site is ours", src=StringIO(SITE), dest="/etc/nginx/sites-available/default")
-    systemd.service(name="nginx %(what)s", service="nginx", %(arguments)s)
+    pass
 '''
 
 
+NGINX = 'systemd.service(name="nginx is there", service="nginx", {arguments})'
+
+
+def plain(fleet: Fleet, name: str, operation: str) -> BootedMachine:
+    """Make a machine with one role, which writes nginx's site and does this; its image answers every path."""
+    ops_with(fleet, name, {"roles/plain/__init__.py": PLAIN.replace("pass", operation)})
+    tags = {"Role": "plain", "Stage": "production"}
+    machine = fleet.machine(name, tags=tags, settings=fleet.settings(ref=name))
+    answer_everything(machine)
+    return machine
+
+
 @pytest.mark.parametrize(
-    ("what", "arguments"),
-    [("runs", "running=True"), ("is reloaded", "restarted=True, _if=site.did_change")],
-    ids=["runs", "is reloaded when its file changes"],
+    ("name", "arguments"),
+    [("plain-runs", "running=True"), ("plain-restarts", "restarted=True, _if=site.did_change")],
 )
 def test_a_role_of_pyinfras_own_operations_is_served_at_every_boot(
-    fleet: Fleet, what: str, arguments: str
+    fleet: Fleet, name: str, arguments: str
 ) -> None:
     """The second relies on systemd to start nginx at a boot that changes nothing."""
-    ops_with(
-        fleet,
-        f"plain-{what.split()[0]}",
-        {"roles/plain/__init__.py": PLAIN % {"what": what, "arguments": arguments}},
-    )
-    machine = fleet.machine(
-        "plain1",
-        tags={"Role": "plain", "Stage": "production"},
-        settings=fleet.settings(ref=f"plain-{what.split()[0]}"),
-    )
-    answer_everything(machine)
+    machine = plain(fleet, name, NGINX.format(arguments=arguments))
     health = fleet.in_service(machine)
     machine.reboot()
     since = health.mark()
     found = wait_for_exit(machine, 0)
     health.wait_for_200()
     assert {check.body for check in health.timeline[since:] if check.status == 200} == {"ok"}
-    if what != "runs":
+    if name == "plain-restarts":
         assert changed(machine) == []
-        assert "nginx: started" in str(found["stations"])
+        assert "nginx: started, which the fence had kept down" in str(found["stations"])
+
+
+def test_a_web_server_that_the_role_leaves_alone_may_not_answer_for_the_gate(fleet: Fleet) -> None:
+    """It is enabled in the image, so it starts at the end of the converge, and stops when it is found out."""
+    machine = plain(fleet, "plain-other", "")
+    site = "/etc/nginx/sites-available/default"
+    machine.run(f"mkdir -p /etc/nginx/conf.d; mv {site} /etc/nginx/conf.d/old.conf", check=True)
+    machine.run("rm /etc/nginx/sites-enabled/default", check=True)
+    machine.power_on()
+    found = wait_for_exit(machine, 30)
+    assert "Port 80 answers /ping.html with 200 although the gate is closed" in found["error"]
+    assert page(machine, "/ping.html").status == 0
+    assert not status(machine)["ready"]
 
 
 def test_the_gate_closes_before_the_app_stops(fleet: Fleet, lab: Lab) -> None:
