@@ -53,34 +53,59 @@ def gate() -> None:
     roles()
     deploy_context = _contexts[context.ctx_host.get()]
     # pyinfra has no hook before a change. Every driver takes commands from the operation's own generator.
-    before_first = cache(deploy_context.before_change)
-    before_start = cache(deploy_context.before_start)
+    hooks = _Hooks(deploy_context)
     for operation in context.state.ops[context.host].values():
-        starts_nothing = module_of(operation.command_generator) in _START_NOTHING
-        calls = [before_first] if starts_nothing else [before_first, before_start]
-        operation.command_generator = _calling(operation.command_generator, calls)
+        operation.command_generator = hooks.around(operation.command_generator)
     deploy_context.after_operations()
     deploy_context.at_gate.append(len(context.state.ops[context.host]))
 
 
-def _calling(
-    generator: Callable[[], Iterator[Any]], calls: Sequence[Callable[[], None]]
-) -> Callable[[], Iterator[Any]]:
-    def commands() -> Iterator[Any]:
-        for command in generator():
-            for call in calls:
-                call()
-            yield command
+class _Hooks:
+    """Calls the functions of a DeployContext, each at most once, around the operations of its host."""
 
-    commands.__wrapped__ = generator  # type: ignore[attr-defined]
-    return commands
+    def __init__(self, deploy_context: DeployContext) -> None:
+        self._before_change = cache(deploy_context.before_change)
+        self._before_start = cache(deploy_context.before_start)
+        self._start_unchanged = cache(deploy_context.start_unchanged)
+        self._has_changed = False
+
+    def around(self, generator: Callable[[], Iterator[Any]]) -> Callable[[], Iterator[Any]]:
+        """Return the operation's generator of commands, with the calls before its evaluation and its commands."""
+        starts_nothing = module_of(generator) in _START_NOTHING
+        service = "" if starts_nothing else _service_of(generator)
+
+        def commands() -> Iterator[Any]:
+            if service and not self._has_changed:
+                self._start_unchanged(service)
+            for command in generator():
+                self._has_changed = True
+                self._before_change()
+                if not starts_nothing:
+                    self._before_start()
+                yield command
+
+        commands.__wrapped__ = generator  # type: ignore[attr-defined]
+        return commands
+
+
+def _cell(generator: Callable[..., Any], name: str) -> Any:
+    """Return what pyinfra's wrapper of an operation's generator has in its closure; None when unknown."""
+    generator = getattr(generator, "__wrapped__", generator)
+    cells = dict(zip(generator.__code__.co_freevars, generator.__closure__ or (), strict=False))
+    return cells[name].cell_contents if name in cells else None
+
+
+def _service_of(generator: Callable[..., Any]) -> str:
+    """Return the service that an operation of ours, or of pyinfra's modules for services, is about, or ""."""
+    given = _cell(generator, "kwargs") or {}
+    first = next(iter(_cell(generator, "args") or ()), "")
+    name = given.get("service") or dict(given.get("arguments") or {}).get("name") or first
+    return str(name).removesuffix(".service")
 
 
 def module_of(generator: Callable[..., Any]) -> str:
-    """Return the module of the operation's function, from pyinfra's wrapper's closure; '' when unknown."""
-    generator = getattr(generator, "__wrapped__", generator)
-    cells = dict(zip(generator.__code__.co_freevars, generator.__closure__ or (), strict=False))
-    return str(getattr(cells["func"].cell_contents, "__module__", "")) if "func" in cells else ""
+    """Return the module of the operation's function; "" when unknown."""
+    return str(getattr(_cell(generator, "func"), "__module__", ""))
 
 
 def _new_context() -> DeployContext:

@@ -43,16 +43,17 @@ def release() -> None:
             raise ConvergeError(f"{script} cannot be unmounted, so its web server cannot start: {reason}.")
 
 
-def start_waiting(say: Callable[[str], None]) -> list[str]:
-    """Start the web servers that the fence has kept down and that are enabled. Return their names.
+def start_waiting(say: Callable[[str], None], names: Sequence[str] = WEB_SERVERS) -> list[str]:
+    """Start those of `names` that the fence has kept down and that are enabled. Return their names.
 
-    A role need not start what starts at every boot. Call `release` before. say: is given a line for each.
+    A role need not start what starts at every boot. say: is given a line for each. Raises ConvergeError.
     """
     started = []
-    for name in WEB_SERVERS:
+    for name in names:
         waiting = paths.RUN / "waiting" / name
-        if not waiting.exists():
+        if name not in WEB_SERVERS or not waiting.exists():
             continue
+        release()
         if _is_enabled(name) and _control(name, "status"):
             say(_control(name, "start") or f"{name}: started, which the fence had kept down")
             started.append(name)

@@ -125,7 +125,10 @@ def _context(settings: Settings, policy: GatePolicy, run: Run, data: Any, ended:
             function=_judge_and_open, target=target, deploy_context=deploy_context, run=run, ended=ended,
         )  # fmt: skip
 
-    deploy_context = DeployContext(bound, before_change, after_operations, before_start=fence.release)
+    deploy_context = DeployContext(
+        bound, before_change, after_operations, before_start=fence.release,
+        start_unchanged=lambda service: fence.start_waiting(run.say, [service]),
+    )  # fmt: skip
     return deploy_context
 
 

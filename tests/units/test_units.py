@@ -175,7 +175,10 @@ def test_sysv_headers_are_complete(name: str) -> None:
 
 def test_sysv_fence_is_before_web_servers_and_the_boot_run() -> None:
     assert header("pyinfra-solo-fence.lsb")["X-Start-Before"] >= WEB_SERVERS | {"pyinfra-solo"}
-    assert {"$network", "$remote_fs", "pyinfra-solo-fence"} <= header("pyinfra-solo.lsb")["Required-Start"]
+    solo = header("pyinfra-solo.lsb")
+    assert {"$network", "$remote_fs"} <= solo["Required-Start"]
+    assert WEB_SERVERS | {"pyinfra-solo-fence"} <= solo["Should-Start"], "after them, and without them"
+    assert "pyinfra-solo-fence" not in solo["Required-Start"], "a failed fence stops no run under OpenRC"
 
 
 def test_web_server_of_systemd_is_declined_until_it_may_start(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The executor's session: load the role, declare the operations of deploy.py, and execute them."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,10 @@ def run(request: Request, events: EventWriter) -> None:
         if request.mode == "converge":
             fence.release()
 
+    def start_unchanged(service: str) -> None:
+        if request.mode == "converge":
+            fence.start_waiting(lambda line: print(line, file=sys.stderr), [service])  # noqa: T201
+
     if request.options.native and (reason := off_reason()):
         events.write(protocol.NativeOff(reason=reason))
     host = next(iter(state.inventory))
@@ -71,7 +76,9 @@ def run(request: Request, events: EventWriter) -> None:
         ctx_state.use(state), ctx_inventory.use(state.inventory),
         ctx_config.use(state.config.copy()), ctx_host.use(host),
     ):  # fmt: skip
-        deploy_context = DeployContext(bound, before_change, before_start=before_start)
+        deploy_context = DeployContext(
+            bound, before_change, before_start=before_start, start_unchanged=start_unchanged
+        )
         deploy.use(deploy_context)
         _declare_operations(root / "deploy.py", state)
         deploy_context.require_gate_last(len(state.ops[host]))

@@ -52,14 +52,16 @@ class DeployContext:
     """The input of deploy.py.
 
     before_change: called once, before the first command that changes anything. before_start: called once,
-    before the first command that may start a service. after_operations: called when all operations are
-    declared; it may declare more.
+    before the first command that may start a service. start_unchanged: called with a service's name before
+    an operation about it is evaluated, while nothing has been changed. after_operations: called when all
+    operations are declared; it may declare more.
     """
 
     roles: Sequence[BoundRole]
     before_change: Callable[[], None] = lambda: None
     after_operations: Callable[[], None] = lambda: None
     before_start: Callable[[], None] = lambda: None
+    start_unchanged: Callable[[str], object] = lambda _service: None
     at_gate: list[int] = field(default_factory=list)
     """The number of operations declared at each call of `gate()` by deploy.py."""
 
