@@ -6,7 +6,7 @@ run the same deploy.py: the executor, which has chosen the role and keeps the ga
 role is the host's data, and the gate is left to the machine.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -98,8 +98,9 @@ def _cell(generator: Callable[..., Any], name: str) -> Any:
 def _service_of(generator: Callable[..., Any]) -> str:
     """Return the service that an operation of ours, or of pyinfra's modules for services, is about, or ""."""
     given = _cell(generator, "kwargs") or {}
+    ours = given.get("arguments")
     first = next(iter(_cell(generator, "args") or ()), "")
-    name = given.get("service") or dict(given.get("arguments") or {}).get("name") or first
+    name = ours.get("name") if isinstance(ours, Mapping) else given.get("service", first)
     return str(name).removesuffix(".service")
 
 
