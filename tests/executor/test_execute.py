@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from pyinfra_solo.operations import packages
 from pyinfra_solo.operations.release import bundle
 from pyinfra_solo.protocol import NotIdempotent, OperationEnded
 from pyinfra_solo.stations.converge import Changes
-from tests.support.line import converged, new_run, working_tree
+from tests.support.line import converged, failed, new_run, working_tree
 
 CALLBACK_READS = """
 def read():
@@ -46,6 +47,23 @@ def notes():
 
 notes(name="it notes")
 """
+RAISES_AFTER_THE_UPLOAD = """
+import datetime
+
+class Late(datetime.tzinfo):
+    def utcoffset(self, _when):
+        if Path(f"{data.target}/began").exists():
+            raise RuntimeError("too late")
+        return datetime.timedelta(0)
+
+    dst = utcoffset
+
+server.shell(name="it begins", commands=[f"touch {data.target}/began"])
+files.put(
+    name="it is put", src=StringIO("new"), dest=f"{data.target}/file", mode="640",
+    mtime=datetime.datetime(2020, 1, 1, tzinfo=Late()),
+)
+"""
 SLEEPS = "import time\npython.call(name='it sleeps', function=lambda: time.sleep(60), _timeout={timeout})"
 FAILURE_IGNORED = """
 server.shell(name="it half fails", commands=[f"echo x >{data.target}/half; false"], _ignore_errors=True)
@@ -57,6 +75,15 @@ server.shell(name="it is never done", commands=["true"], _if=lambda: not Path(f"
 def test_code_of_a_role_reads_what_was_uploaded_before(target: Path, operations: str) -> None:
     converged(working_tree(target, operations))
     assert (target / "seen").read_text() == (target / "file").read_text()
+
+
+def test_upload_is_in_place_when_its_operation_raises_after_it(target: Path) -> None:
+    """As with pyinfra's own connector: with the owner and mode that were set by then."""
+    message, _ = failed(working_tree(target, RAISES_AFTER_THE_UPLOAD), ConvergeError)
+    assert "too late" in message
+    assert (target / "file").read_text() == "new"
+    assert stat.S_IMODE((target / "file").stat().st_mode) == 0o640
+    assert sorted(path.name for path in target.iterdir()) == ["began", "file"]
 
 
 def test_idempotence_check_stops_at_the_first_command(target: Path) -> None:

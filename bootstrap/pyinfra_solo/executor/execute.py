@@ -159,8 +159,9 @@ class Executor:
         data.command_generator = lambda: self._bounded(started.pop() if started else generator(), seconds)
         try:
             return run_host_op(self._state, self._host, one)
-        finally:
+        finally:  # where a command failed, or the operation's own code raised, what was put is there, too
             data.command_generator = generator
+            self._connector.pending.rename_into_place()
 
     def _evaluate_all(self) -> None:
         """Evaluate this operation and all later ones, before the first change. Raises SoloError."""
