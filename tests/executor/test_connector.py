@@ -263,6 +263,88 @@ def test_a_file_is_fetched(machine: LocalConnector, tmp_path: Path) -> None:
     assert (tmp_path / "to").read_bytes() == b"\0\xff"
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_a_failing_fetch_leaves_the_local_file(native: bool, machine: LocalConnector, tmp_path: Path) -> None:
+    machine.native = native
+    (tmp_path / "to").write_text("old")
+    with pytest.raises(OSError, match="No such file"):
+        machine.get_file(str(tmp_path / "absent"), str(tmp_path / "to"))
+    assert (tmp_path / "to").read_text() == "old"
+
+
+def test_a_pipe_or_device_is_not_fetched(machine: LocalConnector, tmp_path: Path) -> None:
+    """Neither has an end that is sure to come."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/urandom", tmp_path):
+        with pytest.raises(OSError, match="is not a regular file"):
+            machine.get_file(str(path), str(tmp_path / "to"))
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_file_of_the_kernel_is_fetched(machine: LocalConnector, tmp_path: Path) -> None:
+    """Its length is 0 (proc(5))."""
+    machine.get_file("/proc/self/status", str(tmp_path / "to"))
+    assert "Umask:" in (tmp_path / "to").read_text()
+
+
+def test_a_file_is_fetched_as_another_user_when_asked(machine: LocalConnector, open_folder: Path) -> None:
+    as_nobody: dict[str, Any] = {"_su_user": "nobody", "_su_shell": "/bin/sh"}
+    (open_folder / "secret").write_text("root's")
+    (open_folder / "secret").chmod(0o600)
+    (open_folder / "it's open").write_bytes(bytes(range(256)) * 9)
+    machine.get_file(f"{open_folder}/it's open", f"{open_folder}/to", **as_nobody)
+    assert (open_folder / "to").read_bytes() == bytes(range(256)) * 9
+    with pytest.raises(OSError, match="denied"):
+        machine.get_file(f"{open_folder}/secret", f"{open_folder}/to", **as_nobody)
+    assert (open_folder / "to").read_bytes() == bytes(range(256)) * 9
+
+
+def test_a_long_file_is_not_fetched_in_part(machine: LocalConnector, open_folder: Path) -> None:
+    """Output of a command is kept up to a limit."""
+    (open_folder / "long").write_bytes(bytes(8 * 1024**2))
+    with pytest.raises(OSError, match="too long to be read as another account"):
+        machine.get_file(f"{open_folder}/long", f"{open_folder}/to", _su_user="nobody", _su_shell="/bin/sh")
+    machine.get_file(f"{open_folder}/long", f"{open_folder}/to")
+    assert (open_folder / "to").stat().st_size == 8 * 1024**2
+
+
+@pytest.mark.parametrize(
+    "account", [{}, {"_sudo": True}, {"_su_user": "root"}, {"_su_user": "nobody", "_su_shell": "/bin/sh"}]
+)
+def test_a_link_to_nothing_is_not_written_through(
+    account: dict[str, Any], machine: LocalConnector, open_folder: Path
+) -> None:
+    """As cp(1), which is pyinfra's own way."""
+    open_folder.chmod(0o1777)
+    (open_folder / "link").symlink_to("absent")
+    with pytest.raises(OSError, match="not written through a link to nothing"):
+        machine.put_file(StringIO("new"), f"{open_folder}/link", **account)
+    assert [path.name for path in open_folder.iterdir()] == ["link"]
+
+
+def test_a_put_onto_a_pipe_ends_in_time(machine: LocalConnector, tmp_path: Path) -> None:
+    """Though its reader does not read."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(TimeoutError, match="its reader took longer than 1 s"):
+            machine.put_file(StringIO("x" * 1_000_000), str(tmp_path / "pipe"), _timeout=1)
+    finally:
+        os.close(reader)
+
+
+@pytest.mark.parametrize("account", [{}, {"_su_user": "nobody", "_su_shell": "/bin/sh"}])
+def test_relative_paths_are_relative_to_chdir(
+    account: dict[str, Any], machine: LocalConnector, open_folder: Path
+) -> None:
+    (open_folder / "folder").mkdir()
+    (open_folder / "folder").chmod(0o777)
+    machine.put_file(StringIO("new"), "file", _chdir=f"{open_folder}/folder", **account)
+    assert (open_folder / "folder/file").read_text() == "new"
+    machine.get_file("file", f"{open_folder}/to", _chdir=f"{open_folder}/folder", **account)
+    assert (open_folder / "to").read_text() == "new"
+
+
 def test_what_a_script_leaves_in_the_background_is_not_waited_for(
     pid_of: Callable[[], int], tmp_path: Path
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from pyinfra_solo.native import commands
 from pyinfra_solo.native.pending_files import PendingFiles
 from tests.support.apart import mount_over, run_apart
+from tests.support.both_ways import with_flag
 from tests.support.machine import ENGINE, REPOSITORY
 
 
@@ -79,6 +80,18 @@ def test_a_pipe_with_a_reader_gets_all_of_it(tmp_path: Path) -> None:
             assert reading.poll() is None
     assert reading.wait(timeout=60) == 0
     assert (tmp_path / "read").read_bytes() == data
+
+
+def test_a_pipe_whose_reader_does_not_read_is_an_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(
+            TimeoutError, match=r"took longer than 0\.1 s: \d+ of 1000000 bytes are unread: '.*pipe'"
+        ):
+            PendingFiles().put(str(tmp_path / "pipe"), bytes(1_000_000), timeout=0.1)
+    finally:
+        os.close(reader)
 
 
 @pytest.mark.parametrize("end", ["", "/", "/."])
@@ -188,3 +201,85 @@ def test_two_runs_in_one_folder_use_different_temporary_files(tmp_path: Path) ->
         "public": "public",
         "secret": "secret",
     }
+
+
+def put_on_a_nearly_full_disk(path: str) -> list[str]:
+    """Put what fits only in the place of the old file; then what does not fit; then both with a new name."""
+    folder, ended = Path(path), []
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
+    (folder / "file").write_bytes(b"old" * 200_000)
+    (folder / "file").chmod(0o640)
+    for name, data in (("file", b"new" * 250_000), ("file", b"more" * 300_000), ("other", b"x" * 500_000)):
+        try:
+            PendingFiles().put(f"{folder}/{name}", data)
+            ended.append("written")
+        except OSError as error:
+            ended.append(str(error.strerror))
+    about, content = (folder / "file").stat(), (folder / "file").read_bytes()
+    names = sorted(one.name for one in folder.iterdir())
+    return [*ended, oct(about.st_mode), *names, "new" if content == b"new" * 250_000 else "destroyed"]
+
+
+def test_a_nearly_full_disk_gets_what_cp_would_write(tmp_path: Path) -> None:
+    """In the place of the old file, which stays where the new one does not fit."""
+    full = "No space left on device"
+    assert run_apart(put_on_a_nearly_full_disk, tmp_path, own_mounts=True) == [
+        "written", full, full, "0o100640", "file", "new"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_an_append_only_folder_keeps_no_copy(there: bool, tmp_path: Path) -> None:
+    """Nothing can be removed from it: a temporary file, with a secret in it, would stay."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if there:
+        (folder / "file").write_text("old")
+    free = with_flag("a", folder)
+    try:
+        pending = PendingFiles()
+        pending.defer_rename = True
+        pending.put(f"{folder}/file", b"new")
+        assert commands.run(f"chmod 640 {folder}/file", pending)
+        pending.rename_into_place()
+    finally:
+        free()
+    assert [(one.name, one.read_text(), oct(one.stat().st_mode)) for one in folder.iterdir()] == [
+        ("file", "new", "0o100640")
+    ]
+
+
+def put_on_a_setuid_file_as_nobody(path: str) -> list[str]:
+    """Ours, then the way of cp(1)."""
+    os.setgid(65534)
+    os.setuid(65534)
+    PendingFiles().put(f"{path}/ours", b"new")
+    subprocess.run(["cp", "/etc/hostname", f"{path}/theirs"], check=True)
+    return [oct(Path(path, name).stat().st_mode) for name in ("ours", "theirs")]
+
+
+def test_setuid_bits_end_as_with_cp(open_folder: Path) -> None:
+    """A write by root keeps them, one by another account clears them."""
+    (open_folder / "mine").mkdir()
+    os.chown(open_folder / "mine", 65534, 65534)
+    for name in ("ours", "theirs"):
+        path = open_folder / "mine" / name
+        path.write_text("old")
+        os.chown(path, 65534, 65534)
+        path.chmod(0o6755)
+    ours, theirs = run_apart(put_on_a_setuid_file_as_nobody, open_folder / "mine")
+    assert ours == theirs == "0o100755"
+    root = open_folder / "roots"
+    root.write_text("old")
+    root.chmod(0o6755)
+    PendingFiles().put(str(root), b"new")
+    assert (root.read_text(), oct(root.stat().st_mode)) == ("new", "0o106755")
+
+
+def test_attributes_of_root_alone_stay_on_a_replaced_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    before = (tmp_path / "file").stat().st_ino
+    os.setxattr(tmp_path / "file", "trusted.kept", b"value")
+    PendingFiles().put(str(tmp_path / "file"), b"new")
+    assert (tmp_path / "file").stat().st_ino != before
+    assert os.getxattr(tmp_path / "file", "trusted.kept") == b"value"

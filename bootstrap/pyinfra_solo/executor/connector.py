@@ -4,10 +4,11 @@ pyinfra's own connector has no time-out, loses output that is not UTF-8, and wai
 holds a command's output open (each seen in pyinfra 3.10.0). Plain commands run in this process (`native`).
 """
 
+import base64
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pyinfra.api import Host, State
@@ -15,15 +16,16 @@ from pyinfra.api.arguments import pop_global_arguments
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.util import get_file_io
 from pyinfra.connectors.base import BaseConnector
-from pyinfra.connectors.util import CommandOutput, make_unix_command_for_host
+from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command_for_host
 
 from pyinfra_solo.executor.shell import CUT, run_script
-from pyinfra_solo.native import UNKNOWN, commands
-from pyinfra_solo.native.files import forget_names
+from pyinfra_solo.native import UNKNOWN, commands, in_place
+from pyinfra_solo.native.files import forget_names, read
+from pyinfra_solo.native.held import holding
 from pyinfra_solo.native.pending_files import PendingFiles
-from pyinfra_solo.native.registry import answer_to, off_reason
+from pyinfra_solo.native.registry import answer_to
 from pyinfra_solo.operations.script import ProgramCommand
-from pyinfra_solo.system.text import printable
+from pyinfra_solo.system.text import in_words, printable
 
 _OTHER_ACCOUNT = (
     "_sudo",
@@ -84,9 +86,8 @@ class LocalConnector(BaseConnector):
         """
         if print_input:
             self._print(f">>> {command}")
-        plain = self.native and not off_reason() and runs_as_this_process(arguments)
-        if plain and commands.run(_raw(command), self.pending):
-            return True, CommandOutput([])
+        if (done := self._run_here(command, arguments)) is not None:
+            return done
         self.before_child()
         self.pending.sync()
         began = time.monotonic()
@@ -99,6 +100,22 @@ class LocalConnector(BaseConnector):
             for line in output:
                 self._print(line.line)
         return success, output
+
+    def _run_here(
+        self, command: StringCommand, arguments: Mapping[str, Any]
+    ) -> tuple[bool, CommandOutput] | None:
+        """Run a plain file command in this process, with `--no-native` too; None: a shell must run it.
+
+        By a shell it would be open to another account that may write the folder (`native.commands`).
+        """
+        if not _is_this_account(arguments) or arguments.get("_success_exit_codes") not in _SUCCESS:
+            return None
+        if (folder := arguments.get("_chdir")) and not os.path.isdir(folder):  # noqa: PTH112
+            return None
+        try:
+            return (True, CommandOutput([])) if commands.run(_raw(command), self.pending) else None
+        except OSError as error:
+            return False, CommandOutput([OutputLine("stderr", f"{program(command)}: {in_words(error)}")])
 
     def _print(self, line: str) -> None:
         """Print for pyinfra's own command, under -v."""
@@ -137,15 +154,16 @@ class LocalConnector(BaseConnector):
         with get_file_io(filename_or_io) as opened:
             data = opened.read()
         data = data.encode() if isinstance(data, str) else data
-        if not any(arguments.get(key) for key in _OTHER_ACCOUNT):
-            try:
-                self.pending.put(remote_filename, data)
-            except OSError as error:
-                error.filename = remote_filename  # not the temporary file, and write(2) names none
-                raise
+        if _is_this_account(arguments):
+            timeout = arguments.get("_timeout") or self.timeout
+            self.pending.put(os.path.join(arguments.get("_chdir") or "", remote_filename), data, timeout)  # noqa: PTH118
             return True
         # Another account gets it through stdin: a temporary file with a secret would be readable on the way.
-        command = StringCommand("umask 077; cat >", QuoteString(remote_filename))
+        script = (
+            'if [ -L "$1" ] && [ ! -e "$1" ]; then echo "not written through a link to nothing: $1" >&2; exit 1; fi; '
+            'umask 077; cat > "$1"'
+        )
+        command = StringCommand("sh -c", QuoteString(script), "sh", QuoteString(remote_filename))
         success, output = self.run_shell_command(command, **{**arguments, "_stdin": data})
         if not success:
             raise OSError(output.stderr)
@@ -158,13 +176,41 @@ class LocalConnector(BaseConnector):
         remote_temp_filename: str | None = None,  # noqa: ARG002
         print_output: bool = False,  # noqa: ARG002
         print_input: bool = False,  # noqa: ARG002
-        **_arguments: Any,
+        **arguments: Any,
     ) -> bool:
-        """Read a file; see pyinfra.connectors.base.BaseConnector. Raises OSError."""
+        """Read a regular file, then write its copy. Raises OSError; then the copy is as it was."""
         self.pending.rename_into_place()
-        with get_file_io(filename_or_io, "wb") as opened:
-            opened.write(Path(remote_filename).read_bytes())
+        if _is_this_account(arguments):
+            data = read(os.path.join(arguments.get("_chdir") or "", remote_filename))  # noqa: PTH118
+        else:
+            data = self._read_as_another_account(remote_filename, arguments)
+        if isinstance(filename_or_io, str | os.PathLike):
+            with holding(os.fspath(filename_or_io)) as copy:
+                copy.check_names()
+                in_place.write(copy, data, mode=0o666)
+        else:
+            with get_file_io(filename_or_io, "wb") as opened:
+                opened.write(data)
         return True
+
+    def _read_as_another_account(self, path: str, arguments: Mapping[str, Any]) -> bytes:
+        """Raise OSError, also for a file that is longer than a command's output may be."""
+        command = StringCommand("base64", QuoteString(path), "&& echo .")
+        success, output = self.run_shell_command(command, **arguments)
+        if not success:
+            raise OSError(output.stderr)
+        *lines, end = output.stdout_lines or [""]
+        if end != ".":
+            raise OSError(f"{path} is too long to be read as another account. Read it as root.")
+        return base64.b64decode("".join(lines))
+
+
+def _is_this_account(arguments: Mapping[str, Any]) -> bool:
+    """Tell whether these global arguments name no account but this process's; root may become root."""
+    tools = [tool for tool in ("_sudo", "_doas", "_dzdo") if arguments.get(tool)]
+    accounts = {arguments.get(f"{tool}_user") or "root" for tool in tools}
+    accounts |= {arguments["_su_user"]} if arguments.get("_su_user") else set()
+    return not accounts or (os.geteuid() == 0 and accounts == {"root"})
 
 
 def runs_as_this_process(arguments: Mapping[str, Any]) -> bool:

@@ -1,13 +1,15 @@
 """Run plain commands of pyinfra's operations by system calls.
 
-A command line is run here only when every character of it is understood. Any other line, and every
-failure, falls back to a shell: each of these commands can be run twice, and the real tool then fails
-with its own message.
+A command line is run here only when every character of it is understood; any other line is left to a
+shell. This is safe besides being fast: chmod(1) and its like open a file by its name, which another
+account that may write the folder can exchange. So it holds with `--no-native`, too, and what failed
+here is not tried by a shell.
 """
 
 # No pathlib: a Path costs as much as the system call itself, for each of thousands of files.
 
 import contextlib
+import errno
 import grp
 import os
 import pwd
@@ -17,6 +19,7 @@ import stat
 from collections.abc import Callable, Sequence
 
 from pyinfra_solo.native.files import is_plain
+from pyinfra_solo.native.held import hold, holding
 from pyinfra_solo.native.pending_files import PendingFiles
 
 _LINE = re.compile(r"[a-z]+(?: (?:[A-Za-z0-9_@%+=:,./-]|'[ -&(-~]*+')++)++", re.ASCII)
@@ -26,7 +29,7 @@ _ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
 
 
 def run(line: str, pending: PendingFiles) -> bool:
-    """Run the command `line`. False: a shell must run it, as it was not run here, or failed."""
+    """Run the command `line`. False: it was not run, and a shell must run it. Raises OSError when it failed."""
     if not _LINE.fullmatch(line):
         return False
     name, *words = shlex.split(line) if "'" in line else line.split(" ")
@@ -37,8 +40,12 @@ def run(line: str, pending: PendingFiles) -> bool:
         pending.rename_into_place()
     try:
         return command(pending, *words)
-    except (OSError, KeyError, TypeError):  # TypeError: another number of words; KeyError: no such account
+    except (KeyError, TypeError):  # TypeError: another number of words; KeyError: no such account
         return False
+    except OSError as error:
+        if error.errno:
+            error.filename, error.filename2 = words[-1], None  # not /proc/self/fd, nor one name of the path
+        raise
 
 
 def _mkdir(_pending: PendingFiles, option: str, path: str) -> bool:
@@ -46,13 +53,15 @@ def _mkdir(_pending: PendingFiles, option: str, path: str) -> bool:
     if option != "-p" or not is_plain(path):
         return False
     try:
-        os.mkdir(path)
-    except FileExistsError:
-        return os.path.isdir(path)
+        with holding(path.rstrip("/") or "/") as held:
+            if held.file is None and not held.by_link:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(held.name, dir_fd=held.folder)
+                    return True
     except FileNotFoundError:
         if _umask() & (stat.S_IWUSR | stat.S_IXUSR):
             return False
-        os.makedirs(path, exist_ok=True)
+    hold(f"{path}/", make=True).close()
     return True
 
 
@@ -63,14 +72,13 @@ def _umask() -> int:
 
 
 def _chmod(pending: PendingFiles, mode: str, path: str) -> bool:
+    """Run chmod. It keeps two bits of a folder, as GNU chmod does unless the mode has five digits (chmod(1))."""
     if not _MODE.fullmatch(mode) or not is_plain(path):
         return False
-    path = pending.staged_path(path)
-    old = os.stat(path).st_mode
-    # GNU chmod keeps these two bits of a folder unless the mode has five digits (chmod(1)).
-    if stat.S_ISDIR(old) and old & (stat.S_ISUID | stat.S_ISGID):
-        return False
-    os.chmod(path, int(mode, 8))
+    with pending.holding(path) as held:
+        held.check_names()
+        kept = held.status.st_mode & (stat.S_ISUID | stat.S_ISGID) if held.status and held.is_folder() else 0
+        os.chmod(held.reached, int(mode, 8) | kept)
     return True
 
 
@@ -93,9 +101,9 @@ def _chgrp(pending: PendingFiles, *words: str) -> bool:
 
 
 def _set_owner(pending: PendingFiles, path: str, uid: int, gid: int, follow: bool) -> None:
-    if follow or not os.path.islink(path):
-        path = pending.staged_path(path)
-    os.chown(path, uid, gid, follow_symlinks=follow)
+    with pending.holding(path, follow=follow) as held:
+        held.check_names()
+        os.chown(held.reached, uid, gid)
 
 
 def _owner_and_path(words: Sequence[str]) -> tuple[bool, str, str]:
@@ -107,33 +115,38 @@ def _owner_and_path(words: Sequence[str]) -> tuple[bool, str, str]:
 
 
 def _ln(_pending: PendingFiles, option: str, target: str, path: str) -> bool:
-    if option != "-s" or target.startswith("-") or not target or not is_plain(path) or path.endswith("/"):
+    """Run ln -s. In a folder of the name `path` the link gets the target's last name (ln(1))."""
+    inside = target.rstrip("/").rpartition("/")[2]
+    if option != "-s" or target.startswith("-") or inside in ("", ".", "..") or not is_plain(path):
         return False
-    if os.path.lexists(path):  # ln(1) then creates the link in that folder, or fails
-        return False
-    os.symlink(target, path)
+    with holding(path) as held:
+        if held.is_folder():
+            os.symlink(target, inside, dir_fd=held.file)
+        elif held.by_link:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+        else:
+            os.symlink(target, held.name, dir_fd=held.folder)
     return True
 
 
 def _rm(_pending: PendingFiles, option: str, path: str) -> bool:
     if option != "-f" or not is_plain(path) or path.endswith("/"):
         return False
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        os.unlink(path)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), holding(path, follow=False) as held:
+        os.unlink(held.name, dir_fd=held.folder)
     return True
 
 
 def _touch(_pending: PendingFiles, path: str) -> bool:
     if not is_plain(path):
         return False
-    if os.path.isdir(path):
-        os.utime(path)
-        return True
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC, 0o666)
-    try:
-        os.utime(descriptor)
-    finally:
-        os.close(descriptor)
+    with holding(path) as held:
+        if held.file is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(held.name, flags, 0o666, dir_fd=held.folder))
+            return True
+        held.check_names()
+        os.utime(held.reached)
     return True
 
 

@@ -14,6 +14,7 @@ from functools import cache, partial
 from typing import Any
 
 from pyinfra_solo.native import UNKNOWN
+from pyinfra_solo.native.held import holding
 
 _KIND: dict[int, str] = {stat.S_IFREG: "file", stat.S_IFDIR: "directory", stat.S_IFLNK: "link"}
 _PLAIN_NAME = re.compile(r"[ !#-&(-\[\]-~]*", re.ASCII)
@@ -110,6 +111,19 @@ def contents(path: str) -> bytes | None:
     if len(data) != status.st_size:
         raise OSError(f"{path} has another length than stat(2) gives")
     return data
+
+
+def read(path: str) -> bytes:
+    """Return a regular file's bytes, as many as it has when it is opened. Raises OSError and RefusedError.
+
+    A pipe or device could hold up the reader, and have no end. A file of /proc has no length.
+    """
+    with holding(path) as held:
+        if held.status and not stat.S_ISREG(held.status.st_mode):
+            raise OSError(f"{path} is not a regular file. Read it by a command, such as server.shell.")
+        held.check_names()
+        with open(os.open(held.reached, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as opened:
+            return opened.read(os.fstat(opened.fileno()).st_size or _MAX_SIZE)
 
 
 _MAX_SIZE = 64 * 1024 * 1024

@@ -4,6 +4,9 @@ pyinfra uploads a file in one command, and sets its owner and mode in the next o
 to a temporary file beside the target; chown and chmod of the target change the temporary file; then
 it is renamed over the target.
 
+The folder, the old file and the temporary file are held by descriptors (`held`): an account that may
+write the folder cannot lead contents or an owner to another file.
+
 An old file is replaced only by a file that is on disk already. A new file is synced at the latest
 before a program runs (`sync`): until then a power cut can leave its name without its contents, but
 no program has seen it.
@@ -13,19 +16,26 @@ no program has seen it.
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import stat
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from pyinfra_solo.native import in_place
+from pyinfra_solo.native.held import Held, RefusedError, hold, holding
 
 
-@dataclass(frozen=True)
-class _Pending:
+class _Pending(NamedTuple):
+    asked: str
+    """The path as it was given."""
+    place: Held
     temporary: str
-    target: str
-    replaces: bool
+    """The temporary file's name in the place's folder."""
+    descriptor: int
+    """The temporary file, open for reading and writing."""
 
 
 class PendingFiles:
@@ -35,36 +45,46 @@ class PendingFiles:
         self.defer_rename = False
         """True: a file stays pending for chown and chmod. Call `rename_into_place` afterwards."""
         self._pending: _Pending | None = None
-        self._unsynced: list[str] = []
+        self._unsynced: list[tuple[int, int]] = []
+        """Descriptors of new files and of their folders."""
+        self._more_unsynced = False
 
-    def put(self, path: str, data: bytes) -> None:
+    def put(self, path: str, data: bytes, timeout: float = in_place.TIMEOUT) -> None:
         """Write `data` to the file `path`, or to the file that it links to.
 
         An old file's mode, owner and extended attributes stay, flags of chattr(1) do not. A new file is for
-        its owner alone. Raises OSError where cp(1) would fail.
+        its owner alone. timeout: seconds for a pipe or terminal whose reader is slow.
+        Raises RefusedError, and OSError where cp(1) would fail.
         """
         self.rename_into_place()
-        target = os.path.realpath(path)
-        old = _old(path)
-        if old and not _goes_by_rename(target, old):
-            _write_into(target, data)
-            return
+        place = hold(path)
         try:
-            temporary = _write_temporary(target, data, old)
-        except OSError as error:
-            if error.errno not in _NO_TEMPORARY:
-                raise
-            _write_into(target, data, make=not old)
-            return
-        self._pending = _Pending(temporary, target, replaces=old is not None)
-        if not self.defer_rename:
+            _check_as_cp(place)
+            pending = _write_temporary(path, place, data) if _goes_by_rename(place) else None
+            if not pending:
+                in_place.write(place, data, timeout=timeout)
+        except BaseException as error:
+            place.close()
+            if isinstance(error, OSError) and error.errno:
+                error.filename = path
+            raise
+        self._pending = pending
+        if not pending:
+            place.close()
+        elif not self.defer_rename:
             self.rename_into_place()
 
-    def staged_path(self, path: str) -> str:
-        """Return the path to change instead of `path`: the pending file's, or `path` itself."""
-        if self._pending and os.path.realpath(path) == self._pending.target:
-            return self._pending.temporary
-        return path
+    @contextlib.contextmanager
+    def holding(self, path: str, *, follow: bool = True) -> Iterator[Held]:
+        """Hold the file that `path` names by the next rename: the pending file, or that of `held.hold`."""
+        pending = self._pending
+        if pending and follow and path == pending.asked:
+            yield _new_file(pending)
+            return
+        with holding(path, follow=follow) as one:
+            is_link = one.status is not None and stat.S_ISLNK(one.status.st_mode)
+            is_pending = pending and not is_link and one.is_place_of(pending.place)
+            yield _new_file(pending) if pending and is_pending else one
 
     def rename_into_place(self) -> None:
         """Rename the pending file over its target. Raises OSError; then the old file is still there."""
@@ -72,99 +92,165 @@ class PendingFiles:
         if not pending:
             return
         try:
-            if pending.replaces:
-                _sync(pending.temporary)
+            if pending.place.file is None:
+                self._sync_later(pending)
             else:
-                self._unsynced.append(pending.target)
-            try:
-                os.rename(pending.temporary, pending.target)
-            except OSError as error:
-                # A mount point, such as a container's /etc/hosts; or an append-only folder (chattr(1), +a).
-                if error.errno not in (errno.EBUSY, errno.EPERM):
-                    raise
-                _move_into(pending.temporary, pending.target)
-        except BaseException:
-            Path(pending.temporary).unlink(missing_ok=True)
+                os.fsync(pending.descriptor)
+            _rename(pending)
+        except BaseException as error:
+            _unlink(pending.place, pending.temporary)
+            if isinstance(error, OSError) and error.errno:
+                error.filename, error.filename2 = pending.asked, None
             raise
+        finally:
+            os.close(pending.descriptor)
+            pending.place.close()
+
+    def _sync_later(self, pending: _Pending) -> None:
+        """Keep descriptors for `sync`. None can write: execve(2) refuses a program that is open so."""
+        if len(self._unsynced) >= _MANY:
+            self._more_unsynced = True
+        if self._more_unsynced:
+            return
+        try:
+            folder = _open_folder(pending.place)
+            file = os.open(f"/proc/self/fd/{pending.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:  # not readable for this account
+            self._more_unsynced = True
+        else:
+            self._unsynced.append((file, folder))
 
     def sync(self) -> None:
         """Rename the pending file, and make all written files survive a power cut. Raises OSError."""
         self.rename_into_place()
-        names, self._unsynced = self._unsynced, []
-        if len(names) > _MANY:
-            os.sync()  # sync(2) waits for it on Linux
-            return
-        for name in filter(os.path.isfile, names):
-            with contextlib.suppress(FileNotFoundError):
-                _sync(name)
-        for folder in {os.path.dirname(name) for name in names}:
-            with contextlib.suppress(OSError):
-                _sync(folder)
+        unsynced, self._unsynced = self._unsynced, []
+        more, self._more_unsynced = self._more_unsynced, False
+        try:
+            if more:
+                os.sync()  # sync(2) waits for it on Linux
+                return
+            for file, folder in unsynced:
+                os.fsync(file)
+                with contextlib.suppress(OSError):  # a file system that has no fsync for folders, fsync(2)
+                    os.fsync(folder)
+        finally:
+            for both in unsynced:
+                for descriptor in both:
+                    os.close(descriptor)
 
 
 _MANY = 16
 """Files: from here on one sync(2) costs less than an fsync(2) of each."""
 
 
-def _old(path: str) -> os.stat_result | None:
-    """Return the status of `path`, or None for no file. Raises OSError where cp(1) could not write it."""
-    try:
-        old = os.stat(path)
-    except FileNotFoundError:
-        if path.endswith("/") or os.path.islink(path):
-            raise
-        return None
-    if stat.S_ISREG(old.st_mode):
+def _new_file(pending: _Pending) -> Held:
+    return pending.place._replace(file=pending.descriptor, status=os.fstat(pending.descriptor))
+
+
+def _check_as_cp(place: Held) -> None:
+    """Raise OSError where cp(1) could not write to `place`, and RefusedError."""
+    if place.status is None:
+        if place.by_link:
+            raise OSError(errno.ENOENT, "not written through a link to nothing")
+        return
+    place.check_names()
+    if stat.S_ISREG(place.status.st_mode):
         try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+            os.close(os.open(place.reached, os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK))
         except OSError as error:
             if error.errno != errno.ETXTBSY:  # a running program keeps the old file
                 raise
-    return old
 
 
-def _goes_by_rename(target: str, old: os.stat_result) -> bool:
-    return stat.S_ISREG(old.st_mode) and old.st_nlink == 1 and not target.startswith(("/proc/", "/sys/"))
+def _goes_by_rename(place: Held) -> bool:
+    """Tell whether a new inode can take the place of the old one."""
+    old = place.status
+    if old and (not stat.S_ISREG(old.st_mode) or old.st_nlink != 1 or in_place.is_of_the_kernel(place)):
+        return False
+    try:
+        folder = _open_folder(place)
+    except OSError:  # not readable for this account
+        return True
+    try:
+        _sweep(folder)
+        return not _is_append_only(folder)
+    finally:
+        os.close(folder)
 
 
-_NO_TEMPORARY = (errno.EACCES, errno.EPERM, errno.EROFS)
-"""The folder is not writable, or this process cannot give the old owner: try the file itself."""
+def _open_folder(place: Held) -> int:
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.folder)
 
 
 _NEW = re.compile(r"\.pyinfra-solo-(\d+)-[0-9a-f]{8}\.new", re.ASCII)
+_swept: set[tuple[int, int]] = set()
+"""Device and inode of each folder."""
 
 
-@cache
-def _sweep(folder: str) -> None:
-    """Remove the temporary files of killed runs."""
+def _sweep(folder: int) -> None:
+    """Remove the temporary files of killed runs, once for each folder."""
+    status = os.fstat(folder)
+    if (status.st_dev, status.st_ino) in _swept:
+        return
+    _swept.add((status.st_dev, status.st_ino))
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):
             if (left := _NEW.fullmatch(name)) and not os.path.exists(f"/proc/{left[1]}"):
-                os.unlink(f"{folder}/{name}")
+                os.unlink(name, dir_fd=folder)
 
 
-def _write_temporary(target: str, data: bytes, old: os.stat_result | None) -> str:
-    """Write a temporary file for `target` and return its path. Raises OSError.
+_GET_FLAGS = 0x80006601 | struct.calcsize("l") << 16
+"""FS_IOC_GETFLAGS of linux/fs.h, for most processors; for others the call fails."""
+_APPEND_ONLY = 0x20
+"""FS_APPEND_FL of linux/fs.h."""
+
+
+def _is_append_only(folder: int) -> bool:
+    """Tell whether nothing can be renamed or removed there (chattr(1), +a)."""
+    try:
+        answer = fcntl.ioctl(folder, _GET_FLAGS, bytes(8))
+    except OSError:  # a file system without such flags
+        return False
+    return bool(struct.unpack_from("i", answer)[0] & _APPEND_ONLY)  # an int, whatever its number says
+
+
+_NO_TEMPORARY = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""The folder is not writable, or this process cannot give the old owner: write the file itself."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""There is no space for both files: write the old one itself."""
+
+
+def _write_temporary(asked: str, place: Held, data: bytes) -> _Pending | None:
+    """Write a temporary file beside the target; None when only the target can be written. Raises OSError.
 
     Its name is random: another account, or another run, may write into the folder too.
     """
-    folder = target.rpartition("/")[0]
-    _sweep(folder or "/")
-    temporary = f"{folder}/.pyinfra-solo-{os.getpid()}-{os.urandom(4).hex()}.new"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    temporary = f".pyinfra-solo-{os.getpid()}-{os.urandom(4).hex()}.new"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = None
     try:
-        with open(descriptor, "wb", buffering=0) as opened:
-            view = memoryview(data)
-            while view:
-                view = view[opened.write(view) :]
-            if old:
-                os.fchown(descriptor, old.st_uid, old.st_gid)
-                _copy_attributes(target, descriptor)
-                os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=place.folder)
+        in_place.write_all(descriptor, data)
+        if place.status:
+            os.fchown(descriptor, place.status.st_uid, place.status.st_gid)
+            _copy_attributes(place.reached, descriptor)
+            os.fchmod(descriptor, stat.S_IMODE(place.status.st_mode))
+            # As the truncation of the old file would: it drops setuid bits, unless this is root (inode(7)).
+            os.ftruncate(descriptor, len(data))
+    except BaseException as error:
+        if descriptor is not None:
+            os.close(descriptor)
+            _unlink(place, temporary)
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _NO_TEMPORARY or (place.status and number in _FULL):
+            return None
         raise
-    return temporary
+    return _Pending(asked, place, temporary, descriptor)
+
+
+def _unlink(place: Held, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=place.folder)
 
 
 _BOUND_TO_CONTENTS = {"security.capability", "security.ima", "security.evm"}
@@ -188,33 +274,21 @@ def _copy_attributes(old: str, new: int) -> None:
         os.setxattr(new, name, os.getxattr(old, name))
 
 
-def _move_into(temporary: str, target: str) -> None:
-    status = os.stat(temporary)
-    _write_into(target, Path(temporary).read_bytes(), make=not os.path.exists(target))
-    os.chown(target, status.st_uid, status.st_gid)
-    os.chmod(target, stat.S_IMODE(status.st_mode))
-    with contextlib.suppress(PermissionError):
-        os.unlink(temporary)
-
-
-def _write_into(target: str, data: bytes, *, make: bool = False) -> None:
-    """Write in place, as cp(1) does: a file with several names, a device, a pipe. Raises OSError.
-
-    make: a file that is not there. A pipe without a reader is an error, not a wait.
-    """
-    flags = os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK
-    descriptor = os.open(target, flags | os.O_CREAT if make else flags, 0o600)
-    os.set_blocking(descriptor, True)
-    with open(descriptor, "wb") as opened:
-        opened.write(data)
-        opened.flush()
-        with contextlib.suppress(OSError):  # fsync(2) fails on a pipe or a device
-            os.fsync(descriptor)
-
-
-def _sync(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+def _rename(pending: _Pending) -> None:
+    place, new = pending.place, os.fstat(pending.descriptor)
+    found = os.stat(pending.temporary, dir_fd=place.folder, follow_symlinks=False)
+    if not os.path.samestat(found, new):
+        raise RefusedError(
+            f"{place.path} is refused: another account has exchanged the new file {pending.temporary} while it was "
+            f"written. Let root alone write that folder, or write the file as the folder's owner (_su_user)."
+        )
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.rename(pending.temporary, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+    except OSError as error:
+        # A mount point, such as a container's /etc/hosts; or a file of another account in a sticky folder.
+        if error.errno not in (errno.EBUSY, errno.EPERM):
+            raise
+        with open(pending.descriptor, "rb", closefd=False) as opened:
+            opened.seek(0)
+            in_place.write(place, opened.read(), like=new)
+        _unlink(place, pending.temporary)
