@@ -24,6 +24,7 @@ from tests.support.pyinfra_api import play_in
 
 NOBODY = 65534
 ROUNDS = 300
+GIVE_AWAY = ("chown nobody", "chown -R nobody", "chmod 777", "chmod -R a+rwX")
 
 
 @pytest.fixture
@@ -70,7 +71,7 @@ def put_for_nobody(connector: LocalConnector, path: Path, **arguments: Any) -> s
     """Run what files.put(user="nobody", mode="640") runs, and return how it ended."""
     try:
         connector.put_file(StringIO("nobody's"), str(path), **arguments)
-        for command in ("chown nobody:nogroup", "chmod 640", "touch"):
+        for command in ("chown nobody:nogroup", "chmod u=rw,g=r,o=", "touch -m -d 2020-01-01T00:00:00Z"):
             done, output = connector.run_shell_command(StringCommand(f"{command} {path}"), **arguments)
             if not done:
                 return "refused" if "is refused: " in output.stderr else "failed"
@@ -92,8 +93,8 @@ def test_an_account_that_swaps_names_gets_no_file_of_root(
         for number in range(ROUNDS):
             connector.pending.defer_rename = number % 3 > 0
             ended[put_for_nobody(connector, home / ("conf", "sub/conf")[number % 2], **arguments)] += 1
-            with_conf = StringCommand(f"chown nobody {home}/{('conf', 'sub')[number % 2]}")
-            connector.run_shell_command(with_conf, **arguments)
+            given_away = f"{home}{('', '/conf', '/sub')[number % 3]}"
+            connector.run_shell_command(StringCommand(f"{GIVE_AWAY[number % 4]} {given_away}"), **arguments)
             assert ways.tree(victim.parent) == before, f"round {number}, {ended}"
     assert ended["done"] > 10, ended
     assert ended["refused"] > 10, ended
@@ -172,7 +173,17 @@ def test_a_planted_link_is_refused(native: bool, plant: str, home: Path, victim:
 
 
 @pytest.mark.parametrize(
-    "command", ["chown nobody", "chgrp nogroup", "chown nobody:nogroup", "chmod 666", "touch"]
+    "command",
+    [
+        "chown nobody",
+        "chgrp nogroup",
+        "chown 65534:65534",
+        "chmod 666",
+        "chmod o+w",
+        "chmod -R 666",
+        "touch",
+        "touch -m -d 2020-01-01T00:00:00Z",
+    ],
 )
 @pytest.mark.parametrize("plant", PLANTS)
 @pytest.mark.parametrize("native", [True, False], ids=["native", "no-native"])
@@ -218,3 +229,41 @@ def test_links_of_root_and_own_hard_links_work_as_ever(home: Path, victim: Path,
         connector.put_file(StringIO("new"), str(path))
     assert {path.read_text() for path in (victim, home / "new", home / "one", home / "two")} == {"new"}
     assert (home / "two").stat().st_nlink == 2
+
+
+def test_a_tree_is_changed_however_deep_it_is(home: Path) -> None:
+    """An account could keep root out by a tree that is deeper than descriptors or a path may be."""
+    folder = os.open(home, os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("deeper", dir_fd=folder)
+        inner = os.open("deeper", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    connector = ways.connector_of(ways.our_state(native=False))
+    done, output = connector.run_shell_command(StringCommand(f"chown -R daemon:mail {home}"))
+    assert done, output.stderr
+    assert (os.fstat(folder).st_uid, home.stat().st_gid) == (1, 8)
+    os.close(folder)
+    subprocess.run(["rm", "-rf", home], check=True)
+
+
+def test_hard_links_of_root_in_its_tree_can_be_given_away(open_folder: Path) -> None:
+    """As a clone of a local git repository has them; nobody else could write there until then."""
+    (open_folder / "tree/sub").mkdir(parents=True)
+    (open_folder / "tree/one").touch()
+    os.link(open_folder / "tree/one", open_folder / "tree/sub/two")
+    connector = ways.connector_of(ways.our_state(native=True))
+    for _ in range(2):
+        assert connector.run_shell_command(StringCommand(f"chown -R nobody {open_folder}/tree"))[0]
+    assert {path.stat().st_uid for path in (open_folder / "tree").rglob("*")} == {NOBODY}
+
+
+def test_a_hard_link_in_a_tree_of_another_account_is_refused(home: Path, victim: Path) -> None:
+    os.link(victim, home / "sub/conf")
+    before = ways.tree(victim.parent)
+    connector = ways.connector_of(ways.our_state(native=True))
+    for command in ("chown -R nobody", "chmod -R 777"):
+        done, output = connector.run_shell_command(StringCommand(f"{command} {home}"))
+        assert not done
+        assert f"{home}/sub/conf is refused: this file with 2 names of root" in output.stderr
+    assert ways.tree(victim.parent) == before

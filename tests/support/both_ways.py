@@ -262,9 +262,26 @@ _NEW = ["new", "d/new", "to-d/new", "given/new", "setgid/new", "x/y/z", "f/x", "
 _PATHS = st.sampled_from([*_EXISTING, *_EXISTING, *_NEW])
 _USERS = st.sampled_from(["root", "daemon", "nobody", "no-such-user", "12", None])
 _GROUPS = st.sampled_from(["root", "mail", "nogroup", "no-such-group", None])
-_MODES = st.sampled_from(["644", "0644", "600", "755", "2755", "4750", "1777", "0", "000", "u+x", "g-s", "00755", "888", 640])  # fmt: skip
+_MODES = st.sampled_from(["644", "0644", "600", "755", "2755", "4750", "1777", "0", "000", "u+x", "g-s", "00755", "888", 640, "a=rX,u+w,g-w", "o=u-w"])  # fmt: skip
 _DATA = st.sampled_from([b"", b"new\n", b"\0\xff" * 5000])
-_ONE = st.builds(line, st.sampled_from(["mkdir -p", "rm -f", "rm -rf", "touch"]), _PATHS)
+_ONE = st.builds(
+    line,
+    st.sampled_from(
+        [
+            "mkdir -p",
+            "rm -f",
+            "rm -rf",
+            "touch",
+            "touch -m -d 2020-01-01T00:00:00Z",
+            "chmod -R 750",
+            "chmod -R g+rwX",
+            "chown -R daemon:mail",
+            "chgrp -R 12",
+            "chown 54321:12",
+        ]
+    ),
+    _PATHS,
+)
 _TWO = st.tuples(
     st.sampled_from(["mv", "mv", "cp", "cp", "cp -r", "cp -a"]), st.tuples(_PATHS, _PATHS).filter(_are_apart)
 ).map(lambda chosen: line(chosen[0], *chosen[1]))

@@ -21,9 +21,7 @@ _SHARED = (
     click.option(
         "--data", "pairs", metavar="KEY=VALUE", multiple=True, help="Set a role's value. May be repeated."
     ),
-    click.option(
-        "--no-native", is_flag=True, help="Use pyinfra's shell commands for all facts and operations."
-    ),
+    click.option("--no-native", is_flag=True, help="Use pyinfra's shell commands for all facts."),
     click.option("--json", "as_json", is_flag=True, help="Print the report as JSON, also on failure."),
 )
 

@@ -8,6 +8,7 @@ here is not tried by a shell.
 
 # No pathlib: a Path costs as much as the system call itself, for each of thousands of files.
 
+import calendar
 import contextlib
 import errno
 import grp
@@ -17,15 +18,18 @@ import re
 import shlex
 import stat
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
-from pyinfra_solo.native.files import is_plain
-from pyinfra_solo.native.held import hold, holding
+from pyinfra_solo.native import modes
+from pyinfra_solo.native.below import below
+from pyinfra_solo.native.held import Held, hold, holding
 from pyinfra_solo.native.pending_files import PendingFiles
 
-_LINE = re.compile(r"[a-z]+(?: (?:[A-Za-z0-9_@%+=:,./-]|'[ -&(-~]*+')++)++", re.ASCII)
-"""Words without a meaning to the shell, and words between single quotes. Possessive: no backtracking."""
-_MODE = re.compile(r"[0-7]{3,4}", re.ASCII)
-_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*", re.ASCII)
+_LINE = re.compile(r"[a-z]+(?: (?:[A-Za-z0-9_@%+=:,./-]|'[^'\0]*+'|\"'\")++)++", re.ASCII)
+"""Words without a meaning to the shell, and words as shlex.quote writes them. Possessive: no backtracking."""
+_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
+_OF_THE_KERNEL = re.compile(r"/+(proc|sys|dev(?!/+shm/))(/|$)")
+"""Such as /proc/self and /dev/fd, which are others for each process."""
 
 
 def run(line: str, pending: PendingFiles) -> bool:
@@ -50,7 +54,7 @@ def run(line: str, pending: PendingFiles) -> bool:
 
 def _mkdir(_pending: PendingFiles, option: str, path: str) -> bool:
     """Run mkdir -p. A umask that forbids the owner to write into new parents is left to mkdir(1)."""
-    if option != "-p" or not is_plain(path):
+    if option != "-p" or not _is_plain(path):
         return False
     try:
         with holding(path.rstrip("/") or "/") as held:
@@ -71,53 +75,102 @@ def _umask() -> int:
         return int(status.read().partition("Umask:\t")[2].partition("\n")[0], 8)
 
 
-def _chmod(pending: PendingFiles, mode: str, path: str) -> bool:
-    """Run chmod. It keeps two bits of a folder, as GNU chmod does unless the mode has five digits (chmod(1))."""
-    if not _MODE.fullmatch(mode) or not is_plain(path):
+def _chmod(pending: PendingFiles, *words: str) -> bool:
+    recursive, mode, path = _two_words(words, "-R")
+    if not modes.is_understood(mode) or not _is_plain(path):
         return False
-    with pending.holding(path) as held:
-        held.check_names()
-        kept = held.status.st_mode & (stat.S_ISUID | stat.S_ISGID) if held.status and held.is_folder() else 0
-        os.chmod(held.reached, int(mode, 8) | kept)
-    return True
+    umask = _umask() if not mode.isdigit() else 0
+
+    def change(held: Held) -> None:
+        if held.status and not stat.S_ISLNK(held.status.st_mode):  # a link in a tree has no mode
+            os.chmod(held.reached, modes.changed(mode, held.status.st_mode, umask))
+
+    return _change(pending, path, change, recursive=bool(recursive), follow=True)
 
 
 def _chown(pending: PendingFiles, *words: str) -> bool:
-    follow, owner, path = _owner_and_path(words)
+    option, owner, path = _two_words(words, "-h", "-R")
     user, colon, group = owner.partition(":")
-    if not is_plain(path) or not _ACCOUNT.fullmatch(user) or (colon and not _ACCOUNT.fullmatch(group)):
+    if not _is_plain(path) or not _ACCOUNT.fullmatch(user) or (colon and not _ACCOUNT.fullmatch(group)):
         return False
-    gid = grp.getgrnam(group).gr_gid if colon else -1
-    _set_owner(pending, path, pwd.getpwnam(user).pw_uid, gid, follow)
-    return True
+    gid = _number(group, _gid) if colon else -1
+    return _set_owner(pending, path, _number(user, _uid), gid, option)
 
 
 def _chgrp(pending: PendingFiles, *words: str) -> bool:
-    follow, group, path = _owner_and_path(words)
-    if not is_plain(path) or not _ACCOUNT.fullmatch(group):
+    option, group, path = _two_words(words, "-h", "-R")
+    if not _is_plain(path) or not _ACCOUNT.fullmatch(group):
         return False
-    _set_owner(pending, path, -1, grp.getgrnam(group).gr_gid, follow)
+    return _set_owner(pending, path, -1, _number(group, _gid), option)
+
+
+def _set_owner(pending: PendingFiles, path: str, uid: int, gid: int, option: str) -> bool:
+    """Change the owner; of a link itself with -h, and with -R as GNU chown does."""
+
+    return _change(
+        pending,
+        path,
+        lambda held: os.chown(held.reached, uid, gid),
+        recursive=option == "-R",
+        follow=not option,
+    )
+
+
+def _change(
+    pending: PendingFiles, path: str, change: Callable[[Held], None], *, recursive: bool, follow: bool
+) -> bool:
+    if recursive:
+        pending.rename_into_place()
+    with pending.holding(path, follow=follow) as held:
+        if held.file is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        held.check_names()
+        change(held)
+        for one in below(held) if recursive else ():
+            change(one)
     return True
 
 
-def _set_owner(pending: PendingFiles, path: str, uid: int, gid: int, follow: bool) -> None:
-    with pending.holding(path, follow=follow) as held:
-        held.check_names()
-        os.chown(held.reached, uid, gid)
+def _uid(name: str) -> int:
+    return pwd.getpwnam(name).pw_uid
 
 
-def _owner_and_path(words: Sequence[str]) -> tuple[bool, str, str]:
-    """Parse [-h] OWNER PATH. Raises TypeError for anything else."""
-    follow = words[0] != "-h"
-    if len(words) != (2 if follow else 3):
+def _gid(name: str) -> int:
+    return grp.getgrnam(name).gr_gid
+
+
+def _number(name: str, number_of: Callable[[str], int]) -> int:
+    """Return the number of an account or group; names come first, as with chown(1). Raises KeyError."""
+    try:
+        return number_of(name)
+    except KeyError:
+        if name.isdigit() and int(name) < _NO_NUMBER:
+            return int(name)
+        raise
+
+
+_NO_NUMBER = 2**32 - 1
+"""It stands for no change (chown(2))."""
+
+
+def _two_words(words: Sequence[str], *options: str) -> tuple[str, str, str]:
+    """Parse [OPTION] WORD PATH. Raises TypeError for anything else."""
+    if len(words) == 3 and words[0] in options:
+        return words[0], words[1], words[2]
+    if len(words) != 2 or words[0].startswith("-"):
         raise TypeError(words)
-    return follow, words[-2], words[-1]
+    return "", words[0], words[1]
+
+
+def _is_plain(path: str) -> bool:
+    """Tell whether a shell's tools would see the same file."""
+    return path.startswith("/") and not _OF_THE_KERNEL.match(path)
 
 
 def _ln(_pending: PendingFiles, option: str, target: str, path: str) -> bool:
     """Run ln -s. In a folder of the name `path` the link gets the target's last name (ln(1))."""
     inside = target.rstrip("/").rpartition("/")[2]
-    if option != "-s" or target.startswith("-") or inside in ("", ".", "..") or not is_plain(path):
+    if option != "-s" or target.startswith("-") or inside in ("", ".", "..") or not _is_plain(path):
         return False
     with holding(path) as held:
         if held.is_folder():
@@ -130,24 +183,40 @@ def _ln(_pending: PendingFiles, option: str, target: str, path: str) -> bool:
 
 
 def _rm(_pending: PendingFiles, option: str, path: str) -> bool:
-    if option != "-f" or not is_plain(path) or path.endswith("/"):
+    if option != "-f" or not _is_plain(path) or path.endswith("/"):
         return False
     with contextlib.suppress(FileNotFoundError, NotADirectoryError), holding(path, follow=False) as held:
         os.unlink(held.name, dir_fd=held.folder)
     return True
 
 
-def _touch(_pending: PendingFiles, path: str) -> bool:
-    if not is_plain(path):
+def _touch(pending: PendingFiles, *words: str) -> bool:
+    """Run touch, or touch with -a or -m and a time, as pyinfra writes it."""
+    *options, path = words
+    if not _is_plain(path) or (options and not _TIME.fullmatch(" ".join(options))):
         return False
-    with holding(path) as held:
+    with pending.holding(path) as held:
         if held.file is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            os.close(os.open(held.name, flags, 0o666, dir_fd=held.folder))
-            return True
-        held.check_names()
-        os.utime(held.reached)
+            with open(os.open(held.name, flags, 0o666, dir_fd=held.folder), "wb") as created:
+                _set_time(created.fileno(), options)
+        else:
+            held.check_names()
+            _set_time(held.reached, options)
     return True
+
+
+_TIME = re.compile(r"-[am] -d \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z", re.ASCII)
+
+
+def _set_time(file: int | str, options: Sequence[str]) -> None:
+    if not options:
+        os.utime(file)
+        return
+    time = datetime.fromisoformat(options[2])
+    wanted = calendar.timegm(time.timetuple()) * 10**9 + time.microsecond * 1000
+    old = os.stat(file)
+    os.utime(file, ns=(wanted, old.st_mtime_ns) if options[0] == "-a" else (old.st_atime_ns, wanted))
 
 
 _COMMANDS: dict[str, Callable[..., bool]] = {
@@ -159,5 +228,5 @@ _COMMANDS: dict[str, Callable[..., bool]] = {
     "rm": _rm,
     "touch": _touch,
 }
-_ON_PENDING_FILES = ("chmod", "chown", "chgrp")
+_ON_PENDING_FILES = ("chmod", "chown", "chgrp", "touch")
 """Commands that change a pending file before its rename."""

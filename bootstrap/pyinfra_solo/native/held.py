@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 _MAX_LINKS = 40
 """As many as the kernel follows (path_resolution(7))."""
-_FILE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = _FILE | os.O_DIRECTORY
+FILE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = FILE | os.O_DIRECTORY
+"""Flags that hold what is there and follow no link; open(2) with O_PATH reads and writes nothing."""
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 """Rights that an access control list gives show in the group's (acl(5))."""
 
@@ -64,14 +65,15 @@ class Held(NamedTuple):
         """Tell whether both are the same name in the same folder."""
         return self.name == other.name and os.path.sameopenfile(self.folder, other.folder)
 
-    def check_names(self) -> None:
+    def check_names(self, folder: os.stat_result | None = None) -> None:
         """Refuse a file with several names, when another account may have made this one (link(2)).
 
-        An account's own file in its own folder stays that account's business. Raises RefusedError.
+        An account's own file in its own folder stays that account's business. folder: its status, when
+        it was changed since. Raises RefusedError.
         """
         if not self.status or self.status.st_nlink == 1 or self.is_folder():
             return
-        folder = os.fstat(self.folder)
+        folder = folder or os.fstat(self.folder)
         if folder.st_uid == self.status.st_uid and not folder.st_mode & _OTHERS_WRITE:
             return
         if _others_may_write(folder):
@@ -120,7 +122,7 @@ class _Walk:
         self._links = 0
         self._after_link = sys.maxsize
         """So many names of the path itself are left after those of a link."""
-        self.folder = os.open("/" if path[0] == "/" else ".", _FOLDER)
+        self.folder = os.open("/" if path[0] == "/" else ".", FOLDER)
 
     def to_its_end(self) -> Held:
         while self._names:
@@ -133,7 +135,7 @@ class _Walk:
                 self._enter(name, make=self._make and not by_link)
                 continue
             try:
-                file = os.open(name, _FILE, dir_fd=self.folder)
+                file = os.open(name, FILE, dir_fd=self.folder)
             except FileNotFoundError:
                 return Held(self.folder, name, None, None, by_link)
             status = os.fstat(file)
@@ -144,15 +146,15 @@ class _Walk:
 
     def _enter(self, name: str, *, make: bool) -> None:
         try:
-            inner = os.open(name, _FOLDER, dir_fd=self.folder)
+            inner = os.open(name, FOLDER, dir_fd=self.folder)
         except FileNotFoundError:
             if not make:
                 raise
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, dir_fd=self.folder)
-            inner = os.open(name, _FOLDER, dir_fd=self.folder)
+            inner = os.open(name, FOLDER, dir_fd=self.folder)
         except NotADirectoryError:
-            file = os.open(name, _FILE, dir_fd=self.folder)
+            file = os.open(name, FILE, dir_fd=self.folder)
             status = os.fstat(file)
             if stat.S_ISLNK(status.st_mode):
                 self._expand(name, file, status)
@@ -173,7 +175,7 @@ class _Walk:
         finally:
             os.close(link)
         if target.startswith("/"):
-            root = os.open("/", _FOLDER)
+            root = os.open("/", FOLDER)
             os.close(self.folder)
             self.folder = root
         self._after_link = min(self._after_link, len(self._names))
