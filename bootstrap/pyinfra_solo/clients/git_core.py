@@ -6,19 +6,21 @@ the function that runs git.
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from pyinfra_solo.system import durable
 from pyinfra_solo.system.text import COMMIT
 
 T = TypeVar("T")
 _DAMAGED = re.compile(
     r"object file .* is empty|loose object .* corrupt|bad object|unable to read|not our ref .* shallow|missing blob"
     r"|inflate|index-pack failed|packfile .* (cannot be accessed|is truncated|claims)|not a git repository|bad config"
-    r"|fatal: bad tree|invalid sha1 pointer|does not point to a valid object|reference broken|cannot lock ref",
+    r"|could not read [0-9a-f]{40}|fatal: bad tree|invalid sha1 pointer|does not point to a valid object|reference broken|cannot lock ref",
     re.IGNORECASE,
 )
 _SETTINGS = ("gc.auto=0", "maintenance.auto=false", "core.hooksPath=/dev/null", "fetch.unpackLimit=1")
@@ -77,6 +79,8 @@ class Repository:
         self._run = git
         self._log = log
         self._aside = path.with_name(f"{path.name}.aside")
+        self._incoming = path / "incoming"
+        self._objects: dict[str, str] = {}
         self._open()
 
     def git(
@@ -85,7 +89,8 @@ class Repository:
         """Run git on this repository. Raises GitError."""
         settings = [word for setting in _SETTINGS for word in ("-c", setting)]
         where = f"--git-dir={self.path}"
-        return self._run(where, *settings, *words, seconds=seconds, environment=environment)
+        given = {**self._objects, **(environment or {})}
+        return self._run(where, *settings, *words, seconds=seconds, environment=given)
 
     def fetch_refs(
         self,
@@ -99,6 +104,28 @@ class Repository:
         depth = [] if whole else ["--depth", "1"]
         words = ["fetch", "--quiet", *depth, "--no-tags", "--force", "--", remote, *refs]
         self.git(*words, seconds=seconds, environment=environment)
+
+    @contextmanager
+    def quarantine(self) -> Iterator[None]:
+        """Keep the objects that are fetched inside apart; add them at the end, unless an error is raised.
+
+        So a commit that is refused leaves nothing here. git(1), GIT_OBJECT_DIRECTORY.
+        """
+        objects = self.path / "objects"
+        (self._incoming / "pack").mkdir(parents=True)
+        self._objects = {
+            "GIT_OBJECT_DIRECTORY": str(self._incoming),
+            "GIT_ALTERNATE_OBJECT_DIRECTORIES": str(objects),
+        }
+        try:
+            yield
+            # git finds a pack by its index, which therefore comes last.
+            for path in sorted((self._incoming / "pack").iterdir(), key=lambda path: path.suffix == ".idx"):
+                path.replace(objects / "pack" / path.name)
+            durable.sync_folder(objects / "pack")
+        finally:
+            self._objects = {}
+            durable.remove(self._incoming)
 
     def has(self, sha: str) -> bool:
         """Check that all files of the commit are here: a killed fetch leaves a part of them."""
@@ -141,7 +168,7 @@ class Repository:
             if not (isinstance(error, IncompleteError) or _DAMAGED.search(error.stderr)):
                 raise
             self._log(f"{self.path.name} is damaged ({error}): making it anew")
-        shutil.rmtree(self._aside, ignore_errors=True)
+        durable.remove(self._aside)
         self.path.rename(self._aside)
         try:
             self.create()
@@ -149,7 +176,7 @@ class Repository:
         except BaseException:
             self._open()
             raise
-        shutil.rmtree(self._aside, ignore_errors=True)
+        durable.remove(self._aside)
         return result
 
     def packs(self) -> int:
@@ -157,20 +184,40 @@ class Repository:
         return len(list(self.path.glob("objects/pack/*.pack")))
 
     def create(self) -> None:
-        """Make the repository anew, empty. Raises GitError."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Make the repository anew, empty. Raises GitError, OSError."""
+        durable.remove(self.path)
         self._run("init", "--quiet", "--bare", "--template=", str(self.path))
         self.path.chmod(0o700)
 
     def _open(self) -> None:
         """Open the repository without what killed runs left in it, or make it anew."""
         if self._aside.exists():
-            shutil.rmtree(self.path, ignore_errors=True)
+            durable.remove(self.path)
             self._aside.rename(self.path)
-        for left in (*self.path.rglob("*.lock"), *self.path.glob("objects/**/tmp_*")):
+        durable.remove(self._incoming)
+        for left in _left_by_killed_runs(self.path):
             left.unlink(missing_ok=True)
         try:
             self.git("rev-parse", "--git-dir")
             self.path.chmod(0o700)
         except (GitError, FileNotFoundError):
             self.create()
+
+
+def _left_by_killed_runs(repository: Path) -> Iterator[Path]:
+    """Yield git's lock files, and its temporary files of objects.
+
+    Path.rglob and os.walk raise RecursionError for a thousand folders below each other. Where a path is
+    too long for the kernel, git can have no file.
+    """
+    objects, folders = str(repository / "objects"), [str(repository)]
+    while folders:
+        folder = folders.pop()
+        with suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.name.endswith(".lock") or (
+                    entry.name.startswith("tmp_") and folder.startswith(objects)
+                ):
+                    yield Path(entry.path)

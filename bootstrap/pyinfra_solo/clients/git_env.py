@@ -48,7 +48,9 @@ def environment(deploy_key: Path | None = None, known_hosts: Path | None = None)
 def split_credentials(remote: str) -> tuple[str, dict[str, str]]:
     """Split a http or https URL into one without user and password, and variables that send these.
 
-    See git-config(1), http.<url>.extraHeader, and git(1), GIT_CONFIG_COUNT. Other remotes stay as they are.
+    No redirect is followed with them: git sends the header to the host that it is redirected to, too.
+    See git-config(1), http.extraHeader, http.followRedirects, and git(1), GIT_CONFIG_COUNT. Other remotes
+    stay as they are.
     """
     parts = urlsplit(remote) if remote.startswith(("http://", "https://")) else None
     if parts is None or parts.username is None:
@@ -58,7 +60,9 @@ def split_credentials(remote: str) -> tuple[str, dict[str, str]]:
     header = f"Authorization: Basic {base64.b64encode(pair.encode()).decode()}"
     root = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], "/", "", ""))
     return clean, {
-        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_COUNT": "2",
         "GIT_CONFIG_KEY_0": f"http.{root}.extraHeader",
         "GIT_CONFIG_VALUE_0": header,
+        "GIT_CONFIG_KEY_1": "http.followRedirects",
+        "GIT_CONFIG_VALUE_1": "false",
     }
