@@ -188,7 +188,7 @@ settings() {
     else
         install -m 600 "$here/config.example.toml" /etc/pyinfra-solo/.config.toml
         sed -i "s|^python = .*|python = \"$python\"|" /etc/pyinfra-solo/.config.toml
-        did "/etc/pyinfra-solo/config.toml: set ops.remotes there"
+        did "/etc/pyinfra-solo/config.toml: set ops.remotes and ops.name there"
     fi
     sync
     mv /etc/pyinfra-solo/.config.toml /etc/pyinfra-solo/config.toml

@@ -15,3 +15,6 @@ RUN = ROOT / "run/pyinfra-solo"
 GATE = RUN / "gate"
 """The only folder that a web server serves; its one file is ping.html."""
 APPS = ROOT / "srv"
+
+OPS_MARKER = "ops.toml"
+"""The file of an ops repo that holds its name. Keys but `name` are for later engines."""

@@ -40,6 +40,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_new_repository_has_this_one_s_files_and_those_of_new_repo(repository: Path) -> None:
     written = files(repository)
+    assert tomllib.loads(written.pop("ops.toml").decode()) == {"name": "ops"}
     for name, content in written.items():
         source = f"{NEW}/{init.WRITTEN[name]}" if name in init.WRITTEN else name
         assert content == (REPOSITORY / source).read_bytes(), name
@@ -64,13 +65,47 @@ def test_summary_names_what_is_there_and_the_next_steps(tmp_path: Path) -> None:
 
     assert first == (
         f"Wrote {len(files(folder))} files to {folder}: .gitignore, README.md, bootstrap/, deploy.py, "
-        "inventories/, requirements.lock, roles/, tests/"
+        "inventories/, ops.toml, requirements.lock, roles/, tests/"
     )
     assert f"  cd '{folder}'" in steps
     commands = "\n".join(step for step in steps if step.startswith("  "))
     identity = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     subprocess.run(["sh", "-ec", commands], env={**os.environ, **identity}, capture_output=True, check=True)
     assert (folder / ".git").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("folder", "given", "name"),
+    [
+        ("our ops", None, "our-ops"),
+        ("Shop_2", None, "shop_2"),
+        ("ops.git", None, "ops-git"),
+        ("ops", "shop", "shop"),
+    ],
+)
+def test_name_of_the_repository_is_the_given_one_or_the_folder_s(
+    tmp_path: Path, folder: str, given: str | None, name: str
+) -> None:
+    init.init(tmp_path / folder, given)
+    assert tomllib.loads((tmp_path / folder / "ops.toml").read_text()) == {"name": name}
+
+
+def test_current_folder_gives_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop").mkdir()
+    monkeypatch.chdir(tmp_path / "shop")
+    init.init(Path())
+    assert 'name = "shop"' in Path("ops.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("folder", "given"), [("2026", None), ("ops", "Our ops"), ("ops", ""), ("ops", 'a"\n')]
+)
+def test_text_that_is_no_name_is_refused_before_a_file_is_written(
+    tmp_path: Path, folder: str, given: str | None
+) -> None:
+    with pytest.raises(UsageError, match="Give one with --name"):
+        init.init(tmp_path / folder, given)
+    assert listing(tmp_path) == {}
 
 
 def test_init_leaves_a_folder_alone_that_is_not_empty(tmp_path: Path) -> None:
@@ -129,7 +164,7 @@ def test_readme_s_commands_work_as_written(repository: Path, tmp_path: Path) -> 
 
 def test_engine_of_a_repository_can_write_another_one(repository: Path, tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "pyinfra_solo", "init", tmp_path / "next"],
+        [sys.executable, "-m", "pyinfra_solo", "init", tmp_path / "next", "--name", "ops"],
         env={"PYTHONPATH": str(repository / "bootstrap"), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
         cwd=tmp_path, capture_output=True, check=True, timeout=60,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pyinfra_solo.clients.git import BareRepository, GitError, head
+from pyinfra_solo.clients.git import BareRepository, GitError, NoSuchRefError, head
 from pyinfra_solo.errors import DataError, TrustError
 from pyinfra_solo.system.deadline import Deadline
 from pyinfra_solo.system.text import without_password
@@ -18,6 +19,7 @@ from tests.support.git import http_server, ssh_server
 from tests.support.loopback import ADDRESS as HERE
 from tests.support.programs import run as run_command
 from tests.support.repository import Repository, one_signer, signing_key
+from tests.support.web import Answer, Asked, WebServer
 
 
 class Client:
@@ -29,6 +31,7 @@ class Client:
         self.remote = remote
         self.options = options
         self.lines: list[str] = []
+        self.key = Path()
 
     def open(self, **options: Any) -> BareRepository:
         return BareRepository(self.state, self.lines.append, **{**self.options, **options})
@@ -142,6 +145,86 @@ def test_many_packs_become_one_without_loss(
     assert all(map(opened.has, commits))
 
 
+def test_a_refused_commit_leaves_no_object(client: Client, repository: Repository, tmp_path: Path) -> None:
+    """Each refused fetch of a large commit would take its size of the disk, for ever."""
+    _, signers = one_signer(tmp_path, repository)
+    first = client.fetch(allowed_signers=signers)
+    before = stored(client)
+    repository.commit({"large": os.urandom(500_000)}, "unsigned and large")
+    for _ in range(2):
+        client.fails(TrustError, allowed_signers=signers)
+        assert stored(client) == before
+    assert client.open().has(first)
+    assert client.fetch() == repository.tip()
+
+
+def stored(client: Client) -> set[str]:
+    """List the files of objects in the client's repository."""
+    bare = client.state / "repo.git"
+    places = ("objects", "incoming")
+    return {
+        str(path.relative_to(bare)) for one in places for path in (bare / one).rglob("*") if path.is_file()
+    }
+
+
+def test_a_killed_fetch_leaves_no_object(client: Client, repository: Repository) -> None:
+    """A run that is killed in quarantine leaves packs that nobody has verified."""
+    client.fetch()
+    before = stored(client)
+    repository.commit({"deploy.py": "print(3)\n"}, "three")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            opened = client.open()
+            with opened.quarantine():
+                opened.fetch_refs(client.remote, "refs/heads/main")
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)
+    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert stored(client) > before
+    client.open()
+    assert stored(client) == before
+    assert client.fetch() == repository.tip()
+
+
+@pytest.mark.parametrize("way", ["count", "parameters"])
+def test_git_variables_of_the_environment_count_nothing(
+    client: Client, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Settings given there are stronger than -c: they could name a program that finds each signature good."""
+    _, signers = one_signer(tmp_path, repository)
+    key, _ = signing_key(tmp_path, "other")
+    repository.commit({"deploy.py": "print('evil')\n"}, "by another", sign_with=key)
+    agrees = tmp_path / "agrees"
+    agrees.write_text("#!/bin/sh\necho 'Good \"git\" signature for operator with ED25519 key SHA256:x'\n")
+    agrees.chmod(0o755)
+    count = {"COUNT": "1", "KEY_0": "gpg.ssh.program", "VALUE_0": str(agrees)}
+    given = count if way == "count" else {"PARAMETERS": f"'gpg.ssh.program={agrees}'"}
+    for name, value in given.items():
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    client.fails(TrustError, allowed_signers=signers)
+
+
+def test_a_head_is_of_the_folder_whatever_the_environment_names(
+    client: Client, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = tmp_path / "clone"
+    run_command(["git", "clone", "--quiet", repository.path, clone])
+    monkeypatch.setenv("GIT_WORK_TREE", str(client.state))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    assert head(clone) == repository.tip()
+
+
+def test_a_ref_that_a_remote_lacks_is_no_outage(client: Client, repository: Repository) -> None:
+    client.fails(NoSuchRefError, ref="nowhere")
+    client.fails(NoSuchRefError, ref="1" * 40)
+    repository.path.rename(repository.path.with_name("gone.git"))
+    with pytest.raises(GitError) as raised:
+        client.fetch()
+    assert not isinstance(raised.value, NoSuchRefError)
+
+
 class TestOverHttp:
     @pytest.fixture
     def remote(self, repository: Repository) -> Iterator[Any]:
@@ -199,6 +282,28 @@ class TestOverHttp:
             assert without_password(client.remote) == f"http://{host}/{path}"
         remote.faults.hang = True
         assert "hunter2" not in client.fails(seconds=0.5) + "".join(client.lines)
+
+    def test_a_token_does_not_follow_a_redirect(
+        self, client: Client, repository: Repository, remote: WebServer
+    ) -> None:
+        """git sends http.extraHeader to whatever host it is redirected to."""
+        serve, tokens = remote.answer, []
+        with http_server(repository.path.parent) as other:
+
+            def redirect(asked: Asked) -> Answer:
+                return Answer(307, b"", {"Location": other.url + asked.path})
+
+            def protected(asked: Asked) -> Answer:
+                tokens.append(asked.headers.get("authorization"))
+                return serve(asked)
+
+            client.remote = remote.url.replace("http://", "http://robot:hunter2@") + "/ops.git"
+            remote.answer = redirect
+            assert "307" in client.fails()
+            assert not other.log
+            remote.answer = protected
+            assert client.fetch() == repository.tip()
+            assert set(tokens) == {"Basic cm9ib3Q6aHVudGVyMg=="}
 
     def test_nobody_is_asked_for_a_password(
         self, client: Client, tmp_path: Path, remote: Any, monkeypatch: pytest.MonkeyPatch
@@ -419,6 +524,27 @@ class TestDeadRuns:
         assert (sha == first) is not moved_on
         assert client.text(sha) == "print(2)\n"
         assert client.text(sha, "roles/site/__init__.py") == "x = 1\n"
+
+    @pytest.mark.parametrize("where", ["repo.git", "repo.git.aside"])
+    def test_folders_very_deep_do_not_block_the_next_fetch(
+        self, client: Client, repository: Repository, where: str
+    ) -> None:
+        """Python's own removal and search of folders raise RecursionError for these."""
+        client.fetch()
+        (client.state / where / "refs").mkdir(parents=True, exist_ok=True)
+        (client.state / where / "HEAD").unlink(missing_ok=True)
+        before = os.open(".", os.O_RDONLY)
+        try:
+            os.chdir(client.state / where / "refs")
+            for _ in range(3000):
+                Path("d").mkdir()
+                os.chdir("d")
+        finally:
+            os.fchdir(before)
+            os.close(before)
+        repository.commit({"deploy.py": "print(3)\n"}, "three")
+        assert client.fetch() == repository.tip()
+        assert not (client.state / "repo.git/refs/d").exists()
 
     def test_one_that_made_the_repository_anew_costs_no_commit(self, client: Client) -> None:
         sha = client.fetch()

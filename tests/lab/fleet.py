@@ -23,6 +23,8 @@ from tests.support.repository import Repository
 HERE = Path(__file__).parents[2]
 BAKED = ("bootstrap", "requirements.lock", "deploy.py", "roles", "inventories")
 """Paths of the working tree that make an image and an ops repo."""
+NAME = "lab"
+"""The name of our ops repo."""
 GATE = "/run/pyinfra-solo/gate/ping.html"
 READY = 60.0
 """Seconds in which any machine of the lab must be in service: a bound, not a measure."""
@@ -89,6 +91,7 @@ class Fleet:
         (self.tree / "inventories/group_data/all.py").write_text(values)
         for stage in ("production", "staging"):
             (self.tree / f"inventories/group_data/{stage}.py").write_text('"""A stage of the lab."""\n')
+        (self.tree / "ops.toml").write_text(f'name = "{NAME}"\n')
         self.sha = self.ops.copy_tree(self.tree, "Our machines")
 
     def settings(self, **ops: Any) -> str:

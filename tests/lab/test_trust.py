@@ -1,4 +1,4 @@
-"""Only what is signed, from the host that is pinned, and inside its own tree, ever becomes files."""
+"""Only what is signed, of the named ops repo, from the host that is pinned, and inside its own tree, becomes files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.asking import gate_is_open, page, statement
-from tests.lab.fleet import Fleet, report, solo, status
+from tests.lab.fleet import NAME, Fleet, report, solo, status
 from tests.lab.health import Health
 from tests.lab.lab import Lab
 from tests.lab.machine import BootedMachine
@@ -65,15 +65,19 @@ def linked(fleet: Fleet, folder: Path) -> None:
 def cases(fleet: Fleet, keys: Keys, folder: Path, old_host: str) -> dict[str, Refused]:
     """Each refusal, its branch committed. old_host: a known_hosts with a key that is no longer the host's."""
     signer = "is not signed by a key in /etc/pyinfra-solo/allowed_signers"
-    for branch, key in (("trust-unsigned", None), ("trust-wrong", keys.wrong)):
-        fleet.ops.commit(
-            {"deploy.py": OWNED}, "an intruder's", branch=branch, parent=fleet.sha, sign_with=key
-        )
+    for branch, key, name in (
+        ("trust-unsigned", None, NAME),
+        ("trust-wrong", keys.wrong, NAME),
+        ("trust-other", keys.right, "other"),
+    ):
+        files = {"deploy.py": OWNED, "ops.toml": f'name = "{name}"\n'}
+        fleet.ops.commit(files, "an intruder's", branch=branch, parent=fleet.sha, sign_with=key)
     linked(fleet, folder)
     host = "The host key of ssh://git.lab/srv/git/ops.git is not the pinned one"
     return {
         "unsigned": Refused(signer, ref="trust-unsigned", signers=True),
         "wrong": Refused(signer, ref="trust-wrong", signers=True),
+        "other": Refused("is of the ops repo 'other'", ref="trust-other", signers=True),
         "oldkey": Refused(host, known_hosts=old_host),
         "nokey": Refused(
             f"{ETC}/known_hosts, which ops.known_hosts names, has no key for the host of", known_hosts=""
@@ -91,7 +95,7 @@ def machine_of(
     ops: dict[str, object] = {"ref": ref}
     files = {}
     if signers:
-        ops["allowed_signers"] = f"{ETC}/allowed_signers"
+        ops |= {"allowed_signers": f"{ETC}/allowed_signers", "name": NAME}
         files["allowed_signers"] = keys.allowed
     if known_hosts is not None:
         ops |= {
@@ -144,7 +148,7 @@ def in_service(booted: Booted, name: str) -> tuple[BootedMachine, Health]:
     return health.machine, health
 
 
-@pytest.mark.parametrize("name", ["unsigned", "wrong", "oldkey", "nokey", "link"])
+@pytest.mark.parametrize("name", ["unsigned", "wrong", "other", "oldkey", "nokey", "link"])
 def test_an_untrusted_commit_never_reaches_the_disk_and_is_not_retried(booted: Booted, name: str) -> None:
     health, case = booted.views[name], booted.refused[name]
     machine = health.machine

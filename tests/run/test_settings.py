@@ -88,6 +88,13 @@ def test_settings_file_of_the_machine_is_read(machine_root: Path) -> None:
         ("[ops]\nref = 3", "$.ops.ref"),
         ("[ops]\nremotes = 'https://git.example.com/ops.git'", "$.ops.remotes"),
         ("[ops]\ndeploy_key = 3", "$.ops.deploy_key"),
+        ("[ops]\ndeploy_key = 'key'", "Expected a path that starts with /, got 'key' - at `$.ops.deploy_key`"),
+        ("[ops]\nknown_hosts = './hosts'", "$.ops.known_hosts"),
+        ("[ops]\nallowed_signers = '~/signers'", "$.ops.allowed_signers"),
+        ("[ops]\nrevoked_signers = 'etc/revoked'", "$.ops.revoked_signers"),
+        ("[ops]\nrevoked_signers = ''", "$.ops.revoked_signers"),
+        ("[ops]\nname = 'Our ops'", "ops.name = 'Our ops' is not a name"),
+        ("[ops]\nname = ''", "ops.name = '' is not a name"),
         ("[ops]\nfallback = 'sometimes'", "$.ops.fallback"),
         ("[ops]\nkeep = 0", "$.ops.keep"),
         ("[ops]\nkeep = 2.5", "$.ops.keep"),
@@ -104,6 +111,13 @@ def test_settings_file_of_the_machine_is_read(machine_root: Path) -> None:
 )  # fmt: skip
 def test_wrong_key_or_value_is_named_with_its_file(text: str, named: str, tmp_path: Path) -> None:
     assert named in refusal(written(tmp_path, text))
+
+
+def test_signers_without_the_name_of_the_ops_repo_are_refused(tmp_path: Path) -> None:
+    """A signature does not say for which repository a commit was made."""
+    text = "[ops]\nallowed_signers = '/etc/pyinfra-solo/signers'\n"
+    assert 'such as name = "shop"' in refusal(written(tmp_path, text))
+    assert load(written(tmp_path, text + "name = 'shop'\n")).ops.name == "shop"
 
 
 def test_whole_seconds_may_be_written_without_a_point(tmp_path: Path) -> None:

@@ -103,8 +103,10 @@ class TestTheWantedCommit:
         assert fetching(refs=refs, stage="production", flag="feature/own").sha == own
 
     def test_an_unknown_ref_is_a_source_error(self, fetching: Fetching) -> None:
-        assert "there is no branch or tag 'nowhere'" in fetching.refuses(SourceError, 10, ref="nowhere")
-        fetching.refuses(SourceError, 10, ref="1" * 40)
+        message = fetching.refuses(SourceError, 10, ref="nowhere")
+        assert "there is no branch or tag 'nowhere'" in message
+        assert message.endswith("Create 'nowhere' there, or correct the ref in the settings.")
+        assert "correct the ref" in fetching.refuses(SourceError, 10, ref="1" * 40)
 
     def test_without_a_remote_the_setting_is_named(self, fetching: Fetching) -> None:
         assert "ops.remotes" in fetching.refuses(SourceError, 10, remotes=())
@@ -144,6 +146,18 @@ class TestCheckouts:
     def test_a_link_within_the_tree_is_kept(self, fetching: Fetching, repository: Repository) -> None:
         _commit_entry(repository, "120000", "bin/link", "../deploy.py")
         assert (fetching().root / "bin/link").read_text() == "print(2)\n"
+
+    @pytest.mark.parametrize("links", [{"a": "a"}, {"a": "b", "b": "a"}, {"a": "bin/../a"}])
+    def test_a_loop_of_links_is_refused_by_name(
+        self, fetching: Fetching, repository: Repository, links: dict[str, str]
+    ) -> None:
+        for path, target in links.items():
+            _commit_entry(repository, "120000", path, target)
+        assert "link 'a' is part of a loop. Remove it." in fetching.refuses(DataError, 13)
+
+    def test_a_link_to_nothing_is_kept(self, fetching: Fetching, repository: Repository) -> None:
+        _commit_entry(repository, "120000", "bin/link", "../later")
+        assert (fetching().root / "bin/link").is_symlink()
 
     def test_a_submodule_is_refused(self, fetching: Fetching, repository: Repository) -> None:
         _commit_entry(repository, "160000", "vendor", repository.tip())
@@ -223,6 +237,19 @@ class TestWithoutARemote:
         assert (checkout.sha, checkout.source) == (self.second, "disk")
         assert f"NO REMOTE ANSWERED: using {self.second[:12]}" in gone.heard.getvalue()
 
+    def test_a_branch_that_is_gone_is_no_outage(self, fetching: Fetching, repository: Repository) -> None:
+        """It answers: to wait for it, or to repair the network, helps nobody."""
+        sha = fetching().sha
+        repository.branch("other", sha)
+        run_command(["git", f"--git-dir={repository.path}", "update-ref", "-d", "refs/heads/main"])
+        checkout = fetching()
+        assert (checkout.sha, checkout.source) == (sha, "disk")
+        said = fetching.heard.getvalue()
+        assert f"NO REMOTE THAT ANSWERED HAS 'main': using {sha[:12]} from disk" in said
+        assert "NO REMOTE ANSWERED" not in said
+        with pytest.raises(SourceError, match=r"ops\.fallback is 'none'\. Create 'main' there, or correct"):
+            fetching(fallback="none")
+
     def test_the_last_good_commit_is_used_if_set(self, gone: Fetching) -> None:
         checkout = gone(fallback="last-good", good=self.first)
         assert (checkout.sha, checkout.source) == (self.first, "disk")
@@ -280,6 +307,14 @@ class TestSignatures:
         revoked = tmp_path / "revoked"
         revoked.write_text(self.key.with_suffix(".pub").read_text())
         signed.refuses(TrustError, 11, revoked_signers=revoked)
+
+    def test_a_commit_of_another_repository_leaves_not_one_file(
+        self, signed: Fetching, repository: Repository
+    ) -> None:
+        assert "does not say which ops repo it is of" in signed.refuses(TrustError, 11, name="shop")
+        repository.commit({"ops.toml": 'name = "lab"\n'}, "of the lab", sign_with=self.key)
+        assert "is of the ops repo 'lab'" in signed.refuses(TrustError, 11, name="shop")
+        assert signed(name="lab").sha == repository.tip()
 
     def test_a_complete_checkout_needs_its_signature_too(self, signed: Fetching) -> None:
         """The key may have been taken from the list since."""

@@ -76,7 +76,7 @@ class Repository:
             lines = [self._line(name, content) for name, content in files.items()]
             self._git("update-index", "--index-info", env=env, stdin="".join(lines).encode())
             tree = self._git("write-tree", env=env)
-        return self._commit(tree, tip, message, branch, sign_with)
+        return self.commit_tree(tree, message, branch=branch, parent=tip, sign_with=sign_with)
 
     def _line(self, name: str, content: str | bytes | None) -> str:
         """Return the line by which `git update-index --index-info` sets or removes a file."""
@@ -95,9 +95,18 @@ class Repository:
             env = {"GIT_INDEX_FILE": f"{folder}/index", "GIT_WORK_TREE": str(source)}
             self._git("add", "--all", ".", env=env, cwd=source)
             tree = self._git("write-tree", env=env)
-        return self._commit(tree, tip, message, branch, sign_with)
+        return self.commit_tree(tree, message, branch=branch, parent=tip, sign_with=sign_with)
 
-    def _commit(self, tree: str, parent: str, message: str, branch: str, sign_with: Path | None) -> str:
+    def commit_tree(
+        self,
+        tree: str,
+        message: str,
+        *,
+        branch: str = "main",
+        parent: str = "",
+        sign_with: Path | None = None,
+    ) -> str:
+        """Make a tree's id a new commit on `branch`."""
         when = f"{self.clock} +0000"
         self.clock += 60
         env = {"GIT_AUTHOR_DATE": when, "GIT_COMMITTER_DATE": when}

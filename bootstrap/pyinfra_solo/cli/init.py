@@ -1,15 +1,18 @@
-"""Write a new ops repo: this project's own roles, engine and tests, and the files of new_repo/.
+"""Write a new ops repo: its name, this project's own roles, engine and tests, the files of new_repo/.
 
 There is no second copy of them: the wheel carries the files of SHIPPED as its folder skeleton/, and
 a working tree is its own skeleton. So a new repository gets the files that are tested here.
 """
 
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pyinfra_solo import paths
 from pyinfra_solo.errors import SoloError, UsageError
+from pyinfra_solo.system.text import NAME
 
 PACKAGE = Path(__file__).parents[1]
 ENGINE = "bootstrap/pyinfra_solo"
@@ -30,19 +33,27 @@ pyproject.toml names them for the wheel.
 """
 WRITTEN = {"README.md": "README.md", ".gitignore": "gitignore"}
 """The files that this project does not share with a new repository, and their names in new_repo/."""
+_MARKER_TEXT = """\
+# The name of this ops repo. A machine whose settings have another ops.name refuses each commit of it.
+name = "{name}"
+"""
 
 
-def init(directory: Path) -> list[Path]:
+def init(directory: Path, name: str | None = None) -> list[Path]:
     """Write an ops repo into `directory`, and return the files written. The folder is made if need be.
 
-    Raises UsageError when `directory` is not an empty folder (.git may be in it), SoloError when
-    this installation has no skeleton or the folder cannot be written.
+    name: of the ops repo; None: made from the folder's.
+    Raises UsageError when `directory` is not an empty folder (.git may be in it) or there is no name,
+    SoloError when this installation has no skeleton or the folder cannot be written.
     """
     _require_empty(directory)
+    marker = _MARKER_TEXT.format(name=_name(directory, name))
     root = _root()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        return [_copy(source, directory / name) for name, source in sorted(_files(root).items())]
+        written = [_copy(source, directory / file) for file, source in sorted(_files(root).items())]
+        (directory / paths.OPS_MARKER).write_text(marker)
+        return [*written, directory / paths.OPS_MARKER]
     except OSError as error:
         raise SoloError(f"{directory} cannot be written: {error}. Remove it, and run this again.") from error
 
@@ -58,6 +69,16 @@ def summary(directory: Path, written: Sequence[Path]) -> list[str]:
         '  git init -b main && git add -A && git commit -m "Our machines"',
         "Then push it to a place where machines can read it. README.md shows how to test it, and how to set up a machine.",
     ]
+
+
+def _name(directory: Path, given: str | None) -> str:
+    """Return the name that is given, else the folder's with - for each run of other characters."""
+    name = re.sub(r"[^a-z0-9_-]+", "-", directory.resolve().name.lower()) if given is None else given
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is not a name for an ops repo. Give one with --name: a-z, then a-z, 0-9, _ or -, 63 at most."
+        )
+    return name
 
 
 def _require_empty(directory: Path) -> None:

@@ -29,12 +29,13 @@ def install(kind: str | None, now: bool) -> int:
 
 @command.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-def init(directory: Path) -> int:
+@click.option("--name", metavar="NAME", help="The ops repo's name, for ops.toml [the folder's].")
+def init(directory: Path, name: str | None) -> int:
     """Write a new ops repo into DIRECTORY.
 
-    deploy.py, roles, inventories, bootstrap with the engine, tests, README.
+    deploy.py, roles, inventories, bootstrap with the engine, tests, README, ops.toml with its name.
     """
     from pyinfra_solo.cli import init as new_repo
 
-    click.echo("\n".join(new_repo.summary(directory, new_repo.init(directory))))
+    click.echo("\n".join(new_repo.summary(directory, new_repo.init(directory, name))))
     return 0

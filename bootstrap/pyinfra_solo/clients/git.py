@@ -4,7 +4,9 @@ GitPython runs git here, and is imported in this module alone.
 """
 
 import hashlib
+import os
 import re
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,20 +16,29 @@ from pyinfra_solo.clients import git_env
 from pyinfra_solo.clients.git_core import GitError as GitError
 from pyinfra_solo.clients.git_core import Repository, list_refs
 from pyinfra_solo.errors import DataError, TrustError
+from pyinfra_solo.paths import OPS_MARKER
 from pyinfra_solo.system.deadline import Deadline
-from pyinfra_solo.system.text import COMMIT, without_password
+from pyinfra_solo.system.text import COMMIT, one_line, without_password
 
+_MARKER_SIZE = 4096
+"""Most bytes of paths.OPS_OPS_MARKER."""
 _MOST_PACKS = 50
 _UNTRUSTED_HOST = re.compile(
     r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|host key is known"
 )
+_NO_SUCH_REF = re.compile(r"not our ref|unadvertised object|couldn't find remote ref")
+
+
+class NoSuchRefError(GitError):
+    """A remote has answered, and does not have the wanted ref."""
 
 
 class BareRepository(Repository):
     """`repo.git` below `state`.
 
     deploy_key, known_hosts: files for ssh. allowed_signers, revoked_signers: ssh-keygen(1), ALLOWED
-    SIGNERS; without the first no signature is needed. log: takes a line for the operator.
+    SIGNERS; without the first no signature is needed. name: the one that each commit's ops.toml
+    must hold; None: any. log: takes a line for the operator.
     """
 
     def __init__(
@@ -39,17 +50,19 @@ class BareRepository(Repository):
         known_hosts: Path | None = None,
         allowed_signers: Path | None = None,
         revoked_signers: Path | None = None,
+        name: str | None = None,
     ) -> None:
         self._environment = git_env.environment(deploy_key, known_hosts)
-        self._known_hosts = known_hosts
+        self._known_hosts, self._name = known_hosts, name
         self._allowed_signers, self._revoked_signers = allowed_signers, revoked_signers
         super().__init__(state / "repo.git", self._run_git, log)
 
     def fetch(self, remote: str, ref: str, deadline: Deadline) -> str:
         """Fetch and verify the commit of `ref` at `remote`, and return it.
 
-        Raises GitError when the remote does not give it, TrustError when the remote's host key is not the
-        pinned one or the commit is not signed as required, DataError for an ambiguous ref.
+        Raises GitError when the remote does not give it, NoSuchRefError when it answers and does not have
+        it, TrustError when the remote's host key is not the pinned one or for `verify`, DataError for an
+        ambiguous ref.
         """
         try:
             return self.repaired(lambda: self._fetch(remote, ref, deadline))
@@ -58,6 +71,8 @@ class BareRepository(Repository):
                 raise TrustError(
                     _untrusted(without_password(remote), self._known_hosts, error.stderr)
                 ) from error
+            if _NO_SUCH_REF.search(error.stderr):
+                raise NoSuchRefError(error.stderr) from error
             raise
 
     def _fetch(self, remote: str, ref: str, deadline: Deadline) -> str:
@@ -65,9 +80,12 @@ class BareRepository(Repository):
         url, credentials = git_env.split_credentials(remote)
         name, sha = self._wanted(url, credentials, ref, deadline)
         if sha is None or not self.has(sha):
-            self.fetch_refs(url, name, seconds=deadline.left(), environment=credentials)
-            sha = self.git("rev-parse", "--verify", "FETCH_HEAD^{commit}")
-        self.verify(sha)
+            with self.quarantine():
+                self.fetch_refs(url, name, seconds=deadline.left(), environment=credentials)
+                sha = self.git("rev-parse", "--verify", "FETCH_HEAD^{commit}")
+                self.verify(sha)
+        else:
+            self.verify(sha)
         self.git("update-ref", _own_ref(ref), sha)
         return sha
 
@@ -86,7 +104,7 @@ class BareRepository(Repository):
             return branch, found[branch]
         if tag in found:
             return tag, found.get(f"{tag}^{{}}", found[tag])
-        raise GitError(f"there is no branch or tag {ref!r}")
+        raise NoSuchRefError(f"there is no branch or tag {ref!r}")
 
     def last_fetched(self, ref: str) -> str | None:
         """Return the commit that `ref` had when a remote last answered."""
@@ -96,6 +114,32 @@ class BareRepository(Repository):
             return None
 
     def verify(self, sha: str) -> None:
+        """Check the commit's signature and the name of its ops repo, as the settings ask. Raises TrustError."""
+        self._verify_signature(sha)
+        if self._name is not None and (found := self._name_in(sha)) != self._name:
+            raise TrustError(
+                f"Commit {sha[:12]} is of the ops repo {found!r}, and the settings ask for ops.name = {self._name!r}. "
+                f"Correct ops.remotes or ops.name, or the name in {OPS_MARKER} of the ops repo."
+            )
+
+    def _name_in(self, sha: str) -> object:
+        """Read the name of the commit's ops repo, before any of it is a file. Raises TrustError without one."""
+        entry = self.git("ls-tree", "-l", "-z", "--full-tree", sha, "--", OPS_MARKER).rstrip("\0")
+        mode, _, blob, size = entry.partition("\t")[0].split() or ("", "", "", "")
+        problem = "there is none" if not mode else f"it is no regular file of {_MARKER_SIZE} bytes at most"
+        if mode in ("100644", "100755") and int(size) <= _MARKER_SIZE:
+            try:
+                return tomllib.loads(self.git("cat-file", "blob", blob))["name"]
+            except KeyError:
+                problem = "it has no name"
+            except (ValueError, RecursionError) as error:
+                problem = one_line(str(error))
+        raise TrustError(
+            f"Commit {sha[:12]} does not say which ops repo it is of, in {OPS_MARKER}: {problem}. "
+            f'Commit one with the line: name = "{self._name}".'
+        )
+
+    def _verify_signature(self, sha: str) -> None:
         """Check the commit's signature, if the settings ask for one. Raises TrustError.
 
         Only ssh-keygen's exit status counts: for a key that is not allowed, git's text still begins
@@ -132,6 +176,7 @@ class BareRepository(Repository):
 
         core.fsync: this repository may hold the only copy of the last good commit.
         """
+        _drop_git_variables()
         if seconds is not None and seconds <= 0:
             raise GitError("no time is left to ask the remote")
         try:
@@ -161,6 +206,15 @@ def _untrusted(remote: str, pinned: Path | None, stderr: str) -> str:
     return f"{pinned}, which ops.known_hosts names, has no key for the host of {remote}. Add it. {add}."
 
 
+def _drop_git_variables() -> None:
+    """Remove GIT_* from this process's environment, of which GitPython gives git a copy.
+
+    git(1): GIT_CONFIG_COUNT alone could name other signers, GIT_DIR another repository.
+    """
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        del os.environ[name]
+
+
 def _own_ref(ref: str) -> str:
     """Name a ref by digest: git has no room for `release/2` beside `release`."""
     return f"refs/solo/{hashlib.sha256(ref.encode()).hexdigest()}"
@@ -178,8 +232,9 @@ def head(root: Path) -> str:
     """
     if COMMIT.fullmatch(root.name):
         return root.name
+    _drop_git_variables()
     try:
-        repo = git.Repo(root)
-        return str(repo.head.commit.hexsha) + ("+changes" if repo.is_dirty(untracked_files=True) else "")
+        with git.Repo(root) as repo:  # the end of `with` ends git's processes
+            return str(repo.head.commit.hexsha) + ("+changes" if repo.is_dirty(untracked_files=True) else "")
     except (git.GitError, ValueError):
         return "unknown"

@@ -13,7 +13,7 @@ import msgspec
 from pyinfra_solo import paths
 from pyinfra_solo.errors import DataError
 from pyinfra_solo.protocol import Drain
-from pyinfra_solo.system.text import without_password
+from pyinfra_solo.system.text import NAME, without_password
 
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=31_536_000)]
 """0 to a year. TOML has nan and inf, which no system call takes."""
@@ -29,6 +29,8 @@ class Ops(Table, frozen=True):
 
     remotes: tuple[str, ...] = ()
     """Tried in order. Empty: only a folder given by hand can be converged."""
+    name: str | None = None
+    """The ops repo's own name, which each commit has in its ops.toml. Required with allowed_signers."""
     ref: str = "main"
     """A branch, a tag, or a commit of 40 hexadecimal digits."""
     refs: dict[str, str] = {}
@@ -121,6 +123,7 @@ def load(path: Path | None = None) -> Settings:
         raise DataError(f"{path}: {error}. bootstrap/config.example.toml lists every key.") from error
     for remote in settings.ops.remotes:
         check_remote(remote, str(path))
+    _check_name(settings.ops, path)
     for place in (settings.prepare.index or "", *settings.prepare.wheels):
         if without_password(place) != place:
             raise DataError(
@@ -132,10 +135,28 @@ def load(path: Path | None = None) -> Settings:
 
 
 def _path(kind: type[Any], value: Any) -> Any:
-    """Convert to Path, which msgspec does not know."""
-    if kind is Path and isinstance(value, str):
-        return Path(value)
-    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+    """Convert to Path, which msgspec does not know. git would resolve a relative one in its own folder."""
+    if kind is not Path or not isinstance(value, str):
+        raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+    if not value.startswith("/"):
+        raise ValueError(f"Expected a path that starts with /, got {value!r}")
+    return Path(value)
+
+
+def _check_name(ops: Ops, path: Path) -> None:
+    """Raise DataError unless ops.name is a name, and there is one when signatures are asked for.
+
+    A signature says who signed a commit, not for which repository.
+    """
+    if ops.name is None and ops.allowed_signers:
+        raise DataError(
+            f"{path}: [ops] has allowed_signers, and no name. Add the line that ops.toml of the ops repo has, "
+            'such as name = "shop": a commit that is signed for another repository is then refused.'
+        )
+    if ops.name is not None and not NAME.fullmatch(ops.name):
+        raise DataError(
+            f"{path}: ops.name = {ops.name!r} is not a name. Use a-z, then a-z, 0-9, _ or -, 63 at most."
+        )
 
 
 def check_remote(remote: str, source: str) -> None:

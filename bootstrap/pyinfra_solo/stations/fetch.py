@@ -1,12 +1,13 @@
 """Station fetch: fetch the wanted commit, verify its signature, check it out to `checkouts/<sha>/`."""
 
 import compileall
+import errno
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from pyinfra_solo.clients.git import BareRepository, GitError, reason
+from pyinfra_solo.clients.git import BareRepository, GitError, NoSuchRefError, reason
 from pyinfra_solo.errors import DataError, SourceError, TrustError
 from pyinfra_solo.run.run import Progress
 from pyinfra_solo.run.settings import Ops
@@ -18,7 +19,7 @@ _LINK, _SUBMODULE = "120000", "160000"
 
 @dataclass(frozen=True, kw_only=True)
 class Checkout:
-    """The tree at `root`. source: the remote it came from, or `disk` when none answered."""
+    """The tree at `root`. source: the remote it came from, or `disk` when none gave it."""
 
     root: Path
     sha: str
@@ -48,7 +49,7 @@ def fetch(
     checkouts.mkdir(mode=0o700, parents=True, exist_ok=True)
     bare = BareRepository(
         state, progress.say, deploy_key=ops.deploy_key, known_hosts=ops.known_hosts,
-        allowed_signers=ops.allowed_signers, revoked_signers=ops.revoked_signers,
+        allowed_signers=ops.allowed_signers, revoked_signers=ops.revoked_signers, name=ops.name,
     )  # fmt: skip
     sha, source = _from_remotes_or_disk(bare, ops, ref, good, progress)
     checkout = Checkout(root=_check_out(bare, sha, checkouts), sha=sha, ref=ref, source=source)
@@ -62,32 +63,35 @@ def fetch(
 def _from_remotes_or_disk(
     bare: BareRepository, ops: Ops, ref: str, good: str | None, progress: Progress
 ) -> tuple[str, str]:
-    """Return the commit and its source: the first remote that answers in its time, else the disk."""
+    """Return the commit and its source: the first remote that gives it in its time, else the disk."""
     problems = []
+    why, advice = "NO REMOTE ANSWERED", "Check that a remote answers."
     for remote in ops.remotes:
         try:
             return bare.fetch(remote, ref, progress.deadline.sooner(ops.timeout)), without_password(remote)
         except GitError as error:
             problems.append(f"{without_password(remote)}: {reason(error)}")
             progress.say(f"{without_password(remote)}: fetch failed: {reason(error)}")
-    return _from_disk(bare, ops, ref, good, "; ".join(problems), progress), "disk"
-
-
-def _from_disk(
-    bare: BareRepository, ops: Ops, ref: str, good: str | None, problems: str, progress: Progress
-) -> str:
-    """Return the commit on disk that `ops.fallback` allows. Raises SourceError without one."""
-    if ops.fallback == "none":
-        raise SourceError(f"No remote gave the ops repo ({problems}), and ops.fallback is 'none'.")
-    sha = good if ops.fallback == "last-good" else bare.last_fetched(ref)
-    if not sha or not bare.has(sha):
-        raise SourceError(
-            f"No remote gave the ops repo ({problems}), and no {ops.fallback} commit of {ref!r} is on disk. "
-            "Check that a remote answers."
+            if isinstance(error, NoSuchRefError):
+                why = f"NO REMOTE THAT ANSWERED HAS {ref!r}"
+                advice = f"Create {ref!r} there, or correct the ref in the settings."
+    sha = _on_disk(bare, ops, ref, good)
+    if sha is None:
+        there = (
+            "ops.fallback is 'none'"
+            if ops.fallback == "none"
+            else f"no {ops.fallback} commit of {ref!r} is on disk"
         )
+        raise SourceError(f"No remote gave the ops repo ({'; '.join(problems)}), and {there}. {advice}")
     bare.verify(sha)
-    progress.say(f"NO REMOTE ANSWERED: using {sha[:12]} from disk")
-    return sha
+    progress.say(f"{why}: using {sha[:12]} from disk")
+    return sha, "disk"
+
+
+def _on_disk(bare: BareRepository, ops: Ops, ref: str, good: str | None) -> str | None:
+    """Return the commit on disk that `ops.fallback` allows, if it is complete."""
+    allowed = {"newest": bare.last_fetched(ref), "last-good": good, "none": None}[ops.fallback]
+    return allowed if allowed and bare.has(allowed) else None
 
 
 def _check_out(bare: BareRepository, sha: str, checkouts: Path) -> Path:
@@ -132,14 +136,20 @@ def _leads_out(path: str, target: str) -> bool:
 
 
 def _refuse_escapes(tree: Path) -> None:
-    """Raise TrustError for a chain of links that leads out: only the files show where it ends."""
+    """Refuse what only the files show: TrustError for links that lead out together, DataError for a loop."""
     root = tree.resolve()
     for folder, folders, files in os.walk(tree):
-        for path in (Path(folder, name) for name in (*folders, *files)):
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                raise TrustError(
-                    f"The ops repo's link {str(path.relative_to(tree))!r} leads out of its tree. Remove it."
-                )
+        for path in (Path(folder, name) for name in sorted((*folders, *files))):
+            if not path.is_symlink():
+                continue
+            name = str(path.relative_to(tree))
+            if not Path(os.path.realpath(path)).is_relative_to(root):
+                raise TrustError(f"The ops repo's link {name!r} leads out of its tree. Remove it.")
+            try:
+                path.stat()
+            except OSError as error:
+                if error.errno == errno.ELOOP:  # path_resolution(7): also a chain of more than 40 links
+                    raise DataError(f"The ops repo's link {name!r} is part of a loop. Remove it.") from error
 
 
 def _prune(checkouts: Path, used: str, keep: int) -> None:
