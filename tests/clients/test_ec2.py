@@ -139,8 +139,16 @@ def test_a_fault_that_may_pass_is_an_outage(account: pytest.MonkeyPatch, code: s
             ec2.instance_tags("i-0a1", REGION)
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"\xff\xfe"])
-def test_an_answer_that_is_no_xml_is_an_outage(account: pytest.MonkeyPatch, body: bytes) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"\xff\xfe",
+        b"<html><body>log in</body></html>",
+        b"<DescribeTagsResponse><tagSet><item><key>Role</key></item></tagSet></DescribeTagsResponse>",
+    ],
+)
+def test_an_answer_that_is_no_list_of_tags_is_an_outage(account: pytest.MonkeyPatch, body: bytes) -> None:
     with canned_server(answer("200 OK", body)) as api:
         account.setenv("AWS_ENDPOINT_URL", api.url)
         with pytest.raises(ApiUnavailableError):

@@ -143,6 +143,29 @@ def test_an_answer_that_does_not_end_is_an_outage_in_time(first: bytes, then: by
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+        (b"HTTP/1.1 200 OK\r\n", b"X: " + b"x" * 60000 + b"\r\n"),
+        (CHUNKED, b"1\r\nx\r\n" * 100),
+    ],
+    ids=["informational answers", "headers", "chunks"],
+)
+def test_an_answer_is_bounded_in_bytes_with_all_that_comes_before_it(first: bytes, then: bytes) -> None:
+    outage = pytest.raises(MetadataUnavailableError, match="too long")
+    with endless(first, then, 0) as url, imds.Metadata(url) as client, outage:
+        client.get(ID, timeout=30)
+
+
+def test_a_web_page_is_an_outage() -> None:
+    """A proxy, or a portal that asks for a login, answers with status 200."""
+    page = answer("200 OK", b"i-0a1b2c3d", "Content-Type: text/html; charset=utf-8")
+    outage = pytest.raises(MetadataUnavailableError, match="the answer is a web page")
+    with canned_server(TOKEN, page) as server, imds.Metadata(server.url) as client, outage:
+        client.get(ID)
+
+
 def test_an_answer_of_the_largest_size_is_one() -> None:
     with canned_server(TOKEN, answer("200 OK", b"k" * 65536)) as server, imds.Metadata(server.url) as client:
         assert client.get("meta-data/tags/instance/") == "k" * 65536

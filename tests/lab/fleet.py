@@ -98,7 +98,17 @@ class Fleet:
         """Write a settings file's text: this fleet's ops repo, and other keys of `ops`."""
         values = {"remotes": [self.ops.http_url], "timeout": 10.0, **ops}
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
-        return "\n".join(["[ops]", *lines, "[limits]", "metadata = 60.0", "deadline = 300.0", ""])
+        return "\n".join(
+            [
+                '[machine]\nec2 = "yes"  # a container has no DMI',
+                "[ops]",
+                *lines,
+                "[limits]",
+                "metadata = 60.0",
+                "deadline = 300.0",
+                "",
+            ]
+        )
 
     def machine(
         self,

@@ -7,15 +7,17 @@ import threading
 
 import pytest
 
+from pyinfra_solo import paths
 from pyinfra_solo.clients.imds import V1OnlyError
 from pyinfra_solo.errors import IdentityError
 from pyinfra_solo.run.console import PlainConsole
 from pyinfra_solo.run.run import Run
 from pyinfra_solo.run.settings import Machine
 from pyinfra_solo.stations.identify import Instance, identify
+from pyinfra_solo.stations.resolve import stage_of
 from tests.support.imds import Metadata
 from tests.support.line import new_run
-from tests.support.loopback import NOWHERE, answer, canned_server
+from tests.support.loopback import answer, canned_server
 
 EC2 = Machine(ec2="yes")
 
@@ -72,11 +74,11 @@ def test_tag_may_hold_any_text(metadata: Metadata, run: Run, text: str) -> None:
 
 
 def test_a_tag_s_key_is_quoted_whole(metadata: Metadata, run: Run) -> None:
-    """A slash or a question mark in a key is no part of the request's path."""
-    metadata.instance.tags = {"a/b?c": "text"}
+    """A slash or a space in a key is no part of the request's path."""
+    metadata.instance.tags = {"a/b c": "text"}
 
-    assert dict(identified(run).tags) == {"a/b?c": "text"}
-    assert "/meta-data/tags/instance/a%2Fb%3Fc" in metadata.asked()
+    assert dict(identified(run).tags) == {"a/b c": "text"}
+    assert "/meta-data/tags/instance/a%2Fb%20c" in metadata.asked()
 
 
 def test_passing_faults_are_waited_for_and_shown(metadata: Metadata, run: Run, output: io.StringIO) -> None:
@@ -131,14 +133,110 @@ def test_service_that_never_answers_fails_in_time_with_what_to_set(
         identified(run, within=0.3)
 
 
-def test_machine_with_known_role_and_stage_needs_no_service(
-    metadata: Metadata, run: Run, output: io.StringIO, monkeypatch: pytest.MonkeyPatch
+def test_machine_off_ec2_with_known_role_and_stage_requests_nothing(
+    metadata: Metadata, run: Run, output: io.StringIO
 ) -> None:
-    del metadata
-    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", NOWHERE)
+    """Anybody on the network may answer there, with other tags or with another cloud's data."""
+    assert identified(run, Machine(), known=True) == Instance(on_ec2=False)
+    assert metadata.service.asked == []
+    assert "not on EC2, by DMI: role and stage come from settings or flags" in output.getvalue()
 
-    assert identified(run, Machine(), known=True, within=0.1) == Instance(on_ec2=False)
-    assert "not on EC2; role and stage come from settings or flags" in output.getvalue()
+
+def test_fake_service_off_ec2_does_not_change_the_stage_of_the_settings(metadata: Metadata, run: Run) -> None:
+    metadata.instance.tags = {"Role": "web", "Stage": "production"}
+    found = identified(run, Machine(stage="staging"))
+
+    assert (found.on_ec2, found.id) == (False, metadata.instance.id)
+    assert stage_of(None, "staging", found).name == "staging"
+    assert stage_of(None, None, found).name == "production"
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("class/dmi/id/sys_vendor", "Amazon EC2\n"),
+        ("hypervisor/uuid", "ec2e1916-9099-7caf-fd21-012345abcdef\n"),
+    ],
+)
+def test_machine_on_ec2_by_dmi_or_hypervisor_believes_its_tags(
+    metadata: Metadata, run: Run, file: str, text: str
+) -> None:
+    path = paths.ROOT / "sys" / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    metadata.instance.tags = {"Stage": "production"}
+    found = identified(run, Machine(), known=True)
+
+    assert found.on_ec2
+    assert stage_of(None, "staging", found).name == "production"
+
+
+@pytest.mark.parametrize("vendor", ["QEMU", "Not Amazon EC2", "\udcff", ""])
+def test_service_that_refuses_off_ec2_is_soon_given_up(metadata: Metadata, run: Run, vendor: str) -> None:
+    """A firewall that answers 403 at 169.254.169.254 would cost each run limits.metadata."""
+    path = paths.ROOT / "sys/class/dmi/id/sys_vendor"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(vendor.encode(errors="surrogateescape"))
+    metadata.service.refuse_tokens = 10**6
+    with pytest.raises(IdentityError) as raised:
+        identified(run, Machine(), within=120)
+
+    assert str(raised.value).startswith(
+        "DMI does not say that this machine is on EC2. The metadata service did"
+    )
+    assert str(raised.value).endswith("machine.role and machine.stage; on EC2 set machine.ec2 = 'yes'.")
+    assert sum(wait.seconds for wait in run.report.stations[0].waits) <= 2
+
+
+ID, REGION, ZONE = b"i-0123456789abcdef0", b"eu-west-1", b"eu-west-1a"
+TAGS = [b"Role", b"web"]
+PAGE = b"<!DOCTYPE html><title>Log in</title>"
+
+
+def answers(*texts: bytes | None) -> list[bytes]:
+    """Write a token's answer and these: 404 for None, a web page where the text is one."""
+    pages = [answer("404 Not Found") if text is None else answer("200 OK", text) for text in texts]
+    return [answer("200 OK", b"token"), *pages]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [PAGE, ID, REGION, *TAGS, ZONE, None, b"web"],
+        [ID, PAGE, REGION, *TAGS, ZONE, None, b"web"],
+        [ID, REGION, PAGE, *TAGS, ZONE, None, b"web"],
+        [ID, REGION, b"k" * 129, *TAGS, ZONE, None, b"web"],
+        [ID, REGION, b"\n".join([b"k"] * 101), *TAGS, ZONE, None, b"web"],
+        [ID, REGION, b"Role", b"v" * 257, b"web", ZONE, None, b"web"],
+        [ID, REGION, b"Role", None, *TAGS, ZONE, None, b"web"],
+        [ID, REGION, *TAGS, PAGE, ZONE, None, b"web"],
+        [ID, REGION, *TAGS, ZONE, PAGE, None, b"web"],
+        [ID, REGION, *TAGS, ZONE, None, PAGE, b"web"],
+    ],
+    ids=[
+        "id", "region", "tags", "long key", "101 keys", "long value", "no value", "zone", "lifecycle", "groups",
+    ],
+)  # fmt: skip
+def test_answer_that_has_not_the_documented_form_is_retried(
+    run: Run, monkeypatch: pytest.MonkeyPatch, given: list[bytes | None]
+) -> None:
+    """A proxy's page is no identity: the machine would have no role, which is never tried again."""
+    with canned_server(*answers(*given)) as server:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
+        found = identified(run)
+
+    assert (found.id, found.region, found.zone) == (ID.decode(), REGION.decode(), ZONE.decode())
+    assert (found.tags, found.lifecycle, found.security_groups) == ({"Role": "web"}, None, ("web",))
+    assert len(waits(run)) == 1
+
+
+def test_answers_that_never_have_the_documented_form_are_an_outage(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with canned_server(answer("200 OK", PAGE)) as server:
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", server.url)
+        with pytest.raises(IdentityError, match="GET instance-id answered with other text: '<!DOCTYPE"):
+            identified(run, within=0.3)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -154,14 +252,11 @@ def test_service_of_version_1_alone_fails_at_once(metadata: Metadata, run: Run) 
     assert waits(run) == []
 
 
-def test_service_of_another_cloud_is_not_ec2_with_known_role(
-    metadata: Metadata, run: Run, output: io.StringIO
-) -> None:
+def test_service_of_another_cloud_does_not_identify(metadata: Metadata, run: Run) -> None:
     """OpenStack answers at the same address, without tokens."""
     metadata.service.version_1_only = True
-
-    assert identified(run, Machine(), known=True) == Instance(on_ec2=False)
-    assert "IMDSv1 only" in output.getvalue()
+    with pytest.raises(IdentityError, match=r"DMI does not say .*IMDSv1 only.*Set machine\.ec2 = 'no'"):
+        identified(run, Machine())
 
 
 def test_service_without_an_instance_id_is_not_ec2(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

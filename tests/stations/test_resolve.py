@@ -59,6 +59,15 @@ def test_stage_comes_from_flag_then_tag_then_settings(
     assert (found.name, found.source) == winner
 
 
+def test_stage_of_the_settings_outranks_the_tag_off_ec2() -> None:
+    """Who answers as a metadata service there is unknown."""
+    found = stage_of(None, "b", Instance(on_ec2=False, tags={"Stage": "c"}))
+
+    assert (found.name, found.source) == ("b", "machine.stage in the settings")
+    assert stage_of(None, None, Instance(on_ec2=False, tags={"Stage": "c"})).name == "c"
+    assert stage_of("a", "b", Instance(on_ec2=False, tags={"Stage": "c"})).name == "a"
+
+
 def test_machine_without_a_stage_is_an_error_with_what_to_set() -> None:
     with pytest.raises(
         RoleError, match=r"Set a tag Stage, set machine\.stage in the settings, or use --stage"

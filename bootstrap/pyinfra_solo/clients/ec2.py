@@ -65,3 +65,7 @@ def instance_tags(instance_id: str, region: str) -> dict[str, str]:
         raise ApiUnavailableError(f"DescribeTags: {code}") from error
     except (BotoCoreError, ResponseParserError) as error:
         raise ApiUnavailableError(f"DescribeTags: {error}") from error
+    except KeyError as error:
+        raise ApiUnavailableError(
+            f"DescribeTags: the answer is no list of tags: it has no {error}"
+        ) from error

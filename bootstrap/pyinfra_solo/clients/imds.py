@@ -18,7 +18,9 @@ from pyinfra_solo.errors import IdentityError
 
 _TTL = "300"
 _MOST = 65536
-"""Bytes of an answer. 50 tag keys of 128 characters, the longest that is asked for, have 25,650."""
+"""Bytes of an answer's body. 50 tag keys of 128 characters, the longest that is asked for, have 25,650."""
+_MOST_RECEIVED = 2 * _MOST
+"""Bytes of an exchange, headers included."""
 
 
 class MetadataUnavailableError(IdentityError):
@@ -53,13 +55,14 @@ class Metadata:
     def get(self, path: str, timeout: float = 5) -> str | None:
         """Return the text at `/latest/<path>`, or None for a 404: absent, or not enabled.
 
-        timeout: seconds for each exchange, from its first byte to its last; a new token is one of its own.
+        timeout: seconds for all of it, a new token included.
         Raises MetadataUnavailableError, V1OnlyError.
         """
+        until = time.monotonic() + timeout
         for fresh in (False, True):
             if self._token is None or fresh:
-                self._token = self._new_token(timeout)
-            status, text = self._exchange("GET", path, {"X-aws-ec2-metadata-token": self._token}, timeout)
+                self._token = self._new_token(until)
+            status, text = self._exchange("GET", path, {"X-aws-ec2-metadata-token": self._token}, until)
             if status == 404:
                 return None
             if status == 200:
@@ -68,9 +71,9 @@ class Metadata:
                 break
         raise MetadataUnavailableError(f"GET {path} answered {status}")
 
-    def _new_token(self, timeout: float) -> str:
+    def _new_token(self, until: float) -> str:
         headers = {"X-aws-ec2-metadata-token-ttl-seconds": _TTL}
-        status, text = self._exchange("PUT", "api/token", headers, timeout)
+        status, text = self._exchange("PUT", "api/token", headers, until)
         if status == 200:
             return text
         if status in (404, 405, 501):
@@ -80,9 +83,9 @@ class Metadata:
             )
         raise MetadataUnavailableError(f"PUT api/token answered {status}")
 
-    def _exchange(self, method: str, path: str, headers: dict[str, str], timeout: float) -> tuple[int, str]:
+    def _exchange(self, method: str, path: str, headers: dict[str, str], until: float) -> tuple[int, str]:
         try:
-            connection = self._open(time.monotonic() + timeout)
+            connection = self._open(until)
             connection.request(method, f"/latest/{path}", headers=headers)
             with connection.getresponse() as answer:
                 text = _text(answer)
@@ -109,10 +112,15 @@ class Metadata:
 
 
 def _text(answer: HTTPResponse) -> str:
-    """Read the whole answer: half of an instance id is another instance id. Raises HTTPException."""
+    """Read the whole answer: half of an instance id is another instance id. Raises HTTPException.
+
+    EC2 never answers with a web page; a proxy, or a portal that asks for a login, does, with status 200.
+    """
     body = answer.read(_MOST + 1)
     if len(body) > _MOST or answer.length:
         raise HTTPException("the answer is too long, or cut")
+    if answer.status == 200 and answer.headers.get_content_type() == "text/html":
+        raise HTTPException("the answer is a web page")
     return body.decode(errors="replace")
 
 
@@ -123,7 +131,7 @@ class _Connection(HTTPConnection):
         self._until = until
         self.timeout = max(1e-3, until - time.monotonic())
         if isinstance(self.sock, _Socket):
-            self.sock.until = until
+            self.sock.until, self.sock.left = until, _MOST_RECEIVED
             self.sock.settimeout(self.timeout)
 
     def connect(self) -> None:
@@ -133,13 +141,21 @@ class _Connection(HTTPConnection):
 
 
 class _Socket(socket.socket):
-    """A socket whose time-out is for all of an answer: Python's own restarts with each read."""
+    """A socket whose time-out is for all of an answer: Python's own restarts with each read.
+
+    left: bytes that it may still receive. http.client counts neither headers nor informational answers.
+    """
 
     until = 0.0
+    left = 0
 
     def recv_into(self, *arguments: Any) -> int:
         left = self.until - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
         self.settimeout(left)
-        return super().recv_into(*arguments)
+        received = super().recv_into(*arguments)
+        self.left -= received
+        if self.left < 0:
+            raise OSError("the answer is too long")
+        return received

@@ -54,6 +54,7 @@ class Machine(Table, frozen=True):
     role: str | None = None
     stage: str | None = None
     ec2: Literal["auto", "yes", "no"] = "auto"
+    """Is this machine on EC2? auto: when DMI, or the hypervisor's uuid, says so."""
     tags: Literal["auto", "metadata", "api", "none"] = "auto"
     """Source of instance tags: the metadata service, then the EC2 API (auto), or only one of them."""
 

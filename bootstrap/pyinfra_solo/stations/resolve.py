@@ -1,7 +1,8 @@
 """Station resolve: choose exactly one role and one stage for this machine.
 
-A flag wins, then the settings, then the tag `Role`, then the security groups, which the ops repo maps
-to roles in roles/roles.toml. No role, several, or an unknown one is an error that names every
+For the role a flag wins, then the settings, then the tag `Role`, then the security groups, which the ops
+repo maps to roles in roles/roles.toml. For the stage a flag wins, then, on EC2, the tag `Stage`, then the
+settings; off EC2 the settings outrank the tag, as anybody may have answered there. No role, several, or an unknown one is an error that names every
 candidate with its source. No code of the ops repo runs here.
 """
 
@@ -38,15 +39,14 @@ class Choice:
 
 
 def stage_of(flag: str | None, setting: str | None, instance: Instance) -> Candidate:
-    """Choose the stage: a flag, else the tag `Stage`, else the settings. Raises RoleError.
+    """Choose the stage by a flag, the tag `Stage` and the settings. Raises RoleError.
 
     It is needed before the fetch, as a stage may have a ref of its own. `resolve` checks afterwards
     that the ops repo has it.
     """
-    tag = instance.tags.get("Stage")
-    stage = _first(
-        (flag, "the flag --stage"), (tag, "the tag Stage"), (setting, "machine.stage in the settings")
-    )
+    tag = (instance.tags.get("Stage"), "the tag Stage")
+    settings = (setting, "machine.stage in the settings")
+    stage = _first((flag, "the flag --stage"), *((tag, settings) if instance.on_ec2 else (settings, tag)))
     if stage is None:
         raise RoleError(
             "This machine has no stage. Set a tag Stage, set machine.stage in the settings, or use --stage."
