@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -180,6 +181,29 @@ def test_old_runtimes_go_but_never_one_in_use_or_the_images(house: House) -> Non
     house.ask(("alpha", "1.0", wheel(house.wheels, "alpha")))
     last = house.prepare().key
     assert house.names() == {keys[1], keys[3], last}
+
+
+@pytest.mark.parametrize("who", ["another account's python", "another program", "a later word"])
+def test_a_runtime_is_not_kept_by_its_name_in_a_command_line(house: House, who: str) -> None:
+    """Any account could fill the disk with runtimes; argv[0] of su, which runs as root, is its choice too."""
+    first = house.prepare()
+    python = str(house.into / first.key / "bin/python")
+    sleeps = ["-I", "-S", "-c", "import time; time.sleep(60)"]
+    words, options = {
+        "another account's python": ([python, *sleeps], {"executable": PYTHON, "user": 65534}),
+        "another program": ([python, "60"], {"executable": "/bin/sleep"}),
+        "a later word": ([PYTHON, *sleeps, python], {}),
+    }[who]
+    pretender = subprocess.Popen(words, **cast("dict[str, Any]", options))
+    try:
+        for number in (1, 2):
+            house.ask(("gamma", f"{number}.0", wheel(house.wheels, "gamma", f"{number}.0")))
+            house.prepare()
+        assert is_alive(pretender.pid)
+        assert first.key not in house.names()
+    finally:
+        pretender.kill()
+        pretender.wait()
 
 
 @pytest.mark.parametrize(("sha", "status"), [("right", 0), (ZERO, 11)])

@@ -173,15 +173,27 @@ def _last_used(runtime: Path) -> float:
 
 
 def _in_use(runtime: Path) -> bool:
-    """Check whether this process, the baked launcher or a command line uses it (proc(5), cmdline)."""
+    """Check whether this process, the baked launcher or a process of this account uses it."""
     launcher = runtime.parent.parent / "runtime"
     if runtime.resolve() in (Path(sys.prefix).resolve(), launcher.resolve()):
         return True
+    return any(_runs_from(process, runtime) for process in Path("/proc").glob("[0-9]*"))
+
+
+def _runs_from(process: Path, runtime: Path) -> bool:
+    """Check whether a process of this account was started as the runtime's python (proc(5)).
+
+    Any account may choose words of a command line, also the first one of a setuid program such as su,
+    but not what root's python is started with.
+    """
     wanted = f"{runtime}/".encode()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if wanted in path.read_bytes():
-                return True
+    with suppress(OSError):
+        if process.stat().st_uid == os.geteuid():
+            program = str((process / "exe").readlink()).removesuffix(" (deleted)")
+            with (process / "cmdline").open("rb") as words:
+                return (
+                    program == os.path.realpath(runtime / "bin/python") and words.read(len(wanted)) == wanted
+                )
     return False
 
 
