@@ -191,6 +191,15 @@ def test_remote_that_git_takes_for_an_option_or_helper_is_refused(remote: str, t
     assert "is not a remote" in refusal(written(tmp_path, f"[ops]\nremotes = [{_toml(remote)}]\n"))
 
 
+@pytest.mark.parametrize("password", ["hun/ter2", "hun?ter2", "hun#ter2"])
+def test_password_that_ends_a_remote_s_host_is_refused_and_not_shown(password: str, tmp_path: Path) -> None:
+    """git would take the start of it for a port, and show all of it in its error."""
+    remote = f"https://robot:{password}@git.example.com/ops.git"
+    message = refusal(written(tmp_path, f"[ops]\nremotes = [{_toml(remote)}]\n"))
+    assert "'https://git.example.com/ops.git' is not a remote" in message
+    assert "ter2" not in message
+
+
 REFS = [
     "main",
     "v1.2.3",

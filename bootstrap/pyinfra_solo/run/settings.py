@@ -7,6 +7,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -168,10 +169,19 @@ def check_remote(remote: str, source: str) -> None:
     """
     rest = r"[^\s\x00-\x1f\x7f]*"
     url = rf"(https?|ssh|file)://(?!-|[^\s/]*@-)\S{rest}|(?!-)[\w.-]+@(?!-)[\w.-]+:(?![:-])\S{rest}|/\S{rest}"
-    if not re.fullmatch(url, remote):
+    if not re.fullmatch(url, remote) or not _has_a_port(remote):
         raise DataError(
-            f"{source}: {without_password(remote)!r} is not a remote. Use https://, ssh://, user@host:path or a folder."
+            f"{source}: {without_password(remote)!r} is not a remote. Use https://, ssh://, user@host:path or a folder; in a password, %2F for /."
         )
+
+
+def _has_a_port(url: str) -> bool:
+    """Check that the port, if there is one, is a number: else it is the start of a password with a / in it."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        return False
+    return True
 
 
 def check_ref(ref: str, source: str) -> None:

@@ -12,8 +12,9 @@ ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]{0,31}", re.ASCII)
 COMMIT = re.compile(r"[0-9a-f]{40}", re.ASCII)
 """A full commit hash."""
 
-_USER_INFO = re.compile(r"(?<=://)[^/]*@|^[^/@]*:[^/]*@")
-"""Before the last @ of the authority: a password may hold an @. Or `user:password@` without a scheme."""
+_USER_INFO = re.compile(r"(?<=://)[^/]*@|(?<=://)[^/@\[\]]*:(?!\d*(?:/|$)).*@|^[^/@]*:[^/]*@", re.DOTALL)
+"""Before the last @ of the authority: a password may hold an @. Also where a / stands in the password, for
+which a URL has %2F: no port begins so. Or `user:password@` without a scheme."""
 
 
 def printable(text: str) -> str:
