@@ -147,7 +147,7 @@ def test_many_packs_become_one_without_loss(
 
 def test_a_refused_commit_leaves_no_object(client: Client, repository: Repository, tmp_path: Path) -> None:
     """Each refused fetch of a large commit would take its size of the disk, for ever."""
-    _, signers = one_signer(tmp_path, repository)
+    key, signers = one_signer(tmp_path, repository)
     first = client.fetch(allowed_signers=signers)
     before = stored(client)
     repository.commit({"large": os.urandom(500_000)}, "unsigned and large")
@@ -155,7 +155,8 @@ def test_a_refused_commit_leaves_no_object(client: Client, repository: Repositor
         client.fails(TrustError, allowed_signers=signers)
         assert stored(client) == before
     assert client.open().has(first)
-    assert client.fetch() == repository.tip()
+    good = repository.commit({"large": None}, "the next, signed", sign_with=key)
+    assert client.fetch(allowed_signers=signers) == good
 
 
 def stored(client: Client) -> set[str]:

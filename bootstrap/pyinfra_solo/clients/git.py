@@ -21,7 +21,7 @@ from pyinfra_solo.system.deadline import Deadline
 from pyinfra_solo.system.text import COMMIT, one_line, without_password
 
 _MARKER_SIZE = 4096
-"""Most bytes of paths.OPS_OPS_MARKER."""
+"""Most bytes of OPS_MARKER."""
 _MOST_PACKS = 50
 _UNTRUSTED_HOST = re.compile(
     r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|host key is known"
@@ -118,7 +118,7 @@ class BareRepository(Repository):
         self._verify_signature(sha)
         if self._name is not None and (found := self._name_in(sha)) != self._name:
             raise TrustError(
-                f"Commit {sha[:12]} is of the ops repo {found!r}, and the settings ask for ops.name = {self._name!r}. "
+                f"Commit {sha[:12]} is of the ops repo {str(found)[:64]!r}, and the settings ask for ops.name = {self._name!r}. "
                 f"Correct ops.remotes or ops.name, or the name in {OPS_MARKER} of the ops repo."
             )
 
