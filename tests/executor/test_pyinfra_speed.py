@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import Template
 from pyinfra.api.arguments import pop_global_arguments
 from pyinfra.context import ctx_host, ctx_state
 
@@ -66,6 +67,25 @@ def test_global_arguments_come_from_a_deploys_data_and_the_hosts(
         assert arguments() == ("/", None, {})
         host.data._env = {"A": "B"}
         assert arguments() == ("/", None, {"A": "B"})
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_data_that_is_not_set_is_absent(
+    enabled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the names of global arguments, too: deploys and templates ask for them."""
+    monkeypatch.setattr(pyinfra_speed, "ENABLED", enabled)
+    state = local_state(tmp_path, {"_chdir": "/"})
+    data = next(iter(state.inventory)).data
+    template = Template("{{ data.name }}|{{ data._sudo }}|{{ data._chdir }}|{{ data.unset }}")
+    with pytest.raises(AttributeError, match="_sudo"):
+        data._sudo  # noqa: B018
+    assert not any(hasattr(data, name) for name in ("_sudo", "name", "unset", "anything"))
+    assert data.get("_sudo", False) is False
+    assert data.get("name") is None
+    assert template.render(data=data) == "||/|"
+    data._sudo = True
+    assert data._sudo is True
 
 
 def test_cached_annotations_mean_the_same() -> None:

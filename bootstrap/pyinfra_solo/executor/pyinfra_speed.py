@@ -16,7 +16,7 @@ from types import FunctionType, UnionType
 from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
 
 from pyinfra.api import Host
-from pyinfra.api.arguments import AllArguments, all_argument_meta, default_sentinel
+from pyinfra.api.arguments import AllArguments, all_argument_meta
 from pyinfra.api.host import HostData
 
 ENABLED = os.environ.get("PYINFRA_SOLO_PLAIN") != "1"
@@ -114,19 +114,26 @@ _MANY = 64
 """Operations: from here on cached signatures cost less than they save."""
 
 
+_UNSET = "_global_arguments_that_are_not_set"
+"""Attribute of the host's data. Every other name is a role's."""
+
+
 class _CachedHostData(HostData):
-    """Caches "not set" for the global arguments: pyinfra asks for all 32 of them for each operation."""
+    """Caches which global arguments are not set: pyinfra asks for all 32 of them for each operation."""
 
     def __init__(self, host: Host, *layers: Any) -> None:
         super().__init__(host, *layers)
         present = self.dict()  # type: ignore[no-untyped-call]
-        self.__dict__.update({key: default_sentinel for key in all_argument_meta if key not in present})
+        self.__dict__[_UNSET] = set(all_argument_meta) - set(present)
+
+    def __getattr__(self, key: str) -> Any:
+        if key in self.__dict__[_UNSET]:
+            raise AttributeError(f"The host has no data {key!r}")
+        return super().__getattr__(key)
 
     def __setattr__(self, key: str, value: Any) -> None:
         self.forget([key])
         super().__setattr__(key, value)
 
     def forget(self, keys: Iterable[str]) -> None:
-        for key in keys:
-            if key in all_argument_meta:
-                self.__dict__.pop(key, None)
+        self.__dict__[_UNSET].difference_update(keys)
