@@ -6,6 +6,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ from typing import Any
 import pytest
 from pyinfra.api import HiddenValue, MaskString, StringCommand
 from pyinfra.api.exceptions import PyinfraError
+from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.server import Command
 
 from pyinfra_solo.executor import shell
 from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.executor.host import local_state
-from pyinfra_solo.executor.shell import run_script
 from tests.support.machine import REPOSITORY
 from tests.support.programs import is_alive, wait_for
+from tests.support.pyinfra_api import pyinfra_state
 
 
 @pytest.fixture
@@ -45,8 +47,14 @@ def pid_of(tmp_path: Path) -> Iterator[Callable[[], int]]:
         os.kill(pid(), signal.SIGKILL)
 
 
+def run_script(script: str, name: str = "sh", **options: Any) -> tuple[int | None, CommandOutput]:
+    with shell.by_reference(script, name) as words:
+        code, output, _ = shell.run([name, *words], **{"timeout": 20, **options})
+    return code, output
+
+
 def out(script: str, **options: Any) -> list[str]:
-    code, output = run_script(script, timeout=options.pop("timeout", 20), **options)
+    code, output = run_script(script, **options)
     assert code == 0
     return output.stdout_lines
 
@@ -80,7 +88,7 @@ def test_more_output_than_a_pipe_holds_blocks_nobody() -> None:
 def test_output_without_end_is_cut_and_the_command_still_ends() -> None:
     code, output = run_script("head -c 20000000 /dev/zero | tr '\\0' x", timeout=20)
     assert code == 0
-    assert [len(line) for line in output.stdout_lines] == [shell._MAX_OUTPUT]
+    assert [len(line) for line in output.stdout_lines] == [shell.MAX_OUTPUT]
     assert output.stderr_lines == ["(more than 8 MiB of output were cut)"]
 
 
@@ -112,20 +120,35 @@ def test_a_time_out_ends_what_ignores_the_polite_signal(pid_of: Callable[[], int
     wait_for("its end", lambda: not is_alive(pid_of()), timeout=10)
 
 
-def test_a_script_is_in_no_argv(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"_env": {"SECRET": HiddenValue("hunter2")}, "_chdir": "/"}, {"_shell_executable": "/usr/bin/env bash"},
+     {"_shell_executable": None}, {"_su_user": "root"}, {"_su_user": "root", "_shell_executable": "bash"}],
+    ids=["plain", "env", "bash", "no shell", "root", "root's bash"],
+)  # fmt: skip
+def test_a_script_is_in_no_argv(arguments: dict[str, Any], machine: LocalConnector, tmp_path: Path) -> None:
     """Any user may read /proc/*/cmdline."""
     script = f"""
         : hunter2-in-a-script
         for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $file 2>/dev/null; echo; done > {tmp_path}/argvs
     """
-    out(script)
+    assert machine.run_shell_command(StringCommand(script), **arguments)[0]
     argvs = (tmp_path / "argvs").read_text()
     assert f"/proc/{os.getpid()}/fd/" in argvs
     assert "hunter2" not in argvs
 
 
-@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/bash"])
-def test_a_child_of_another_account_can_change_nothing(shell: str) -> None:
+@pytest.mark.parametrize("name", ["sh -a", "bash -a"])
+def test_a_script_is_in_no_childs_environment(name: str, machine: LocalConnector) -> None:
+    """Not even of a shell that exports each variable."""
+    script = "env; echo ${pyinfra_solo_script-unset}; : hunter2"
+    _, output = machine.run_shell_command(StringCommand(script), _shell_executable=name)
+    assert output.stdout_lines[-1] == "unset"
+    assert "hunter2" not in output.stdout
+
+
+@pytest.mark.parametrize("name", ["/bin/dash", "/bin/bash"])
+def test_a_child_of_another_account_can_change_nothing(name: str) -> None:
     """Neither the script that root's shell still reads, nor output that is written already.
 
     The script is longer than a shell reads at once.
@@ -135,7 +158,7 @@ def test_a_child_of_another_account_can_change_nothing(shell: str) -> None:
 setpriv --reuid 65534 --regid 65534 --clear-groups /usr/bin/python3 -c {shlex.quote(intruder)} $$ $PPID
 PADDING
 echo after $(id -u)""".replace("PADDING", ": padding\n" * 20_000)
-    code, output = run_script(script, shell=shell, timeout=20, stdin=b"one\ntwo\n")
+    code, output = run_script(script, name, stdin=b"one\ntwo\n")
     assert (code, output.stderr_lines) == (0, ["before"])
     assert output.stdout_lines == ["before", "done: []", "after 0"]
 
@@ -187,6 +210,20 @@ def test_a_hidden_value_reaches_the_command(machine: LocalConnector) -> None:
 def test_other_exit_codes_can_be_well(machine: LocalConnector) -> None:
     assert machine.run_shell_command(StringCommand("exit 3"), _success_exit_codes=[0, 3])[0]
     assert not machine.run_shell_command(StringCommand("exit 4"), _success_exit_codes=[0, 3])[0]
+
+
+@pytest.mark.parametrize(("codes", "well"), [([-9], True), ([137], True), ([0, 9], False), (None, False)])
+def test_an_exit_code_may_name_a_signal(codes: list[int] | None, well: bool, machine: LocalConnector) -> None:
+    """As -9 or as 137: which of them pyinfra gets depends on the shell that is /bin/sh."""
+    for script in ("kill -9 $$", "sh -c 'kill -9 $$'; exit $?"):
+        done, output = machine.run_shell_command(StringCommand(script), _success_exit_codes=codes)
+        assert (done, output.stderr_lines) == (well, ["Killed"])
+
+
+def test_any_interpreter_can_be_the_shell(machine: LocalConnector) -> None:
+    """Even one that knows neither `.` nor eval."""
+    done, output = machine.run_shell_command(StringCommand("print(6 * 7)"), _shell_executable="python3 -S")
+    assert (done, output.stdout_lines) == (True, ["42"])
 
 
 def test_another_user_runs_it_when_asked(machine: LocalConnector) -> None:
@@ -249,6 +286,46 @@ def test_a_link_that_is_put_to_stays_a_link(machine: LocalConnector, tmp_path: P
     machine.put_file(StringIO("new"), str(tmp_path / "link"))
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("folder", "dest", "expected"),
+    [("{}/d", "f", "d/f"), ("{}/to-e", "../f", "d/f"), ("{}/to-e/..", "f", "f"), ("d", "f", "d/f"), ("{}/d", "{}/f", "f"), ("", "f", "f")],
+)  # fmt: skip
+def test_a_relative_path_that_is_put_is_below_its_folder(
+    folder: str, dest: str, expected: str, machine: LocalConnector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """As after `cd`, by pyinfra's own connector too."""
+    for connector in (machine, next(iter(pyinfra_state().inventory)).connector):
+        root = tmp_path / type(connector).__module__
+        (root / "d/e").mkdir(parents=True)
+        (root / "to-e").symlink_to("d/e")
+        monkeypatch.chdir(root)
+        connector.put_file(StringIO("text"), dest.format(root), _chdir=folder.format(root))
+        assert [path for path in root.rglob("*") if path.is_file()] == [root / expected]
+
+
+@pytest.mark.parametrize("folder", ["/no/such", "/etc/passwd"])
+def test_an_upload_below_no_folder_fails(folder: str, machine: LocalConnector, tmp_path: Path) -> None:
+    for connector in (machine, next(iter(pyinfra_state().inventory)).connector):
+        with pytest.raises(OSError, match=folder):
+            connector.put_file(StringIO("text"), str(tmp_path / "f"), _chdir=folder)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("dest", "codes", "well"),
+    [("f", [0], True), ("f", [3], False), ("f", [3, 0], True), ("no/f", [1], True), ("no/f", [0], False)],
+)
+def test_exit_codes_hold_for_an_upload(
+    dest: str, codes: list[int], well: bool, machine: LocalConnector, tmp_path: Path
+) -> None:
+    """pyinfra's is a cp(1)."""
+    for connector in (machine, next(iter(pyinfra_state().inventory)).connector):
+        with nullcontext() if well else pytest.raises(OSError):  # noqa: PT011
+            assert connector.put_file(StringIO("x"), str(tmp_path / dest), _success_exit_codes=codes)
+        assert (tmp_path / "f").exists() is (dest == "f")
+        (tmp_path / "f").unlink(missing_ok=True)
 
 
 def test_a_failed_upload_leaves_no_temporary_file(machine: LocalConnector, tmp_path: Path) -> None:

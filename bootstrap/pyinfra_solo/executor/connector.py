@@ -5,10 +5,13 @@ holds a command's output open (each seen in pyinfra 3.10.0). Plain commands run 
 """
 
 import base64
+import errno
 import os
 import re
+import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from pyinfra.api import Host, State
@@ -16,9 +19,9 @@ from pyinfra.api.arguments import pop_global_arguments
 from pyinfra.api.command import QuoteString, StringCommand
 from pyinfra.api.util import get_file_io
 from pyinfra.connectors.base import BaseConnector
-from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command_for_host
+from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command, make_unix_command_for_host
 
-from pyinfra_solo.executor.shell import CUT, run_script
+from pyinfra_solo.executor import shell
 from pyinfra_solo.native import UNKNOWN, commands, in_place
 from pyinfra_solo.native.files import forget_names, read
 from pyinfra_solo.native.held import holding
@@ -128,18 +131,30 @@ class LocalConnector(BaseConnector):
         stdin = arguments.pop("_stdin", None)
         success_codes = arguments.pop("_success_exit_codes", None) or [0]
         arguments.pop("_get_pty", None)
-        environment, folder, shell = None, None, "/bin/sh"
-        if any(arguments.get(key) for key in _OTHER_ACCOUNT):
-            script = make_unix_command_for_host(self.state, self.host, command, **arguments).get_raw_value()
-        else:
-            script = _raw(command)
-            environment, folder = _environment(arguments.get("_env")), arguments.get("_chdir")
-            shell = arguments.get("_shell_executable") or shell
-        code, output = run_script(
-            script, shell=shell, timeout=timeout, stdin=stdin, environment=environment, folder=folder
-        )
-        is_cut = self.runs_fact and CUT in output.stderr_lines
-        return code in success_codes and not is_cut, output
+        with ExitStack() as stack:
+            words = self._words(command, arguments, stack)
+            status, output, is_cut = shell.run(words, timeout=timeout, stdin=stdin)
+        return _is_among(status, success_codes) and not (is_cut and self.runs_fact), output
+
+    def _words(self, command: StringCommand, arguments: dict[str, Any], stack: ExitStack) -> list[str]:
+        """Return an argv that runs pyinfra's own text for the command and its global arguments.
+
+        It names the text by reference, valid until `stack` closes. So does the text, where pyinfra hands
+        the command to the shell of this account or of root: no other account can read the reference.
+        """
+        name = arguments.get("_shell_executable", "sh")
+        account = _account(arguments)
+        # sudo -i leaves `$` to the login shell, which would empty the reference's variable (sudo(8)).
+        if name and account in (None, "root") and not arguments.get("_use_sudo_login"):
+            inside = {key: arguments.pop(key, None) for key in ("_env", "_chdir")}
+            script = make_unix_command(command, **inside, _shell_executable=None).get_raw_value()
+            words = [name, *stack.enter_context(shell.by_reference(script, name))]
+            if words[0] == "sh" and not account:
+                return words
+            command = StringCommand(name, *map(QuoteString, words[1:]))
+            arguments = {**arguments, "_shell_executable": None}
+        text = make_unix_command_for_host(self.state, self.host, command, **arguments).get_raw_value()
+        return ["/bin/sh", *stack.enter_context(shell.by_reference(text))]
 
     def put_file(
         self,
@@ -155,9 +170,7 @@ class LocalConnector(BaseConnector):
             data = opened.read()
         data = data.encode() if isinstance(data, str) else data
         if _is_this_account(arguments):
-            timeout = arguments.get("_timeout") or self.timeout
-            self.pending.put(os.path.join(arguments.get("_chdir") or "", remote_filename), data, timeout)  # noqa: PTH118
-            return True
+            return self._put(remote_filename, data, arguments)
         # Another account gets it through stdin: a temporary file with a secret would be readable on the way.
         script = (
             'if [ -L "$1" ] && [ ! -e "$1" ]; then echo "not written through a link to nothing: $1" >&2; exit 1; fi; '
@@ -167,6 +180,20 @@ class LocalConnector(BaseConnector):
         success, output = self.run_shell_command(command, **{**arguments, "_stdin": data})
         if not success:
             raise OSError(output.stderr)
+        return True
+
+    def _put(self, path: str, data: bytes, arguments: Mapping[str, Any]) -> bool:
+        """Write a file where `cd` and cp(1) would, whose exit status is 0 or 1. Raises OSError."""
+        codes = arguments.get("_success_exit_codes") or [0]
+        path = _below(arguments.get("_chdir"), path)
+        try:
+            self.pending.put(path, data, arguments.get("_timeout") or self.timeout)
+        except OSError:
+            if 1 in codes:
+                return True
+            raise
+        if 0 not in codes:
+            raise OSError(f"{path} was written, but 0 is not in _success_exit_codes.")
         return True
 
     def get_file(
@@ -181,7 +208,7 @@ class LocalConnector(BaseConnector):
         """Read a regular file, then write its copy. Raises OSError; then the copy is as it was."""
         self.pending.rename_into_place()
         if _is_this_account(arguments):
-            data = read(os.path.join(arguments.get("_chdir") or "", remote_filename))  # noqa: PTH118
+            data = read(_below(arguments.get("_chdir"), remote_filename))
         else:
             data = self._read_as_another_account(remote_filename, arguments)
         if isinstance(filename_or_io, str | os.PathLike):
@@ -243,8 +270,30 @@ def program(command: StringCommand | str) -> str:
     return first[0].rpartition("/")[2] if first else "sh"
 
 
-def _environment(given: Mapping[str, Any] | None) -> dict[str, str]:
-    return {
-        key: str(value.unmask() if hasattr(value, "unmask") else value)
-        for key, value in (given or {}).items()
-    }
+def _is_among(status: int | None, codes: Collection[int]) -> bool:
+    """Tell whether an exit status is one of `codes`, which name a signal as -N, or as 128 + N (sh(1)).
+
+    Which of the two pyinfra gets depends on the shell that is /bin/sh.
+    """
+    if status is None:
+        return False
+    return status in codes or ((status < 0 or status > 128) and 128 - status in codes)
+
+
+def _account(arguments: Mapping[str, Any]) -> str | None:
+    """Return the account that runs the command, the last of pyinfra's text; None is this process's own."""
+    for switch in ("_su", "_sudo", "_dzdo", "_doas"):
+        user = arguments.get(f"{switch}_user")
+        if user if switch == "_su" else arguments.get(switch):
+            return user or "root"
+    return None
+
+
+def _below(folder: str | None, path: str) -> str:
+    """Return the path that cp(1) would write to after `cd folder`. Raises OSError without that folder."""
+    if not folder:
+        return path
+    folder = os.path.abspath(folder)  # noqa: PTH100 - cd(1), too, takes `..` from the text, not from the disk
+    if not stat.S_ISDIR(os.stat(folder).st_mode):  # noqa: PTH116
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+    return os.path.join(folder, path)  # noqa: PTH118 - a Path would drop a last slash

@@ -1,58 +1,73 @@
-"""Run a shell script as a child process with a time-out, and keep its output."""
+"""Run a line of shell as a child process with a time-out, and keep its output.
+
+pyinfra runs `/bin/sh -c "sh -c 'cd … && export … && …'"`. Any user may read an argv, so here the text is
+in a file in memory, and the argv names the file.
+"""
 
 import os
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from signal import strsignal
 from typing import Any
 
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
 from pyinfra_solo.system import processes
 
-_MAX_OUTPUT = 8 * 1024 * 1024
-"""Bytes of stdout, and of stderr, that are kept."""
-CUT = f"(more than {_MAX_OUTPUT // 1024**2} MiB of output were cut)"
-"""The line of stderr that reports it."""
+MAX_OUTPUT = 8 * 1024 * 1024
+"""Bytes of stdout, and of stderr, that are kept of an operation's command."""
+_NAME = "pyinfra_solo_script"
+"""The shell's variable that holds a script until it runs."""
+_POSIX_SHELL = re.compile(r"(?:.*[/\s])?(?:|ba|da|a|k|mk|z)sh(?:\s.*)?", re.ASCII)
 
 
-def run_script(
-    script: str,
-    *,
-    shell: str = "/bin/sh",
-    timeout: float,
-    stdin: Any = None,
-    environment: Mapping[str, str] | None = None,
-    folder: str | None = None,
-) -> tuple[int | None, CommandOutput]:
-    """Run `script` by `shell` and return its exit status and output.
+@contextmanager
+def by_reference(script: str, shell: str = "sh") -> Iterator[list[str]]:
+    """Yield the words after `shell` that make it run `script`, as `-c script` would.
 
-    None: it took longer than `timeout` seconds, as the last line says, and its process group was ended.
-    Raises ValueError for a NUL, which dash would leave out.
-
-    The script is in no argv, and the shell opens it by this process's /proc folder, so that no
-    program that it starts inherits it.
+    They name a file of this process in /proc, which its account and root can read, and nobody can
+    write. The shell has closed the file before the script begins, so no descendant inherits it. A shell
+    that is no POSIX shell is given the file itself. Raises ValueError for a NUL, which dash would leave out.
     """
     if "\0" in script:
         raise ValueError("embedded null byte")
-    with processes.sealed(script.encode(errors="surrogateescape")) as source:
-        try:
-            done = processes.run(
-                [shell, f"/proc/{os.getpid()}/fd/{source}"],
-                timeout=timeout,
-                stdin=_stdin(stdin),
-                environment={**os.environ, **(environment or {})},
-                folder=folder or ".",
-                max_output=_MAX_OUTPUT,
-                session=False,
-            )
-        except processes.TimedOutError as error:
-            lines = _output(error.finished).combined_lines
-            return None, CommandOutput([*lines, OutputLine("stderr", str(error))])
-    return done.status, _output(done)
+    is_posix = _POSIX_SHELL.fullmatch(shell)
+    text = f"{_NAME}={shlex.quote(script)}\n" if is_posix else script
+    with processes.sealed(text.encode(errors="surrogateescape")) as source:
+        path = f"/proc/{os.getpid()}/fd/{source}"
+        # eval, so that the script sees $0 and $- of `-c`, and messages name no path. In one line with
+        # `unset`, so that lines are counted from the script's first one.
+        yield ["-c", f'. {path}; eval "unset {_NAME}; ${_NAME}"'] if is_posix else [path]
 
 
-def _output(done: processes.Finished) -> CommandOutput:
-    cut = [OutputLine("stderr", CUT)] if done.cut else []
-    return CommandOutput([*_lines("stdout", done.stdout), *_lines("stderr", done.stderr), *cut])
+def run(
+    words: Sequence[str], *, timeout: float, stdin: Any = None, max_output: int = MAX_OUTPUT
+) -> tuple[int | None, CommandOutput, bool]:
+    """Run `words`; return the exit status, the output, and whether the output was cut.
+
+    Status: minus a signal's number for a program that the signal ended. None: it took longer than
+    `timeout` seconds, as the last line says, and its process group was ended.
+    """
+    try:
+        done = processes.run(
+            words, timeout=timeout, stdin=_stdin(stdin), folder=".", max_output=max_output, session=False
+        )
+    except processes.TimedOutError as error:
+        output = _output(error.finished, max_output)
+        output.combined_lines.append(OutputLine("stderr", str(error)))
+        return None, output, error.finished.cut
+    output = _output(done, max_output)
+    if done.status < 0:  # as the outer one of pyinfra's two shells reports it
+        output.combined_lines.append(OutputLine("stderr", strsignal(-done.status) or ""))
+    return done.status, output, done.cut
+
+
+def _output(done: processes.Finished, most: int) -> CommandOutput:
+    cut = f"(more than {most // 1024**2} MiB of output were cut)"
+    lines = [*_lines("stdout", done.stdout), *_lines("stderr", done.stderr)]
+    return CommandOutput([*lines, OutputLine("stderr", cut)] if done.cut else lines)
 
 
 def _lines(name: str, text: bytes) -> list[OutputLine]:
@@ -61,12 +76,18 @@ def _lines(name: str, text: bytes) -> list[OutputLine]:
 
 
 def _stdin(given: Any) -> bytes:
-    if given is None:
-        return b""
-    if isinstance(given, bytes):
-        return given
-    if isinstance(given, str):
-        return given.encode()
-    if hasattr(given, "read"):
-        return _stdin(given.read())
-    return b"".join(_stdin(line).rstrip(b"\n") + b"\n" for line in given)
+    """Return the bytes that pyinfra makes of `_stdin`: each text, and each line of a file, ends with a newline.
+
+    Bytes, which pyinfra does not take, are sent as they are.
+    """
+    if isinstance(given, bytes) or not given:
+        return given or b""
+    lines = given.readlines() if hasattr(given, "readlines") else given
+    ended = (
+        _bytes(line).removesuffix(b"\n") + b"\n" for line in ([lines] if isinstance(lines, str) else lines)
+    )
+    return b"".join(ended)
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
