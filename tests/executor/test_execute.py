@@ -30,11 +30,33 @@ from pyinfra.api import FileUploadCommand, operation
 
 @operation()
 def put_and_read():
-    yield FileUploadCommand(StringIO("text"), f"{data.target}/file")
+    yield FileUploadCommand(StringIO("new"), f"{data.target}/file")
     Path(f"{data.target}/seen").write_text(Path(f"{data.target}/file").read_text())
     yield "true"
 
 put_and_read(name="an operation of the role's own")
+"""
+PUTS_BEFORE_ITS_COMMAND = """
+from pyinfra.api import operation
+
+@operation()
+def put():
+    host.put_file(StringIO("new"), f"{data.target}/file")
+    with open(f"{data.target}/seen", "a") as opened:
+        opened.write(Path(f"{data.target}/file").read_text())
+    yield "true"
+
+files.put(name="it is put", src=StringIO("old"), dest=f"{data.target}/file", mode="644")
+put(name="an operation that puts before its first command")
+"""
+PUTS_IN_A_CONDITION = """
+def put():
+    host.put_file(StringIO("new"), f"{data.target}/file")
+    with open(f"{data.target}/seen", "a") as opened:
+        opened.write(Path(f"{data.target}/file").read_text())
+
+files.put(name="it is put", src=StringIO("old"), dest=f"{data.target}/file", user="no-such-user", _ignore_errors=True)
+server.shell(name="never", commands=["false"], _if=put)
 """
 NOTES_AFTER_A_COMMAND = """
 from pyinfra.api import operation
@@ -71,10 +93,16 @@ server.shell(name="it is never done", commands=["true"], _if=lambda: not Path(f"
 """
 
 
-@pytest.mark.parametrize("operations", [CALLBACK_READS, OPERATION_READS], ids=["callback", "operation"])
+@pytest.mark.parametrize(
+    "operations",
+    [CALLBACK_READS, OPERATION_READS, PUTS_BEFORE_ITS_COMMAND, PUTS_IN_A_CONDITION],
+    ids=["callback", "operation", "put", "condition"],
+)
 def test_code_of_a_role_reads_what_was_uploaded_before(target: Path, operations: str) -> None:
     converged(working_tree(target, operations))
-    assert (target / "seen").read_text() == (target / "file").read_text()
+    seen = (target / "seen").read_text()
+    assert seen
+    assert not seen.replace("new", "")
 
 
 def test_upload_is_in_place_when_its_operation_raises_after_it(target: Path) -> None:

@@ -161,6 +161,7 @@ class Executor:
             return run_host_op(self._state, self._host, one)
         finally:  # where a command failed, or the operation's own code raised, what was put is there, too
             data.command_generator = generator
+            self._connector.pending.defer_rename = False  # a role's own code puts files between operations
             self._connector.pending.rename_into_place()
 
     def _evaluate_all(self) -> None:
