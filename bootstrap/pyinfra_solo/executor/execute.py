@@ -118,7 +118,9 @@ class Executor:
         try:
             if self._mode != "converge":
                 return self._plan(one), None
+            self._state.trigger_callbacks("operation_start", one)
             if self._call_pyinfra(one):
+                self._state.trigger_callbacks("operation_end", one)
                 return [], None
         except SoloError as error:
             return [], error
@@ -143,8 +145,7 @@ class Executor:
         commands = generator() if self._changed_something else unwrapped()
         first = next(commands, None)
         if first is None:
-            data.operation_meta.set_complete(True, [], CommandOutput([]))
-            return True
+            return self._note_nothing_to_do(one)
         if not self._changed_something:
             cast("Generator[Any, None, None]", commands).close()
             self._evaluate_all()
@@ -177,6 +178,17 @@ class Executor:
         self._events.write(protocol.Evaluated(operations=len(self._to_come), seconds=seconds))
         self._waits.clear()
         self._began, self._cpu = time.monotonic(), _cpu()
+
+    def _note_nothing_to_do(self, one: str) -> bool:
+        """Count and call back as `run_host_op` does for an operation without commands."""
+        self._state.trigger_callbacks("operation_host_start", self._host, one)
+        results = self._state.get_results_for_host(self._host)
+        results.ops += 1
+        results.success_ops += 1
+        self._state.trigger_callbacks("operation_host_success", self._host, one, 0)
+        meta = self._state.get_op_data_for_host(self._host, one).operation_meta
+        meta.set_complete(True, [], CommandOutput([]))
+        return True
 
     def _bounded(self, commands: Iterator[Any], seconds: float) -> Iterator[Any]:
         """Yield the commands; give a function pending files and a time-out. Raises OSError.
