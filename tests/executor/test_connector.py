@@ -12,18 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyinfra.api import HiddenValue, MaskString, StringCommand
-from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api import HiddenValue, Host, MaskString, StringCommand
+from pyinfra.api.exceptions import FactError
 from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.server import Command
+from pyinfra.operations import files
 
 from pyinfra_solo.executor import shell
 from pyinfra_solo.executor.connector import LocalConnector
-from pyinfra_solo.executor.host import local_state
+from pyinfra_solo.executor.host import LocalHost, local_state
+from pyinfra_solo.executor.solo_connector import take_over
+from tests.support.both_ways import WAYS
 from tests.support.machine import REPOSITORY
 from tests.support.programs import is_alive, wait_for
-from tests.support.pyinfra_api import pyinfra_state
+from tests.support.pyinfra_api import play_in, pyinfra_state
 
 
 @pytest.fixture
@@ -49,8 +52,7 @@ def pid_of(tmp_path: Path) -> Iterator[Callable[[], int]]:
 
 def run_script(script: str, name: str = "sh", **options: Any) -> tuple[int | None, CommandOutput]:
     with shell.by_reference(script, name) as words:
-        code, output, _ = shell.run([name, *words], **{"timeout": 20, **options})
-    return code, output
+        return shell.run([name, *words], **{"timeout": 20, **options})
 
 
 def out(script: str, **options: Any) -> list[str]:
@@ -92,11 +94,26 @@ def test_output_without_end_is_cut_and_the_command_still_ends() -> None:
     assert output.stderr_lines == ["(more than 8 MiB of output were cut)"]
 
 
-def test_a_fact_with_truncated_output_fails(tmp_path: Path) -> None:
-    state = local_state(tmp_path, {})
-    host = next(iter(state.inventory))
-    with ctx_state.use(state), ctx_host.use(host), pytest.raises(PyinfraError, match="No hosts remaining"):
-        host.get_fact(Command, command="seq 2000000")
+@pytest.fixture(params=[LocalHost, Host], ids=["our host", "pyinfra's host"])
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
+    """A host with our connector: of a converge, and of pyinfra's own command."""
+    state = local_state(tmp_path, {}, request.param)
+    one = next(iter(state.inventory))
+    if request.param is Host:
+        take_over(one, native=True, timeout=60)
+    with ctx_state.use(state), ctx_host.use(one):
+        yield one
+
+
+def test_a_fact_may_print_more_than_a_command(host: Host) -> None:
+    lines = host.get_fact(Command, command="seq -f %0100.0f 100000").splitlines()
+    assert [int(line) for line in lines] == list(range(1, 100001))
+
+
+def test_a_fact_that_prints_too_much_is_an_error(host: Host) -> None:
+    """Cut, its value would be wrong."""
+    with pytest.raises(FactError, match="fact Command printed more than 64 MiB"):
+        host.get_fact(Command, command="head -c 67108865 /dev/zero", _ignore_errors=True)
 
 
 def test_a_daemon_that_keeps_stdout_open_holds_up_nobody(pid_of: Callable[[], int], tmp_path: Path) -> None:
@@ -332,6 +349,38 @@ def test_a_failed_upload_leaves_no_temporary_file(machine: LocalConnector, tmp_p
     with pytest.raises(OSError, match="No such file"):
         machine.put_file(StringIO("new"), str(tmp_path / "absent" / "file"))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rsync_gets_pyinfras_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program of that name notes them: not every machine has rsync(1)."""
+    program = tmp_path / "bin/rsync"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$PWD" "$@" >> {tmp_path}/words; [ "$2" != -n ]\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    def declare() -> None:
+        files.rsync(name="by default", src="roles/", dest=f"{tmp_path}/a b")
+        files.rsync(name="it fails", src="x", dest="y", flags=["-a", "-n"], _chdir="/", _ignore_errors=True)
+        files.rsync(name="it ends the run", src="x", dest="y", flags=["-a", "-n"])
+
+    found = {}
+    for way, state in WAYS.items():
+        played = play_in(state(), declare)
+        found[way] = played.made, played.failed, (tmp_path / "words").read_text()
+        (tmp_path / "words").unlink()
+    assert found["native"] == found["native-off"] == found["pyinfra"]
+    assert found["pyinfra"][:2] == (("by default",), "it ends the run")
+    assert len(found["pyinfra"][2].splitlines()) == 6 + 5 + 5
+
+
+def test_rsync_that_is_not_installed_is_named(
+    machine: LocalConnector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    machine.check_can_rsync()
+    with pytest.raises(FileNotFoundError, match="rsync is not installed"):
+        machine.rsync("a", "b", ["-a"])
 
 
 def test_a_file_is_fetched(machine: LocalConnector, tmp_path: Path) -> None:

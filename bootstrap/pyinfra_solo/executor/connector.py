@@ -10,13 +10,15 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from shutil import which
 from typing import Any
 
 from pyinfra.api import Host, State
 from pyinfra.api.arguments import pop_global_arguments
 from pyinfra.api.command import QuoteString, StringCommand
+from pyinfra.api.exceptions import FactError
 from pyinfra.api.util import get_file_io
 from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command, make_unix_command_for_host
@@ -54,8 +56,8 @@ class LocalConnector(BaseConnector):
         """Seconds, for each command that sets no `_timeout` of its own."""
         self.native = True
         """False: every fact and every command runs by a shell."""
-        self.runs_fact = False
-        """True while a fact's command runs. Truncated output is then a failure: its value would be wrong."""
+        self._fact = ""
+        """Name of the fact whose command runs, or ''."""
         self.before_child: Callable[[], None] = lambda: None
         """Called before a child process is started."""
         self.after_child: Callable[[str, float], None] = lambda _name, _seconds: None
@@ -79,6 +81,17 @@ class LocalConnector(BaseConnector):
             return UNKNOWN
         return answer(**kwargs)
 
+    def get_fact(self, by_shell: Callable[..., Any], fact: type, *args: Any, **kwargs: Any) -> Any:
+        """Return the fact's value, by its native answer or by `by_shell`, pyinfra's own get_fact."""
+        value = self.answer(fact, args, kwargs)
+        if value is not UNKNOWN:
+            return value
+        outer, self._fact = self._fact, fact.__name__
+        try:
+            return by_shell(fact, *args, **kwargs)
+        finally:
+            self._fact = outer
+
     def run_shell_command(
         self, command: StringCommand, print_output: bool = False, print_input: bool = False, **arguments: Any
     ) -> tuple[bool, CommandOutput]:
@@ -97,7 +110,8 @@ class LocalConnector(BaseConnector):
         try:
             success, output = self._run(command, arguments)
         finally:
-            self.after_child(program(command), time.monotonic() - began)
+            name = f"fact {self._fact}" if self._fact else program(command)
+            self.after_child(name, time.monotonic() - began)
             forget_names()
         if print_output:
             for line in output:
@@ -133,8 +147,14 @@ class LocalConnector(BaseConnector):
         arguments.pop("_get_pty", None)
         with ExitStack() as stack:
             words = self._words(command, arguments, stack)
-            status, output, is_cut = shell.run(words, timeout=timeout, stdin=stdin)
-        return _is_among(status, success_codes) and not (is_cut and self.runs_fact), output
+            try:
+                status, output = shell.run(words, timeout=timeout, stdin=stdin, is_fact=bool(self._fact))
+            except shell.TooMuchOutputError:
+                raise FactError(
+                    f"The fact {self._fact} printed more than {shell.MAX_FACT // 1024**2} MiB, the most that is"
+                    " read. Ask for less, or do the work in a command."
+                ) from None
+        return _is_among(status, success_codes), output
 
     def _words(self, command: StringCommand, arguments: dict[str, Any], stack: ExitStack) -> list[str]:
         """Return an argv that runs pyinfra's own text for the command and its global arguments.
@@ -155,6 +175,30 @@ class LocalConnector(BaseConnector):
             arguments = {**arguments, "_shell_executable": None}
         text = make_unix_command_for_host(self.state, self.host, command, **arguments).get_raw_value()
         return ["/bin/sh", *stack.enter_context(shell.by_reference(text))]
+
+    def check_can_rsync(self) -> None:
+        """Accept: an operation of the same run may install rsync, so `rsync` itself checks."""
+
+    def rsync(
+        self,
+        src: str,
+        dest: str,
+        flags: Iterable[str],
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> bool:
+        """Run rsync(1), in pyinfra's own words. Raises OSError."""
+        if not which("rsync"):
+            raise FileNotFoundError(
+                'rsync is not installed. Put packages.installed(packages=["rsync"]) before files.rsync.'
+            )
+        success, output = self.run_shell_command(
+            StringCommand("rsync", " ".join(flags), src, dest), print_output, print_input, **arguments
+        )
+        if not success:
+            raise OSError(output.stderr)
+        return True
 
     def put_file(
         self,

@@ -3,15 +3,16 @@
 Through pyinfra's API, never `pyinfra_cli`, which patches the process.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from pyinfra.api import Config, Host, Inventory, State
+from pyinfra.api.arguments import all_argument_meta
 
 from pyinfra_solo.executor import pyinfra_speed
 from pyinfra_solo.executor.connector import LocalConnector
-from pyinfra_solo.native import UNKNOWN
+from pyinfra_solo.ops_repo.bind import BoundRole
 
 
 class LocalHost(Host):
@@ -30,19 +31,7 @@ class LocalHost(Host):
 
     def get_fact(self, name_or_cls: Any, *args: Any, **kwargs: Any) -> Any:
         """Return a fact's value; see pyinfra.api.Host.get_fact."""
-        value = self.connector.answer(name_or_cls, args, kwargs)
-        return self._get_fact_by_shell(name_or_cls, *args, **kwargs) if value is UNKNOWN else value
-
-    def _get_fact_by_shell(self, fact: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run the fact's command, and report its time under the fact's name."""
-        connector = self.connector
-        before = connector.after_child
-        connector.after_child = lambda _program, seconds: before(f"fact {fact.__name__}", seconds)
-        connector.runs_fact = True
-        try:
-            return super().get_fact(fact, *args, **kwargs)
-        finally:
-            connector.after_child, connector.runs_fact = before, False
+        return self.connector.get_fact(super().get_fact, name_or_cls, *args, **kwargs)
 
 
 class LocalInventory(Inventory):
@@ -61,6 +50,14 @@ class LocalInventory(Inventory):
         self.host_data[name] = {}
         self.hosts = {name: host}
         self.groups[name].append(host)
+
+
+def host_data(bound: Sequence[BoundRole]) -> dict[str, Any]:
+    """Return `host.data`: the values that group data and flags give to the machine's roles.
+
+    A value called `name` is left out: pyinfra would call each operation so.
+    """
+    return {key: value for one in bound for key, value in one.given.items() if key not in all_argument_meta}
 
 
 def local_state(

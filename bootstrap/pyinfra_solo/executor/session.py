@@ -12,10 +12,11 @@ from pyinfra.facts.files import Directory
 
 from pyinfra_solo import checks, deploy, fence, protocol
 from pyinfra_solo.errors import ConvergeError, SoloError
+from pyinfra_solo.executor import include
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.execute import Executor
 from pyinfra_solo.executor.failures import capture_log, translate
-from pyinfra_solo.executor.host import LocalHost, local_state
+from pyinfra_solo.executor.host import LocalHost, host_data, local_state
 from pyinfra_solo.gate import GatePolicy
 from pyinfra_solo.native.registry import off_reason
 from pyinfra_solo.ops_repo.bind import DeployContext, bind
@@ -44,13 +45,14 @@ def run(request: Request, events: EventWriter) -> None:
     """Converge or plan. Raises SoloError: ConvergeError when an operation fails, DataError for a template."""
     capture_log()
     events.flush_regularly()
+    include.install()
     root = Path(request.root)
     bound = bind(root, request.role, request.stage, request.options.data)
     events.hide([text for one in bound for text in secrets(one.role, one.data)])
     declared = [check for one in bound for check in one.checks()]
     events.write(protocol.Declared(roles=[one.role.name for one in bound], checks=checks.to_json(declared)))
     host_class = BlankHost if request.mode == "blank" else LocalHost
-    state = local_state(root, {}, host_class, native=request.options.native)
+    state = local_state(root, host_data(bound), host_class, native=request.options.native)
     policy = GatePolicy(at_boot=request.options.at_boot, drain=request.drain)
 
     def before_change() -> None:

@@ -18,6 +18,8 @@ from pyinfra_solo.system import processes
 
 MAX_OUTPUT = 8 * 1024 * 1024
 """Bytes of stdout, and of stderr, that are kept of an operation's command."""
+MAX_FACT = 64 * 1024 * 1024
+"""Bytes of a fact's output. pyinfra makes an object of each line, which takes several times as much."""
 _NAME = "pyinfra_solo_script"
 """The shell's variable that holds a script until it runs."""
 _POSIX_SHELL = re.compile(r"(?:.*[/\s])?(?:|ba|da|a|k|mk|z)sh(?:\s.*)?", re.ASCII)
@@ -42,32 +44,36 @@ def by_reference(script: str, shell: str = "sh") -> Iterator[list[str]]:
         yield ["-c", f'. {path}; eval "unset {_NAME}; ${_NAME}"'] if is_posix else [path]
 
 
+class TooMuchOutputError(Exception):
+    """A program wrote more than MAX_FACT bytes."""
+
+
 def run(
-    words: Sequence[str], *, timeout: float, stdin: Any = None, max_output: int = MAX_OUTPUT
-) -> tuple[int | None, CommandOutput, bool]:
-    """Run `words`; return the exit status, the output, and whether the output was cut.
+    words: Sequence[str], *, timeout: float, stdin: Any = None, is_fact: bool = False
+) -> tuple[int | None, CommandOutput]:
+    """Run `words`; return the exit status and the output.
 
     Status: minus a signal's number for a program that the signal ended. None: it took longer than
-    `timeout` seconds, as the last line says, and its process group was ended.
+    `timeout` seconds, as the last line says, and its process group was ended. is_fact: raise
+    TooMuchOutputError rather than cut the output.
     """
+    most = MAX_FACT if is_fact else MAX_OUTPUT
     try:
         done = processes.run(
-            words, timeout=timeout, stdin=_stdin(stdin), folder=".", max_output=max_output, session=False
+            words, timeout=timeout, stdin=_stdin(stdin), folder=".", max_output=most, session=False
         )
     except processes.TimedOutError as error:
-        output = _output(error.finished, max_output)
-        output.combined_lines.append(OutputLine("stderr", str(error)))
-        return None, output, error.finished.cut
-    output = _output(done, max_output)
-    if done.status < 0:  # as the outer one of pyinfra's two shells reports it
-        output.combined_lines.append(OutputLine("stderr", strsignal(-done.status) or ""))
-    return done.status, output, done.cut
+        return None, _output(error.finished, most, str(error))
+    if is_fact and done.cut:
+        raise TooMuchOutputError
+    # As the outer one of pyinfra's two shells reports it.
+    return done.status, _output(done, most, strsignal(-done.status) if done.status < 0 else None)
 
 
-def _output(done: processes.Finished, most: int) -> CommandOutput:
-    cut = f"(more than {most // 1024**2} MiB of output were cut)"
+def _output(done: processes.Finished, most: int, last: str | None) -> CommandOutput:
+    cut = f"(more than {most // 1024**2} MiB of output were cut)" if done.cut else None
     lines = [*_lines("stdout", done.stdout), *_lines("stderr", done.stderr)]
-    return CommandOutput([*lines, OutputLine("stderr", cut)] if done.cut else lines)
+    return CommandOutput([*lines, *(OutputLine("stderr", text) for text in (cut, last) if text)])
 
 
 def _lines(name: str, text: bytes) -> list[OutputLine]:

@@ -12,7 +12,6 @@ from typing import Any
 from pyinfra.api import Host, State
 
 from pyinfra_solo.executor.connector import LocalConnector
-from pyinfra_solo.native import UNKNOWN
 from pyinfra_solo.native.registry import off_reason
 from pyinfra_solo.system.text import printable
 
@@ -42,8 +41,7 @@ class SoloConnector(LocalConnector):
         by_shell = host.get_fact
 
         def get_fact(name_or_cls: Any, *args: Any, **kwargs: Any) -> Any:
-            value = self.answer(name_or_cls, args, kwargs)
-            return by_shell(name_or_cls, *args, **kwargs) if value is UNKNOWN else value
+            return self.get_fact(by_shell, name_or_cls, *args, **kwargs)
 
         host.get_fact = get_fact  # type: ignore[method-assign]
 

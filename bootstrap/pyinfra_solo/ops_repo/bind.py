@@ -22,6 +22,8 @@ class BoundRole:
     role: Role
     data: Any
     root: Path = Path()
+    given: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """Those of its values that group data or a flag sets."""
     converged: list[bool] = field(default_factory=list, repr=False, compare=False)
     """Not empty once `converge` was called."""
 
@@ -87,4 +89,7 @@ def bind(root: Path, role: str, stage: str, flags: Mapping[str, str]) -> list[Bo
     roles = load(root)
     values.check_declared(list(roles.values()))
     found = values.layered(root, stage, flags, roles)
-    return [BoundRole(one, values.bind(one, found), root) for one in with_needs(role, roles)]
+    return [
+        BoundRole(one, values.bind(one, found), root, values.given(one, found))
+        for one in with_needs(role, roles)
+    ]

@@ -52,7 +52,6 @@ def layered(root: Path, stage: str, flags: Mapping[str, str], roles: Mapping[str
 
 def bind(role: Role, values: Mapping[str, Value]) -> Any:
     """Make the role's data from its values. Raises DataError when one without a default is not set."""
-    known = _hints(role)
     missing = [
         field.name
         for field in fields(role.data)
@@ -63,7 +62,7 @@ def bind(role: Role, values: Mapping[str, Value]) -> Any:
             f"The role {role.name!r} needs a value for {missing[0]!r}. Set it in inventories/group_data/all.py or a stage's."
         )
     try:
-        return role.data(**{key: value.value for key, value in values.items() if key in known})
+        return role.data(**given(role, values))
     except Exception as error:  # noqa: BLE001 - of its own __post_init__
         hidden = [
             text
@@ -75,6 +74,12 @@ def bind(role: Role, values: Mapping[str, Value]) -> Any:
         raise DataError(
             f"The data of the role {role.name!r} refuses its values: {reason}. Correct one and commit."
         ) from None
+
+
+def given(role: Role, values: Mapping[str, Value]) -> dict[str, Any]:
+    """Return the values of the role that are set, without its defaults."""
+    known = _hints(role)
+    return {key: value.value for key, value in values.items() if key in known}
 
 
 def _hints(role: Role) -> dict[str, Any]:
