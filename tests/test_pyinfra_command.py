@@ -101,3 +101,11 @@ def test_dry_run_of_a_role_that_exits_with_0_is_a_failure(
 ) -> None:
     machine.pyinfra(working_tree(target, FILE), word).expect(0)
     machine.pyinfra(working_tree(target, "__import__('sys').exit(0)"), word).expect(1)
+
+
+def test_host_data_is_that_of_a_converge(machine: LocalMachine, target: Path) -> None:
+    """By @local pyinfra reads no group data: the folder is beside the stage's inventory."""
+    put = 'files.put(name="data", src=StringIO(f"{host.data.text} {hasattr(host.data, \'token\')}"), dest=f"{data.target}/file")'
+    groups = {"inventories/group_data/all.py": "text = 'of all'\n"}
+    machine.pyinfra(working_tree(target, put, **groups)).expect(0)
+    assert (target / "file").read_text() == "of all False"

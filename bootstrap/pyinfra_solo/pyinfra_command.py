@@ -19,6 +19,7 @@ from pyinfra_solo import checks, fence
 from pyinfra_solo.boot import Target, Tree, choose, vouch
 from pyinfra_solo.clients.git import head
 from pyinfra_solo.errors import SoloError
+from pyinfra_solo.executor.host import host_data
 from pyinfra_solo.executor.solo_connector import take_over
 from pyinfra_solo.gate import GatePolicy, close_gate, read_gate
 from pyinfra_solo.ops_repo.bind import DeployContext, bind
@@ -107,6 +108,7 @@ def _context(settings: Settings, policy: GatePolicy, run: Run, data: Any, ended:
         if key not in ("role", "stage")
     }
     bound = bind(root, target.role.name, target.stage.name, values)
+    context.inventory.get_data().update(host_data(bound))
 
     if settings.limits.drain == "always":
         # An operation, because a dry run comes here too.

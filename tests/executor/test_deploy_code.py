@@ -69,7 +69,10 @@ def test_host_data_gives_no_operation_a_name() -> None:
     def web(data: Any) -> None:
         """Do nothing."""
 
-    bound = [BoundRole(web, Data(), {"name": "shop", "text": "x"}), BoundRole(web, Data(), {"text": "x"})]
+    bound = [
+        BoundRole(web, Data(), given={"name": "shop", "text": "x"}),
+        BoundRole(web, Data(), given={"text": "x"}),
+    ]
     assert host_data(bound) == {"text": "x"}
 
 

@@ -66,7 +66,7 @@ def bind(role: Role, values: Mapping[str, Value]) -> Any:
     except Exception as error:  # noqa: BLE001 - of its own __post_init__
         hidden = [
             text
-            for key, kind in known.items()
+            for key, kind in _hints(role).items()
             if key in values and _is_secret(kind)
             for text in _texts(values[key].value)
         ]
