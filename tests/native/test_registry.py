@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pyinfra
@@ -11,9 +13,10 @@ import pytest
 from pyinfra.facts import files, server
 
 from pyinfra_solo.executor.solo_connector import take_over
-from pyinfra_solo.native import registry
+from pyinfra_solo.native import commands, registry
 from tests.support.both_ways import connector_of, our_state
 from tests.support.line import converged, new_run
+from tests.support.machine import REPOSITORY
 from tests.support.ops_repo import ops, write
 from tests.support.pyinfra_api import pyinfra_state, within
 
@@ -100,6 +103,21 @@ def test_native_off_is_logged_under_pyinfras_own_command(
     with within(pyinfra_state()) as host:
         take_over(host, native=native, timeout=60)
     assert caplog.messages == messages
+
+
+def test_every_native_answer_is_in_the_document() -> None:
+    """It says for what "equal to pyinfra" holds."""
+    text = (REPOSITORY / "docs/roles.md").read_text().partition("## Equal to pyinfra")[2]
+    facts = next(line for line in text.splitlines() if line.startswith("| facts "))
+    answered = {
+        name
+        for module in registry._ANSWERED
+        for table in ("FACT_VALUE", "COMMAND_OUTPUT")
+        for name in getattr(import_module(f"pyinfra_solo.native.{module}"), table, {})
+    }
+    assert set(re.findall(r"`(\w+)`", facts)) == answered
+    listed = next(line for line in text.splitlines() if line.startswith("| commands `mkdir"))
+    assert set(re.findall(r"`(\w+)", listed)) == set(commands._COMMANDS)
 
 
 def test_facts_of_a_roles_own_are_left_to_pyinfra() -> None:
