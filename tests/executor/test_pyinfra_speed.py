@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from jinja2 import Template
 from pyinfra.api.arguments import pop_global_arguments
+from pyinfra.api.host import HostData
 from pyinfra.context import ctx_host, ctx_state
 
 from pyinfra_solo.executor import pyinfra_speed
@@ -54,7 +55,7 @@ def test_global_arguments_come_from_a_deploys_data_and_the_hosts(
     monkeypatch.setattr(pyinfra_speed, "ENABLED", enabled)
     state = local_state(tmp_path, {"_chdir": "/"})
     host = next(iter(state.inventory))
-    assert (type(host.data).__name__ == "_CachedHostData") is enabled
+    assert isinstance(host.data, HostData) is not enabled
 
     def arguments() -> tuple[Any, ...]:
         found, _ = pop_global_arguments(state, host, {})
@@ -86,6 +87,27 @@ def test_data_that_is_not_set_is_absent(
     assert template.render(data=data) == "||/|"
     data._sudo = True
     assert data._sudo is True
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_data_comes_from_the_strongest_layer_as_a_copy(
+    enabled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names of a deploy's data are there while the deploy is open; methods are no data."""
+    monkeypatch.setattr(pyinfra_speed, "ENABLED", enabled)
+    first, second = (next(iter(local_state(tmp_path, {"one": [1], "get": 2}).inventory)) for _ in range(2))
+    first.data.one.append(2)
+    assert first.data.one == [1]
+    assert callable(first.data.get)
+    with first.deploy("a deploy", None, {"one": 3, "two": 4}):
+        assert (first.data.one, first.data.two, first.data.dict()["two"]) == ([1], 4, 4)
+        first.data.one = 5
+        assert (first.data.one, str(first.data.get("two"))) == (5, "4")
+    assert (first.data.one, second.data.one) == (5, [1])
+    assert not hasattr(first.data, "two")
+    with pytest.raises(AttributeError, match="two"):
+        first.data.two  # noqa: B018
+    assert not hasattr(second.data, "two")
 
 
 def test_cached_annotations_mean_the_same() -> None:

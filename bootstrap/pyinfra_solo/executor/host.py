@@ -26,7 +26,7 @@ class LocalHost(Host):
 
     def deploy(self, name: str, kwargs: Any, data: Any, in_deploy: bool = True) -> Any:
         """Open a deploy, whose `data` is a layer of the host's; see pyinfra.api.Host.deploy."""
-        pyinfra_speed.forget_unset(self.data, data or ())
+        pyinfra_speed.add_names(self.data, data or ())
         return super().deploy(name, kwargs, data, in_deploy)
 
     def get_fact(self, name_or_cls: Any, *args: Any, **kwargs: Any) -> Any:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from types import FunctionType, UnionType
-from typing import Any, NewType, Union, get_args, get_origin, get_type_hints
+from typing import Any, NewType, Union, cast, get_args, get_origin, get_type_hints
 
 from pyinfra.api import Host
-from pyinfra.api.arguments import AllArguments, all_argument_meta
+from pyinfra.api.arguments import AllArguments
 from pyinfra.api.host import HostData
 
 ENABLED = os.environ.get("PYINFRA_SOLO_PLAIN") != "1"
@@ -35,13 +35,13 @@ def speed_up(host: Host) -> None:
     """Give the host an order of operations and data that are fast to ask."""
     if ENABLED:
         host.op_hash_order = _OperationOrder()
-        host.data = _CachedHostData(host, *host.data.datas[1:])
+        host.data = cast("HostData", _FastHostData(host, *host.data.datas[1:]))
 
 
-def forget_unset(data: HostData, keys: Iterable[str]) -> None:
-    """Note that the host's data may have these keys from now on."""
-    if isinstance(data, _CachedHostData):
-        data.forget(keys)
+def add_names(data: Any, names: Iterable[str]) -> None:
+    """Note that the host's data may have these names from now on."""
+    if isinstance(data, _FastHostData):
+        data.add_names(names)
 
 
 def check_type(value: Any, expected: Any, *args: Any, **kwargs: Any) -> Any:
@@ -114,26 +114,41 @@ _MANY = 64
 """Operations: from here on cached signatures cost less than they save."""
 
 
-_UNSET = "_global_arguments_that_are_not_set"
-"""Attribute of the host's data. Every other name is a role's."""
+class _FastHostData:
+    """The host's data, on which a name that is not set costs no call of ours.
 
+    pyinfra asks for all 32 global arguments for each operation. HostData looks for each in every layer;
+    here each name that a layer has is an attribute of a class of the host's own, and Python finds the
+    other ones missing by itself. Names come from the layers as they are at first, from deploys' data and
+    from assignments.
+    """
 
-class _CachedHostData(HostData):
-    """Caches which global arguments are not set: pyinfra asks for all 32 of them for each operation."""
+    get: Any = HostData.get
+    dict: Any = HostData.dict
+    __str__: Any = HostData.__str__
+
+    def __new__(cls, *_args: Any) -> "_FastHostData":
+        return object.__new__(type("host.data", (cls,), {}))
 
     def __init__(self, host: Host, *layers: Any) -> None:
-        super().__init__(host, *layers)
-        present = self.dict()  # type: ignore[no-untyped-call]
-        self.__dict__[_UNSET] = set(all_argument_meta) - set(present)
-
-    def __getattr__(self, key: str) -> Any:
-        if key in self.__dict__[_UNSET]:
-            raise AttributeError(f"The host has no data {key!r}")
-        return super().__getattr__(key)
+        HostData.__init__(cast("HostData", self), host, *layers)
+        self.add_names(self.dict())
 
     def __setattr__(self, key: str, value: Any) -> None:
-        self.forget([key])
-        super().__setattr__(key, value)
+        self.add_names([key])
+        HostData.__setattr__(cast("HostData", self), key, value)
 
-    def forget(self, keys: Iterable[str]) -> None:
-        self.__dict__[_UNSET].difference_update(keys)
+    def add_names(self, names: Iterable[str]) -> None:
+        for name in names:
+            if not hasattr(type(self), name):
+                setattr(type(self), name, _Layered(name))
+
+
+class _Layered:
+    """A name of the host's data. Raises AttributeError while no layer has it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, data: Any, kind: type | None = None) -> Any:
+        return self if data is None else HostData.__getattr__(data, self._name)
