@@ -96,3 +96,14 @@ def test_mistake_in_an_included_file_is_named_with_its_line(target: Path) -> Non
     (root / "tasks/outer.py").unlink()
     message, _ = failed(root, ConvergeError)
     assert "tasks/outer.py" in message
+
+
+def test_pyinfras_command_line_is_refused_before_any_change(target: Path) -> None:
+    """Its import patches the process."""
+    root = working_tree(target, 'files.file(path=f"{data.target}/file")')
+    module = root / "roles/site/__init__.py"
+    module.write_text(f"from pyinfra_cli.util import exec_file\n{module.read_text()}")
+    message, _ = failed(root, ConvergeError)
+    assert "roles/site/__init__.py cannot be loaded: pyinfra_cli" in message
+    assert "Use pyinfra.api" in message
+    assert list(target.iterdir()) == []

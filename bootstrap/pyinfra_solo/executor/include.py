@@ -1,9 +1,13 @@
-"""Execute another file of deploy code, for `pyinfra.local.include`.
+"""Execute other files of deploy code, for `pyinfra.local.include`; refuse pyinfra's command line.
 
-pyinfra's own needs the modules of its command line, which patch this process when they are imported.
+pyinfra's own `include` imports `pyinfra_cli`, which patches this process: sockets, threads, children.
 """
 
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from pyinfra import config, host, local, state
@@ -11,8 +15,9 @@ from pyinfra.api.util import get_file_path
 
 
 def install() -> None:
-    """Put `include` in the place of pyinfra's. Call it before a role is imported."""
+    """Put `include` in the place of pyinfra's, and refuse `pyinfra_cli`. Call it before a role is imported."""
     local.include = include
+    sys.meta_path.insert(0, _NoCommandLine())
 
 
 def include(filename: str, data: dict[str, Any] | None = None) -> None:
@@ -28,3 +33,13 @@ def include(filename: str, data: dict[str, Any] | None = None) -> None:
     finally:
         state.current_exec_filename = outer
         config.set_current_state(settings)
+
+
+class _NoCommandLine(MetaPathFinder):
+    """Refuses to import `pyinfra_cli`."""
+
+    def find_spec(
+        self, fullname: str, _path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> None:
+        if fullname.partition(".")[0] == "pyinfra_cli":
+            raise ImportError(f"{fullname} patches this process, so it is not imported. Use pyinfra.api")
