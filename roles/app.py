@@ -1,6 +1,6 @@
 """What the roles of one application share: its values, its account and its release."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -10,6 +10,7 @@ from pyinfra.api.operation import OperationMeta
 from pyinfra_solo import paths
 from pyinfra_solo.operations import accounts
 from pyinfra_solo.operations.release import release
+from pyinfra_solo.operations.service import Permission
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
@@ -20,6 +21,8 @@ class App:
 
     app_repo, app_ref, app_keep, app_deploy_key, app_known_hosts, app_python: what `release` takes.
     app_environment: values that anyone may see; app_environment_file: lines of KEY=VALUE.
+    app_writable, app_allow: paths that its processes may write beside its folder `shared`, and their
+    further rights, such as "metadata" to take credentials from the metadata service (`Service`).
     """
 
     app_name: str = "shop"
@@ -31,11 +34,18 @@ class App:
     app_python: str = "/usr/bin/python3"
     app_environment: Mapping[str, str] = field(default_factory=dict)
     app_environment_file: str = ""
+    app_writable: Sequence[str] = ()
+    app_allow: Sequence[Permission] = ()
 
     @property
     def app_current(self) -> str:
         """The link that names the current release."""
         return f"{paths.APPS}/{self.app_name}/current"
+
+    @property
+    def app_writes(self) -> list[str]:
+        """All paths that its processes may write."""
+        return [f"{paths.APPS}/{self.app_name}/shared", *self.app_writable]
 
 
 def deployed(data: App) -> OperationMeta:

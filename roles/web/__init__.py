@@ -74,6 +74,8 @@ def application(data: Web) -> Service:
         working_directory=current,
         environment=data.app_environment,
         environment_file=data.app_environment_file,
+        writable=data.app_writes,
+        allow=data.app_allow,
         notifies=True,
         restart_on=[current],
     )  # fmt: skip

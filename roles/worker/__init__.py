@@ -46,6 +46,8 @@ def process(data: Worker) -> Service:
         working_directory=current,
         environment=data.app_environment,
         environment_file=data.app_environment_file,
+        writable=data.app_writes,
+        allow=data.app_allow,
         stop_timeout=data.worker_stop_timeout,
         restart_on=[current],
     )

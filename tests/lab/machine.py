@@ -27,8 +27,10 @@ NSPAWN = [
     "--timezone=off",
     "--settings=no",
     "--kill-signal=SIGRTMIN+3",
-    # nspawn 252 gives it only with --private-network, not with a namespace made by others.
-    "--capability=CAP_NET_ADMIN",
+    # nspawn 252 gives CAP_NET_ADMIN only with --private-network, not with a namespace made by others.
+    # systemd needs the rest for IPAddressDeny=; without it a unit's addresses are not restricted.
+    "--capability=CAP_NET_ADMIN,CAP_BPF",
+    "--system-call-filter=bpf",
 ]
 INIT = {
     "systemd": ["--boot"],

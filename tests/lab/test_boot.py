@@ -12,6 +12,7 @@ from tests.lab.fleet import Fleet, changed, report, solo, status, wait_for_exit
 from tests.lab.health import Health
 from tests.lab.lab import Lab
 from tests.lab.machine import BootedMachine
+from tests.support.programs import wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -112,6 +113,67 @@ def test_report_events_statement_status_journal_and_console_agree(fleet: Fleet, 
     page_of_status = solo(web1, "status")[1]
     for word in ("web, production", instance, fleet.sha[:12], "gate      open", last["run"]):
         assert word in page_of_status
+
+
+PROBE = """\
+import os, socket
+def tried(do):
+    try:
+        do()
+    except OSError as error:
+        return error.strerror or str(error)
+    return "done"
+print(
+    "probe:",
+    tried(lambda: open("/srv/shop/shared/probe", "w").close()), "|",
+    tried(lambda: open("/var/lib/probe", "w").close()), "|",
+    tried(lambda: socket.socket(socket.AF_PACKET)), "|",
+    tried(lambda: socket.create_connection(("169.254.169.254", 80), 5).close()),
+)
+"""
+
+
+@pytest.mark.parametrize(("name", "unit"), [("web1", "shop"), ("worker1", "shop-worker")])
+def test_the_app_is_restricted_while_it_serves(booted: dict[str, Health], name: str, unit: str) -> None:
+    machine = booted[name].machine
+    shown = machine.run(f"systemd-analyze security --no-pager --threshold=25 {unit}.service")
+    assert shown.ok, shown.stdout
+    pid = machine.run(f"systemctl show --value -p MainPID {unit}", check=True).stdout.strip()
+    fields = dict(line.split(":\t") for line in machine.read(f"/proc/{pid}/status").splitlines())
+    assert (fields["NoNewPrivs"], fields["Seccomp"], int(fields["CapBnd"], 16)) == ("1", "2", 0)
+    if unit == "shop":
+        assert page(machine, "/").status == 200
+    else:
+        jobs = machine.journal(unit).count(" done")
+        wait_for("another job", lambda: machine.journal(unit).count(" done") > jobs, timeout=30)
+
+
+@pytest.fixture
+def probed(booted: dict[str, Health]) -> Iterator[BootedMachine]:
+    """The worker, whose unit runs PROBE before each start."""
+    machine = booted["worker1"].machine
+    machine.write("/usr/local/lib/probe.py", PROBE)
+    probe = "[Service]\nExecStartPre=/usr/bin/python3 /usr/local/lib/probe.py\n"
+    machine.write(f"{DROP_INS}/80-probe.conf", probe)
+    yield machine
+    machine.run(f"rm -rf {DROP_INS}; systemctl daemon-reload; systemctl restart shop-worker", check=True)
+
+
+DROP_INS = "/run/systemd/system/shop-worker.service.d"
+
+
+def probe(machine: BootedMachine) -> list[str]:
+    """Restart the worker, and return what its unit lets PROBE do."""
+    machine.run("systemctl daemon-reload && systemctl restart shop-worker", check=True)
+    found = machine.run("journalctl -b -q -o cat -t shop-worker | grep ^probe: | tail -1", check=True).stdout
+    return found.removeprefix("probe: ").strip().split(" | ")
+
+
+def test_the_app_writes_its_own_folder_and_reaches_no_metadata(probed: BootedMachine) -> None:
+    refused = ["Read-only file system", "Address family not supported by protocol", "timed out"]
+    assert probe(probed) == ["done", *refused]
+    probed.write(f"{DROP_INS}/90-lab.conf", "[Service]\nIPAddressDeny=\n")
+    assert probe(probed)[3] == "done"
 
 
 def events(machine: BootedMachine, run: str, kind: str) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from pyinfra_solo import paths
 from pyinfra_solo.operations.script import Program
 from tests.support.releases import Shop, Spies
 from tests.support.repository import Repository
+from tests.support.services import Script, Start, service
 from tests.support.wheels import lock, uv, wheel
 
 Ask = Callable[..., Any]
@@ -63,3 +64,18 @@ def spies() -> Iterator[Spies]:
     """What code of packages sends."""
     with Spies() as made:
         yield made
+
+
+@pytest.fixture
+def declare(tmp_path: Path) -> Iterator[Start]:
+    """`declare(**options)` gives the LSB script of a service, which is stopped after the test."""
+    scripts: list[Script] = []
+
+    def make(**options: Any) -> Script:
+        script = Script(tmp_path, service(**{"stop_timeout": 5, "restart_delay": 0, **options}))
+        scripts.append(script)
+        return script
+
+    yield make
+    for script in scripts:
+        script("stop")

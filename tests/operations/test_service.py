@@ -8,17 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from pyinfra_solo.errors import DataError
-from pyinfra_solo.operations.service import Init, Service, render, unit_files
+from pyinfra_solo.operations.service import Init, Permission, render, unit_files
 from tests.support.programs import is_alive, wait_for
 from tests.support.programs import run as run_command
+from tests.support.services import Start, service
 
 INITS = get_args(Init)
 NASTY = (
@@ -29,11 +28,6 @@ SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], {k: v for k, v in 
 SHOWING = [sys.executable, "-c", SHOW, *NASTY]
 """It prints its arguments and variables."""
 VARIABLES = {f"V{number}": value for number, value in enumerate(NASTY)}
-SHELL = Service(name="demo", user="root", command=["/bin/sh", "-c", "while :; do sleep 0.1; done"])
-
-
-def service(**options: Any) -> Service:
-    return replace(SHELL, **options)
 
 
 @pytest.mark.parametrize("init", INITS)
@@ -57,6 +51,8 @@ def test_every_init_gets_the_whole_service(init: Init) -> None:
         {"command": []}, {"command": ["sh"]}, {"command": ["/bin/my sh"]}, {"command": ["/bin/sh", "a\nb"]},
         {"command": ["/bin/sh", "a\0b"]}, {"working_directory": "srv"}, {"working_directory": "/srv/%n"},
         {"environment_file": "/etc/a b"}, {"environment": {"A B": "x"}}, {"stop_timeout": -1},
+        {"writable": ["srv"]}, {"writable": "/srv"}, {"writable": ["/srv\nUser=root"]}, {"allow": ["root"]},
+        {"allow": "metadata"}, {"working_directory": "/home/demo"}, {"command": ["/root/program"]},
         {"environment": {"A": "x\nExecStartPre=/bin/evil"}}, {"description": "a\nb"}, {"description": 'a"b'},
     ],
 )  # fmt: skip
@@ -73,12 +69,12 @@ def test_a_refused_value_is_not_shown(init: Init) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd is not installed")
-@pytest.mark.parametrize("hardened", [True, False])
-def test_systemd_itself_finds_the_unit_good(tmp_path: Path, hardened: bool) -> None:
+@pytest.mark.parametrize("allow", [(), *((one,) for one in get_args(Permission))])
+def test_systemd_itself_finds_the_unit_good(tmp_path: Path, allow: tuple[Permission, ...]) -> None:
     unit = tmp_path / "demo.service"
     nasty = service(
         command=SHOWING, environment=VARIABLES,
-        hardened=hardened, description="100 % good", notifies=True, reload_signal="HUP", memory_mib=64,
+        allow=allow, writable=["/srv/demo"], description="100 % good", notifies=True, reload_signal="HUP", memory_mib=64,
         environment_file="/etc/default/demo",
     )  # fmt: skip
     unit.write_text(render(nasty, "systemd"))
@@ -128,46 +124,6 @@ def test_an_upstart_job_has_the_form_of_one() -> None:
         "chdir", "console", "post-stop",
     }  # fmt: skip
     assert stanzas.count("start") == stanzas.count("stop") == 1
-
-
-class Script:
-    """The LSB script of a service, with pid files and log in a folder."""
-
-    def __init__(self, folder: Path, declared: Service) -> None:
-        self.folder = folder
-        self.path = folder / "demo"
-        self.log = folder / f"{declared.name}.log"
-        self.path.write_text(render(declared, "sysv", run=str(folder), log=str(folder), self=str(self.path)))
-        self.path.chmod(0o755)
-
-    def __call__(self, verb: str) -> int:
-        """Its exit status. Its output is a pipe: a daemon that held it would be waited for in vain."""
-        return subprocess.run(
-            [self.path, verb], capture_output=True, stdin=subprocess.DEVNULL, timeout=30, check=False
-        ).returncode
-
-    def pid(self, kind: str = "child") -> int:
-        return int((self.folder / f"demo.{kind}").read_text().split()[0])
-
-    def up(self) -> bool:
-        return self("status") == 0
-
-
-Start = Callable[..., Script]
-
-
-@pytest.fixture
-def declare(tmp_path: Path) -> Iterator[Start]:
-    scripts: list[Script] = []
-
-    def make(**options: Any) -> Script:
-        script = Script(tmp_path, service(**{"stop_timeout": 5, "restart_delay": 0, **options}))
-        scripts.append(script)
-        return script
-
-    yield make
-    for script in scripts:
-        script("stop")
 
 
 def test_the_lsb_script_has_no_error_and_all_headers(declare: Start) -> None:

@@ -5,6 +5,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Init = Literal["systemd", "upstart", "sysv"]
+Permission = Literal[
+    "metadata",
+    "low-ports",
+    "devices",
+    "home",
+    "processes",
+    "namespaces",
+    "address-families",
+    "system-calls",
+    "everything",
+]
+"""A right that a service does not have by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +47,7 @@ class Service:
     reload_signal: str = ""
     open_files: int = 65536
     memory_mib: int = 0
-    hardened: bool = True
+    writable: Sequence[str] = ()
+    allow: Sequence[Permission] = ()
     restart_on: Sequence[str] = ()
     reload_on: Sequence[str] = ()

@@ -3,11 +3,13 @@
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pyinfra_solo.errors import DataError
-from pyinfra_solo.operations.service.spec import Init, Service
+from pyinfra_solo.operations.service import sandbox
+from pyinfra_solo.operations.service.spec import Init, Permission, Service
 from pyinfra_solo.system.text import ACCOUNT, NAME
 
 _PATHS = {
@@ -17,6 +19,8 @@ _PATHS = {
 }
 _TEMPLATES = {"systemd": "systemd.service.j2", "upstart": "upstart.conf.j2", "sysv": "lsb.sh.j2"}
 _PATH = re.compile(r"/[A-Za-z0-9_./+-]*", re.ASCII)
+_HOME = re.compile(r"/(home|root|run/user)(/|$)")
+"""Folders that ProtectHome= hides (systemd.exec(5))."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _SIGNAL = re.compile(r"[A-Z][A-Z0-9]{1,9}", re.ASCII)
 
@@ -45,10 +49,14 @@ def render(service: Service, init: Init, *, run: str, log: str, self: str) -> st
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701 - no HTML; each value is quoted for its own place below
     )
-    words = [shlex.quote(word) for word in service.command]
+    group = service.group or service.user
+    launcher = sandbox.launcher(service, group) if "low-ports" in service.allow else []
+    words = [shlex.quote(word) for word in (*launcher, *service.command)]
     return environment.get_template(_TEMPLATES[init]).render(
         service=service,
-        group=service.group or service.user,
+        group=group,
+        restrictions=sandbox.directives(service),
+        drops_root=bool(launcher),
         description=description.replace("%", "%%"),
         upstart_description=f'"{description}"',
         command=" ".join([service.command[0], *(_systemd_word(word) for word in service.command[1:])]),
@@ -77,8 +85,18 @@ def _check(service: Service) -> None:
     for kind, place in (
         ("working_directory", service.working_directory),
         ("environment_file", service.environment_file or "/"),
+        *(("writable", place) for place in service.writable),
     ):
         _must(bool(_PATH.fullmatch(place)), service, kind, "it is not a full path of plain letters")
+    rights = get_args(Permission)
+    _must(set(service.allow) <= set(rights), service, "allow", f"it takes only {', '.join(rights)}")
+    homes = [place for place in (service.command[0], service.working_directory) if _HOME.match(place)]
+    _must(
+        not homes or bool({"home", "everything"} & set(service.allow)),
+        service,
+        "allow",
+        'its program or its folder is in a home. Give allow=["home"]',
+    )
     for key in service.environment:
         _must(bool(_VARIABLE.fullmatch(key)), service, "environment", f"{key!r} is not a variable's name")
     for kind, words in (
