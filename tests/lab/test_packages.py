@@ -100,7 +100,8 @@ def applying(*names: str, lock_timeout: int = 20, lists_age: int = DAY) -> str:
 
 
 def check(machine: BootedMachine, *names: str) -> list[str]:
-    found: list[str] = json.loads(machine.run(program("check", packages=list(names))).stdout)
+    arguments = {"packages": list(names), "audited": "/run/pyinfra-solo/dpkg-audited"}
+    found: list[str] = json.loads(machine.run(program("check", **arguments)).stdout)
     return found
 
 
@@ -186,6 +187,15 @@ def test_an_unknown_package_is_named(apt: BootedMachine) -> None:
     assert done.stderr.splitlines()[-1].startswith("apt knows no package no-such-thing. Correct its name")
 
 
+def test_a_package_that_cannot_be_fetched_is_named_with_its_url(apt: BootedMachine) -> None:
+    apt.run("rm /srv/debs/plain_1.deb", check=True)
+    done = apply(apt, "plain")
+    assert done.code == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "apt could not fetch plain: copy:/srv/debs/./plain_1.deb: "
+    )
+
+
 @pytest.mark.parametrize("lock", LOCKS)
 def test_the_holder_of_a_lock_is_named_during_the_wait_and_at_its_end(apt: BootedMachine, lock: str) -> None:
     pid = hold(apt, lock)
@@ -266,6 +276,41 @@ def test_a_fence_left_behind_is_a_pending_change(apt: BootedMachine) -> None:
     assert check(apt, "daemon") == [POLICY]
     assert apply(apt).ok
     assert check(apt, "daemon") == []
+
+
+def test_what_a_killed_apt_left_half_done_is_a_pending_change(apt: BootedMachine) -> None:
+    """All packages of the role are there; the one that is not well is another's."""
+    assert apply(apt, "plain").ok
+    assert check(apt, "plain") == []
+    installing(apt)
+    apt.run("systemctl kill --signal=KILL installing; rm /run/wait", check=True)
+    wait_for("its end", lambda: apt.run(program("holders")).stdout == "[]\n", 10)
+    assert "half configured" in apt.run("dpkg --audit", check=True).stdout
+    assert packages.program.AUDIT in check(apt, "plain")
+    done = apply(apt)
+    assert done.ok, done.stderr
+    assert apt.run("dpkg --audit", check=True).stdout == ""
+    assert check(apt, "plain", "daemon") == []
+
+
+def test_what_a_killed_dpkg_was_unpacking_is_installed_anew(apt: BootedMachine) -> None:
+    assert apply(apt, "plain").ok
+    apt.run("sed -i '/^Package: plain$/,/^$/s/^Status: .*/Status: install reinstreq half-installed/'"
+            " /var/lib/dpkg/status", check=True)  # fmt: skip
+    assert check(apt) == [packages.program.AUDIT]
+    done = apply(apt)
+    assert done.ok, done.stdout + done.stderr
+    assert check(apt, "plain") == []
+
+
+def test_a_package_that_cannot_be_configured_fails_every_install_by_name(apt: BootedMachine) -> None:
+    assert apply(apt, "broken").code == 1
+    done = apply(apt, "plain")
+    assert done.code == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        "dpkg --audit finds packages that are not installed well: broken. Repair them"
+    )
+    assert not apt.exists(POLICY)
 
 
 @pytest.mark.parametrize(

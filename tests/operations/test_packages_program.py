@@ -26,7 +26,12 @@ STANZA = "Package: {}\nStatus: {}\nVersion: 1\nArchitecture: {}\n"
 
 
 def missing(ask: Ask, *names: str) -> list[str]:
-    found: list[str] = ask(packages.PROGRAM, "check", packages=list(names))
+    """The packages of `names` that are missing."""
+    return [name for name in checked(ask, Path("/nonexistent"), *names) if name in names]
+
+
+def checked(ask: Ask, audited: Path, *names: str) -> list[str]:
+    found: list[str] = ask(packages.PROGRAM, "check", packages=list(names), audited=str(audited))
     return found
 
 
@@ -62,6 +67,44 @@ def test_a_package_is_installed_when_it_is_wanted_and_configured(
 ) -> None:
     database.write_text(STANZA.format("alpha", status, "all"))
     assert missing(ask, "alpha") == ([] if is_installed else ["alpha"])
+
+
+@pytest.fixture
+def audited(database: Path) -> Path:
+    """The note of a database in which alpha is well."""
+    (database.parent / "info").mkdir()
+    for name in ("alpha.list", "alpha.md5sums", "format"):
+        (database.parent / "info" / name).write_text("1\n" if name == "format" else "")
+    database.write_text(STANZA.format("alpha", "install ok installed", "all"))
+    return database.parent / "run/audited"
+
+
+@pytest.mark.parametrize(
+    "status", ["install ok half-configured", "install ok unpacked", "install reinstreq installed"]
+)
+def test_a_package_that_is_half_done_is_work_whoever_wants_it(
+    ask: Ask, database: Path, audited: Path, status: str
+) -> None:
+    """A killed apt leaves such packages; the role's own may all be installed."""
+    assert checked(ask, audited) == []
+    at = audited.stat().st_ino
+    assert checked(ask, audited) == []
+    assert audited.stat().st_ino == at, "dpkg was not asked"
+    database.write_text(STANZA.format("alpha", status, "all"))
+    assert checked(ask, audited) == [program.AUDIT]
+    assert checked(ask, audited) == [program.AUDIT]
+
+
+def test_a_half_done_package_that_another_apt_is_at_is_its_own_affair(
+    database: Path, audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database.write_text(STANZA.format("alpha", "install ok unpacked", "all"))
+    lock = tmp_path / "lock"
+    monkeypatch.setattr(program, "LOCKS", (str(lock),))
+    with lock.open("w") as opened:
+        fcntl.lockf(opened, fcntl.LOCK_EX)
+        assert program.check([], str(audited)) == []
+    assert program.check([], str(audited)) == [program.AUDIT]
 
 
 def test_of_two_architectures_dpkg_says_which_counts(ask: Ask, database: Path) -> None:
@@ -112,10 +155,27 @@ echo "${0##*/} $*" >>FOLDER/calls
 [ "$DEBIAN_FRONTEND" = noninteractive ] || [ "${0##*/}" != apt-get ] || exit 9
 case "${0##*/} $*" in
     'dpkg --audit') cat FOLDER/audit 2>/dev/null ;;
+    'dpkg --configure '*) . FOLDER/configure ;;
     'apt-get '*' update '*) . FOLDER/update ;;
     'apt-get '*' install '*) . FOLDER/install ;;
     'apt-cache '*) . FOLDER/known ;;
 esac
+"""
+UNFETCHED = """\
+E: Failed to fetch http://me:hunter2@mirror.lab/pool/libalpha2_2.0-1_amd64.deb  404  Not Found [IP: 10.0.0.1 80]
+E: Failed to fetch http://mirror.lab/pool/alpha_1.0_all.deb  404  Not Found [IP: 10.0.0.1 80]
+E: Unable to fetch some archives, maybe run apt-get update or try with --fix-missing?
+"""
+AUDIT_OUTPUT = """\
+The following packages are only half configured, probably due to problems
+configuring them the first time.  The configuration should be retried using
+dpkg --configure <package> or the configure menu option in dselect:
+ beta                 a package
+ gamma:i386           another
+
+The following packages are missing the md5sums control file in the
+database, they need to be reinstalled:
+ beta                 a package
 """
 
 
@@ -133,7 +193,7 @@ class Apt:
             fake.chmod(0o755)
         (self.folder / "lists").mkdir()
         (self.folder / "lists/a_Packages").touch()
-        self.set(update="true", install="true", known="true")
+        self.set(update="true", install="true", known="true", configure="true")
 
     def set(self, **texts: str) -> None:
         for name, text in texts.items():
@@ -221,10 +281,40 @@ def test_a_package_that_apt_does_not_know_is_named(apt: Apt) -> None:
     assert not apt.policy.exists()
 
 
+def test_a_package_that_cannot_be_fetched_is_named_with_its_url(apt: Apt) -> None:
+    apt.set(install="cat >&2 <<'END'\n" + UNFETCHED + "END\nexit 100")
+    code, _, err = apt.apply("alpha")
+    assert code == 1
+    assert err.startswith(UNFETCHED.replace("me:hunter2@", ""))
+    assert err.splitlines()[-1] == (
+        "apt could not fetch libalpha2: http://mirror.lab/pool/libalpha2_2.0-1_amd64.deb: 404 Not Found "
+        "[IP: 10.0.0.1 80]. So it is with 1 more. Check the mirror in /etc/apt and the network."
+    )
+
+
 def test_what_dpkg_left_is_configured_first(apt: Apt) -> None:
-    apt.set(audit="half-configured")
-    apt.apply("alpha")
+    apt.set(audit="half-configured", configure=f"rm {apt.folder}/audit")
+    assert apt.apply("alpha")[0] == 0
     assert apt.calls() == ["--configure", "install"]
+
+
+def test_what_cannot_be_configured_is_repaired_by_apt(apt: Apt) -> None:
+    apt.set(audit=AUDIT_OUTPUT, install=f"rm -f {apt.folder}/audit")
+    assert apt.apply()[0] == 0
+    assert (apt.folder / "calls").read_text().splitlines()[-2].endswith(" beta gamma:i386")
+    assert apt.calls() == ["--configure", "install"]
+
+
+def test_a_package_that_stays_half_done_is_a_failure_with_its_name(apt: Apt) -> None:
+    apt.set(install=f"cp {apt.folder}/found {apt.folder}/audit", found=AUDIT_OUTPUT)
+    code, out, err = apt.apply("alpha")
+    assert code == 1
+    assert out == AUDIT_OUTPUT
+    assert err == (
+        "dpkg --audit finds packages that are not installed well: beta, gamma:i386. Repair them, e.g. by "
+        "`apt-get install --reinstall`, or bake a new image.\n"
+    )
+    assert not apt.policy.exists()
 
 
 def test_a_lock_is_waited_for_and_then_given_up(apt: Apt) -> None:
@@ -257,11 +347,14 @@ def test_the_fence_of_a_killed_run_lets_through_and_counts_as_a_gap(apt: Apt) ->
     apt.set(install=f"touch {apt.folder}/began; sleep 5")
     child = apt.start("apply", lock_timeout=20, lists_age=3600, packages=["alpha"])
     wait_for("the install", (apt.folder / "began").exists, 20)
-    assert apt.start("check", packages=[]).communicate(timeout=20)[0] == "[]\n"
+    assert apt.start("check", packages=[], audited="/nonexistent").communicate(timeout=20)[0] == "[]\n"
     child.kill()
     child.communicate(timeout=20)
     assert subprocess.run([apt.policy], check=False).returncode == 0
-    assert apt.start("check", packages=[]).communicate(timeout=20)[0] == f'["{apt.policy}"]\n'
+    assert (
+        apt.start("check", packages=[], audited="/nonexistent").communicate(timeout=20)[0]
+        == f'["{apt.policy}"]\n'
+    )
     assert apt.apply()[0] == 0
     assert not apt.policy.exists()
 

@@ -116,8 +116,13 @@ def capture(*words: str, **variables: str) -> Finished:
     return _captured(words, subprocess.STDOUT, variables)
 
 
-def _captured(words: Sequence[str], stderr: int, variables: Mapping[str, str]) -> Finished:
-    """Capture in a file without a name: a daemon that the child leaves behind may keep it open.
+def capture_errors(*words: str, **variables: str) -> Finished:
+    """Run a child whose stdout is this program's own, and capture its stderr."""
+    return _captured(words, None, variables)
+
+
+def _captured(words: Sequence[str], stderr: int | None, variables: Mapping[str, str]) -> Finished:
+    """Capture stdout, or stderr when `stderr` is None, in a file without a name: a daemon that the child leaves behind may keep it open.
 
     The child gets a descriptor that can only append: what it starts as another account can neither read
     nor change what is written already (see system/processes.py).
@@ -126,7 +131,10 @@ def _captured(words: Sequence[str], stderr: int, variables: Mapping[str, str]) -
         _only_append(kept.fileno(), True)
         writer = os.open(f"/proc/self/fd/{kept.fileno()}", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            finished = _run(words, writer, stderr, variables)
+            if stderr is None:
+                finished = _run(words, None, writer, variables)
+            else:
+                finished = _run(words, writer, stderr, variables)
         finally:
             os.close(writer)
         text = (first or [os.pread(kept.fileno(), _MAX_OUTPUT, 0)])[0].decode(errors="replace")

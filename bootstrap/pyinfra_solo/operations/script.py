@@ -40,16 +40,19 @@ class ProgramCommand(StringCommand):
 
 
 class Program:
-    """The program of an operation: its module `program`, for `prelude.main` to run."""
+    """The program of an operation: its module `program`, for `prelude.main` to run.
 
-    def __init__(self, module: ModuleType) -> None:
-        self._module = module
+    parts: modules of which the program imports names.
+    """
+
+    def __init__(self, module: ModuleType, *parts: ModuleType) -> None:
+        self._module, self._parts = module, parts
         self.name = module.__name__.split(".")[-2]
 
     @cached_property
     def source(self) -> str:
-        """Join the prelude and the program, without their imports of this package, for another Python."""
-        return f"{_text(prelude)}\n\n{_text(self._module)}"
+        """Join the prelude, the parts and the program, without their imports of this package."""
+        return "\n\n".join(map(_text, (prelude, *self._parts, self._module)))
 
     def command(self, verb: str, arguments: Mapping[str, Any]) -> ProgramCommand:
         """Make the command for a verb. The arguments show in `ps`: no secret."""

@@ -16,8 +16,9 @@ from pyinfra.api.arguments import pop_global_arguments
 from pyinfra.api.operation import OperationMeta
 from pyinfra.api.state import StateHostMeta
 
+from pyinfra_solo import paths
 from pyinfra_solo.errors import DataError
-from pyinfra_solo.operations.packages import program
+from pyinfra_solo.operations.packages import dpkg, program
 from pyinfra_solo.operations.script import Program, ProgramFact
 from pyinfra_solo.system.text import printable
 
@@ -25,14 +26,15 @@ LOCK_TIMEOUT = 300
 """Seconds to wait for dpkg's lock; unattended-upgrades holds it for minutes."""
 LISTS_AGE = 24 * 3600
 """Seconds after which apt's lists are updated before something is installed."""
-_POLICY = str(program.POLICY)
-PROGRAM = Program(program)
+_LEFT = (str(program.POLICY), program.AUDIT)
+"""What a check lists beside packages."""
+PROGRAM = Program(program, dpkg)
 _UNSURE = ("_if", "_ignore_errors", "_run_once")
 
 
 class MissingPackages(ProgramFact[list[str]]):
-    """The given packages that are not installed and configured; and policy-rc.d's path, when a run
-    that was killed has left it."""
+    """The given packages that are not installed and configured; and `dpkg --audit` and policy-rc.d's
+    path, when an apt or a run that was killed has left something."""
 
     program = PROGRAM
     default = list
@@ -123,7 +125,7 @@ def _installed(call: _Call) -> Generator[StringCommand, None, None]:
         sys.stderr.flush()
     # A caller that asks only for a change takes the first command and does not resume this function.
     call.announced = set(missing) if call.joins and not context.state.is_executing else set()
-    names = [name for name in missing if name != _POLICY and name not in announced]
+    names = [name for name in missing if name not in _LEFT and name not in announced]
     age = min(one.lists_age for one in wanted)
     yield PROGRAM.command("apply", {"lock_timeout": LOCK_TIMEOUT, "lists_age": age, "packages": names})
     # Resumed: the command has run, or this is a plan and all is still missing.
@@ -131,6 +133,8 @@ def _installed(call: _Call) -> Generator[StringCommand, None, None]:
 
 
 def _missing(packages: Iterable[str]) -> list[str]:
-    names = [name for name in dict.fromkeys(packages) if name != _POLICY]
-    missing: list[str] = host.get_fact(MissingPackages, arguments={"packages": names})
+    names = [name for name in dict.fromkeys(packages) if name not in _LEFT]
+    missing: list[str] = host.get_fact(
+        MissingPackages, arguments={"packages": names, "audited": str(paths.RUN / "dpkg-audited")}
+    )
     return missing

@@ -1,6 +1,6 @@
 """Check and install Debian packages; what they bring does not start until it is configured.
 
-packages check packages:=[NAME, ...]
+packages check packages:=[NAME, ...] audited=FILE
 packages holders
 packages apply lock_timeout:=SECONDS lists_age:=SECONDS packages:=[NAME, ...]
 """
@@ -16,24 +16,29 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pyinfra_solo.operations.packages.dpkg import audit, is_well, missing_packages
 from pyinfra_solo.operations.prelude import (
     Finished,
     ProgramError,
     capture,
+    capture_errors,
     main,
     query,
     report,
-    require,
     run,
     write,
 )
 
 POLICY = Path("/usr/sbin/policy-rc.d")
+AUDIT = "dpkg --audit"
+"""Stands in a list of packages for those that a killed apt has left half done."""
 LISTS = Path("/var/lib/apt/lists")
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", f"{LISTS}/lock", "/var/cache/apt/archives/lock")
-_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
-_INSTALLED = re.compile(rb"^Status: (install|hold) \S+ installed$", re.MULTILINE)
+_MAX_AUDIT = 4000
+_UNFETCHED = re.compile(r"^E: Failed to fetch (\S+) +(.*)$", re.MULTILINE)
+_PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
+"""User and password of a source's URL."""
 _KEEP = ("--force-confdef", "--force-confold")
 _UNATTENDED = {"DEBIAN_FRONTEND": "noninteractive"}
 _FENCE = """\
@@ -45,9 +50,14 @@ exit 0
 """Denies only while the process that wrote it lives (deb-systemd-invoke(1p), policy-rc.d)."""
 
 
-def check(packages: Sequence[str]) -> list[str]:
-    """List the packages that are not installed; and POLICY, when a run that was killed has left it."""
-    missing = _missing(packages)
+def check(packages: Sequence[str], audited: str) -> list[str]:
+    """List the packages that are not installed; and what a killed apt or run has left: AUDIT, POLICY.
+
+    audited: notes the state of dpkg's database that was last found well. It belongs on tmpfs.
+    """
+    missing = missing_packages(packages)
+    if not is_well(Path(audited)) and not holders():  # who holds a lock is at work on it
+        missing.append(AUDIT)
     if _is_fence() and query(str(POLICY)).status == 0:
         missing.append(str(POLICY))
     return missing
@@ -61,39 +71,6 @@ def holders() -> list[str]:
 def apply(lock_timeout: int, lists_age: int, packages: Sequence[str]) -> None:
     """Install what is missing, behind the fence. Ends with status 1 and the reason when it cannot."""
     Installation(lock_timeout, lists_age).install(packages)
-
-
-def _missing(packages: Sequence[str]) -> list[str]:
-    database = _database()
-    return [name for name in packages if not _is_installed(name, database)]
-
-
-def _database() -> bytes | None:
-    """Read dpkg's database (dpkg(1), FILES). None while it has updates that are not in it yet."""
-    folder = Path(os.environ.get("DPKG_ADMINDIR", "/var/lib/dpkg"))
-    try:
-        if any((folder / "updates").iterdir()):
-            return None
-        return b"\n\n" + (folder / "status").read_bytes()
-    except OSError:
-        return None
-
-
-def _is_installed(name: str, database: bytes | None) -> bool:
-    """Ask the database, or dpkg-query where that does not decide: several architectures, a pattern."""
-    if database is not None and _NAME.fullmatch(name):
-        stanzas = list(_stanzas(database, name))
-        if len(stanzas) < 2:
-            return bool(stanzas and _INSTALLED.search(stanzas[0]))
-    return bool(re.match("[ih]i", query("dpkg-query", "-W", "-f", "${db:Status-Abbrev}", name).text))
-
-
-def _stanzas(database: bytes, name: str) -> Iterator[bytes]:
-    head, at = f"\n\nPackage: {name}\n".encode(), 0
-    while (at := database.find(head, at)) >= 0:
-        end = database.find(b"\n\n", at + 2)
-        yield database[at : end if end >= 0 else None]
-        at += len(head)
 
 
 def _is_fence() -> bool:
@@ -165,24 +142,32 @@ class Installation:
             signal.signal(number, lambda number, _frame: self._signals.append(number))
         try:
             _put_fence()
-            if query("dpkg", "--audit").text:
-                require("dpkg", "--configure", "--pending", *_KEEP, **_UNATTENDED)
+            if audit():
+                self._repair()
             self._end_if_asked()
-            if missing := _missing(packages):
+            if missing := missing_packages(packages):
                 self._install_missing(missing)
+            _require_well()
         finally:
             _remove_fence()
+
+    def _repair(self) -> None:
+        """Configure what dpkg has unpacked; what it was unpacking comes from the source once more."""
+        run("dpkg", "--configure", "--pending", *_KEEP, **_UNATTENDED)
+        self._end_if_asked()
+        if names := _named_by(audit()):
+            self._get("install", "--reinstall", "--no-remove", *names)
 
     def _install_missing(self, missing: list[str]) -> None:
         if not self._is_fresh() and not self._update():
             report("apt's lists could not be updated: those that are there are used")
-        if self._get("install", *missing).status == 0:
-            return
+        done = self._get("install", *missing)
         # Recent lists may name what the mirror has dropped since.
-        if not self._updated and self._update() and self._get("install", *missing).status == 0:
-            return
-        self._explain(missing)
-        sys.exit(1)
+        if done.status and not self._updated and self._update():
+            done = self._get("install", *missing)
+        if done.status:
+            self._explain(missing, done.text)
+            sys.exit(1)
 
     def _end_if_asked(self) -> None:
         """End by a signal that came in, now that no child is at work behind the fence."""
@@ -212,8 +197,11 @@ class Installation:
     def _get(self, *words: str, is_captured: bool = False) -> Finished:
         options = ["--quiet", "--yes", "--no-install-recommends", "-o", f"DPkg::Lock::Timeout={self._left()}"]
         options += [word for option in _KEEP for word in ("-o", f"Dpkg::Options::={option}")]
-        call = capture if is_captured else run
-        finished = call("apt-get", *options, *words, **_UNATTENDED)
+        call = capture if is_captured else capture_errors
+        status, text = call("apt-get", *options, *words, **_UNATTENDED)
+        finished = Finished(status, _PASSWORD.sub("", text))
+        if not is_captured:
+            sys.stderr.write(finished.text)
         self._end_if_asked()
         return finished
 
@@ -248,15 +236,45 @@ class Installation:
         self._updated = True
         return True
 
-    def _explain(self, packages: Sequence[str]) -> None:
+    def _explain(self, packages: Sequence[str], errors: str) -> None:
+        """Say in the last line why apt-get failed; it names the package only in lines before that."""
         if not self._left():
             self._wait_for_locks()
-        for name in packages:
-            if query("apt-cache", "show", name).status:
-                sys.stderr.write(
-                    f"apt knows no package {name}. Correct its name, or, when an operation before its own"
-                    " adds the source, give its packages.installed() alone=True.\n"
-                )
+        unknown = [name for name in packages if query("apt-cache", "show", name).status]
+        for name in unknown:
+            sys.stderr.write(
+                f"apt knows no package {name}. Correct its name, or, when an operation before its own"
+                " adds the source, give its packages.installed() alone=True.\n"
+            )
+        if not unknown and (failed := _UNFETCHED.findall(errors)):
+            raise ProgramError(_not_fetched(failed))
+        if not unknown:
+            _require_well()
+
+
+def _not_fetched(failed: Sequence[tuple[str, str]]) -> str:
+    """Name the first package that apt could not fetch, its URL, and apt's reason."""
+    url, reason = (" ".join(text.split())[:300] for text in failed[0])
+    name = url.rpartition("/")[2].partition("_")[0]
+    more = f" So it is with {len(failed) - 1} more." if len(failed) > 1 else ""
+    return f"apt could not fetch {name}: {url}: {reason.rstrip('.')}.{more} Check the mirror in /etc/apt and the network."
+
+
+def _require_well() -> None:
+    """Raise ProgramError, naming the packages, unless `dpkg --audit` finds nothing wrong."""
+    if found := audit():
+        report(found.rstrip()[:_MAX_AUDIT])
+        names = _named_by(found)
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        raise ProgramError(
+            f"dpkg --audit finds packages that are not installed well: {', '.join(names[:10])}{more}. "
+            "Repair them, e.g. by `apt-get install --reinstall`, or bake a new image."
+        )
+
+
+def _named_by(found: str) -> list[str]:
+    """List the packages that `dpkg --audit` names: a line each, below a sentence for their kind."""
+    return list(dict.fromkeys(re.findall(r"^ (\S+)", found, re.MULTILINE)))
 
 
 def _sources() -> Iterator[Path]:
