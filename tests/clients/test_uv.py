@@ -9,7 +9,7 @@ import pytest
 from pyinfra_solo.errors import DeadlineError, SourceError, TrustError
 from tests.support.loopback import answer, canned_server
 from tests.support.programs import is_alive, wait_for
-from tests.support.wheels import ZERO, House, prints, slow_uv, wheel
+from tests.support.wheels import NOBODY, ZERO, House, prints, slow_uv, wheel
 
 
 @pytest.fixture
@@ -44,10 +44,51 @@ def test_a_wheel_that_nobody_has_is_named(house: House) -> None:
 
 def test_an_index_that_does_not_answer_is_a_source_that_may_come_back(house: House) -> None:
     house.ask(("gamma", "3.0", ZERO))
-    with pytest.raises(SourceError, match=r"^No wheel for ") as raised:
+    refused = rf"^No wheel for gamma from {NOBODY}/gamma/: Connection refused \(os error 111\)\. Put it"
+    with pytest.raises(SourceError, match=refused) as raised:
         house.prepare()
     assert raised.value.retry
     assert "trying the index" in house.lines[-1]
+
+
+def test_an_index_s_password_is_not_in_the_message(house: House) -> None:
+    house.ask(("gamma", "3.0", ZERO))
+    with pytest.raises(SourceError, match=rf"^No wheel for gamma from {NOBODY}/gamma/: ") as raised:
+        house.prepare(index=NOBODY.replace("//", "//me:hunter2@"))
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("503 Service Unavailable", r"{url}/gamma/: HTTP status server error \(503 Service Unavailable\)"),
+        ("404 Not Found", r"{url}: gamma was not found in the package registry"),
+        ("403 Forbidden", r"{url}: An index \({url}\) returned a 403 Forbidden error"),
+        (
+            "401 Unauthorized",
+            r"{url}: An index URL \({url}\) could not be queried due to a lack of valid auth",
+        ),
+    ],
+)
+def test_an_index_that_refuses_is_named_with_the_wheel(
+    house: House, monkeypatch: pytest.MonkeyPatch, status: str, reason: str
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    house.ask(("gamma", "3.0", ZERO))
+    with canned_server(answer(status)) as index:
+        url = f"{index.url}/simple"
+        with pytest.raises(SourceError, match="^No wheel for gamma from " + reason.format(url=url)):
+            house.prepare(index=url)
+
+
+def test_a_wheel_that_its_index_lists_and_does_not_have_is_named(house: House) -> None:
+    house.ask(("gamma", "3.0", ZERO))
+    index = house.into.parent.parent / "index"
+    (index / "gamma").mkdir(parents=True)
+    name = "gamma-3.0-py3-none-any.whl"
+    (index / "gamma/index.html").write_text(f'<!DOCTYPE html><a href="{name}#sha256={ZERO}">{name}</a>')
+    with pytest.raises(SourceError, match=rf"^No wheel for gamma==3.0 from {index.as_uri()}: .*{name}"):
+        house.prepare(index=index.as_uri())
 
 
 def test_a_wheel_that_is_not_at_hand_comes_from_the_index(house: House) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pyinfra_solo.errors import DataError, DeadlineError, SourceError, TrustError
 from pyinfra_solo.system import processes
+from pyinfra_solo.system.text import without_password
 
 _PASSED = (
     "PATH", "LANG", "TMPDIR", "NETRC", "SSL_CERT_FILE", "SSL_CERT_DIR",
@@ -86,7 +87,7 @@ class Uv:
         if status:
             _refuse(output, lock)
             raise SourceError(
-                f"No wheel for {_reason(output)}. Put it into a folder of wheels, or check the index."
+                f"{_missing(output, index)}. Put it into a folder of wheels, or check the index."
             )
         return "index"
 
@@ -145,6 +146,23 @@ def _refuse(output: str, lock: Path) -> None:
         raise DataError(
             f"{lock.name} is invalid: {_reason(output)}. Make it with `uv pip compile --generate-hashes`."
         )
+
+
+def _missing(output: str, index: str | None) -> str:
+    """Name the wheel that cannot be had, the URL that was asked, and the reason, in one line."""
+    fetched = re.search(r"Failed to fetch: `?([^\s`]+)", output)
+    names = (
+        r"Failed to download `([^`]+)`",
+        r"Failed to fetch: .*/([^/\s`]+)/?`?$",
+        r"Because ([^\s,]+) was not found",
+    )
+    found = next((match for name in names if (match := re.search(name, output, re.MULTILINE))), None)
+    place = without_password(fetched[1] if fetched else index or "the default index, https://pypi.org/simple")
+    hint = re.search(r"^hint: (An index .*)$", output, re.MULTILINE)
+    causes = re.findall(r"^\s*cause: (.*)$", output, re.MULTILINE) if fetched else []
+    reason = hint[1] if hint else causes[-1] if causes else _reason(output)
+    reason = re.sub(r" for url \(\S*\)$", "", reason.rstrip("."))
+    return f"No wheel for {found[1] if found else 'a package'} from {place}: {reason[:300]}"
 
 
 def _reason(output: str) -> str:
