@@ -1,5 +1,6 @@
 """A configuration replaces the old one only when its own program finds it good."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,34 @@ def test_a_second_time_changes_nothing(folder: Path) -> None:
 def test_a_bad_file_leaves_the_old_one_and_says_why(folder: Path) -> None:
     played = put(folder, "bad", validate=f'{GOOD} || {{ echo "line 1: unknown directive"; exit 1; }}')
     assert played.failed == "the site is known"
-    assert "line 1: unknown directive" in played.text
-    assert "is unchanged. Correct the template or its values." in played.text
+    assert played.text.splitlines()[-1] == (
+        f"The new {folder}/site was refused: line 1: unknown directive. {folder}/site is unchanged. "
+        "Correct the template or its values."
+    )
     assert (folder / "site").read_text() == "good 0\n"
     assert sorted(path.name for path in folder.iterdir()) == ["site", "site.j2"]
+
+
+@pytest.mark.parametrize(
+    ("validate", "reason"),
+    [
+        ("exit 3", "its program ended with status 3"),
+        ('echo "$FILE:1: why"; echo "$FILE: failed" >&2; exit 1', "{0}:1: why; {0}: failed"),
+        ("seq 9; exit 1", "1; 2; 3"),
+        ("yes | head -c 900 | tr -d '\\n'; echo; echo why; exit 1", "why"),
+    ],
+)
+def test_a_refusal_s_message_has_the_program_s_first_lines(folder: Path, validate: str, reason: str) -> None:
+    last = put(folder, "bad", validate=validate).text.splitlines()[-1]
+    assert last.startswith(f"The new {folder}/site was refused: {reason.format(folder / 'site')}. ")
+
+
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+def test_nginx_says_what_is_wrong_and_where(folder: Path) -> None:
+    (folder / "site.j2").write_text("events {}\nlisten 80;\n")
+    played = put(folder, "bad", validate='nginx -t -q -c "$FILE"')
+    reason = f'"listen" directive is not allowed here in {folder}/site:2'
+    assert reason in played.text.splitlines()[-1]
 
 
 def test_what_a_killed_run_left_is_not_in_the_way(folder: Path) -> None:

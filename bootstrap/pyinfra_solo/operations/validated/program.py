@@ -10,6 +10,8 @@ from pathlib import Path
 
 from pyinfra_solo.operations.prelude import ProgramError, capture, main, sync
 
+_LINES, _LONGEST = 3, 300
+
 
 def apply(new: str, old: str, validate: str) -> None:
     """Rename `new` to `old` when the shell command `validate` ends with status 0.
@@ -19,11 +21,25 @@ def apply(new: str, old: str, validate: str) -> None:
     done = capture("sh", "-c", validate, FILE=new)
     if done.status:
         Path(new).unlink(missing_ok=True)
-        sys.stderr.write(f"{done.text.rstrip()}\n")
-        raise ProgramError(f"{new} was refused; {old} is unchanged. Correct the template or its values.")
+        text = done.text.replace(new, old)
+        sys.stderr.write(f"{text.rstrip()}\n")
+        raise ProgramError(
+            f"The new {old} was refused: {_reason(text, done.status)}. {old} is unchanged."
+            " Correct the template or its values."
+        )
     sync(Path(new))
     Path(new).replace(old)
     sync(Path(old).parent)
+
+
+def _reason(text: str, status: int) -> str:
+    """Join the first lines: programs say last that the test has failed, and before that why.
+
+    A line of more than _LONGEST characters is left out, as a cut could leave half a secret.
+    """
+    lines = dict.fromkeys(" ".join(line.split()) for line in text.splitlines())
+    shown = [line for line in lines if 0 < len(line) <= _LONGEST][:_LINES]
+    return "; ".join(shown).rstrip(".") or f"its program ended with status {status}"
 
 
 if __name__ == "__main__":
