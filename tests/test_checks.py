@@ -25,6 +25,7 @@ from pyinfra_solo.checks import (
     to_json,
     unit,
 )
+from pyinfra_solo.clients import service_log, upstart
 from pyinfra_solo.errors import DataError
 from tests.support.loopback import answer, canned_server, silent_server
 from tests.support.programs import is_alive
@@ -252,6 +253,37 @@ def test_without_systemd_a_unit_s_name_is_no_shell(tmp_path: Path) -> None:
 
     assert not finding.passed
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd runs here")
+def test_under_upstart_a_unit_s_job_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """service(8) of Debian 12 does not know Upstart."""
+    for name in ("initctl", "service"):
+        (tmp_path / name).write_text(
+            f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/asked; echo "$2 stop/waiting"\n'
+        )
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "shop.conf").touch()
+    monkeypatch.setattr(upstart, "JOBS", tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    assert once(unit("shop")).detail == "shop stop/waiting"
+    assert once(unit("nginx")).passed
+    assert (tmp_path / "asked").read_text() == "initctl status shop\nservice nginx status\n"
+
+
+@pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd runs here")
+def test_a_failed_check_shows_the_end_of_its_service_s_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_log, "_FILES", {"sysv": f"{tmp_path}/{{}}.log"})
+    (tmp_path / "shop.log").write_text("ModuleNotFoundError: No module named 'shopp'\n")
+    with canned_server(answer("502 Bad Gateway")) as server:
+        finding = once(http(server.url, log="shop"))
+        assert once(http(server.url, log="other")).detail == "answered 502"
+        assert once(http(server.url, status=(502,), log="shop")).detail == "ok"
+
+    assert finding.detail == "answered 502 (the log of shop: ModuleNotFoundError: No module named 'shopp')"
 
 
 def test_without_systemctl_a_unit_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pyinfra_solo import protocol
-from pyinfra_solo.clients import systemd
+from pyinfra_solo.clients import service_log, systemd, upstart
 from pyinfra_solo.errors import DataError, SoloError
 from pyinfra_solo.protocol import ChecksAnswer, ChecksRequest
 from pyinfra_solo.system.deadline import Deadline
@@ -32,7 +32,8 @@ class Check:
     kind: http, tcp, command or unit. target: a URL, host:port, a shell command, a unit's name.
     within: seconds until it must pass. stable: seconds for which a systemd unit must have been active.
     timeout: seconds for one try. status: HTTP statuses that pass. secrets: values that are shown as
-    `[redacted]`, wherever the check or its result is shown.
+    `[redacted]`, wherever the check or its result is shown. log: the service whose log tells why the check
+    fails.
     """
 
     kind: str
@@ -42,12 +43,15 @@ class Check:
     timeout: float = 5.0
     status: Sequence[int] = field(default=(200,))
     secrets: Sequence[str] = field(default=(), repr=False)
+    log: str = ""
 
     def __str__(self) -> str:
         return redacted(f"{self.kind} {self.target}", self.secrets)
 
 
-def http(url: str, *, within: float = 60, timeout: float = 5, status: Sequence[int] = (200,)) -> Check:
+def http(
+    url: str, *, within: float = 60, timeout: float = 5, status: Sequence[int] = (200,), log: str = ""
+) -> Check:
     """Require that `url` answers with one of `status`; redirects are not followed. Raises DataError."""
     try:
         parts = urlsplit(url)
@@ -58,14 +62,16 @@ def http(url: str, *, within: float = 60, timeout: float = 5, status: Sequence[i
         good = False
     if not good:
         raise DataError(f"The check http({url!r}) is not an http:// or https:// URL. Correct it.")
-    return Check(kind="http", target=url, within=within, timeout=timeout, status=tuple(status))
+    return Check(kind="http", target=url, within=within, timeout=timeout, status=tuple(status), log=log)
 
 
-def tcp(port: int, host: str = "127.0.0.1", *, within: float = 60, timeout: float = 5) -> Check:
+def tcp(
+    port: int, host: str = "127.0.0.1", *, within: float = 60, timeout: float = 5, log: str = ""
+) -> Check:
     """Require that something accepts connections on `host`:`port`. Raises DataError."""
     if not 0 < port < 65536:
         raise DataError(f"The check tcp({port}) has no port from 1 to 65535. Correct it.")
-    return Check(kind="tcp", target=f"{host}:{port}", within=within, timeout=timeout)
+    return Check(kind="tcp", target=f"{host}:{port}", within=within, timeout=timeout, log=log)
 
 
 def command(line: str, *, within: float = 60, timeout: float = 30) -> Check:
@@ -75,7 +81,7 @@ def command(line: str, *, within: float = 60, timeout: float = 30) -> Check:
 
 def unit(name: str, *, within: float = 60, stable: float = 1) -> Check:
     """Require that the service `name` is active, and has been for `stable` seconds without a restart."""
-    return Check(kind="unit", target=name, within=within, stable=stable)
+    return Check(kind="unit", target=name, within=within, stable=stable, log=name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +136,7 @@ def perform(check: Check, until: float, interval: float = 0.25) -> Finding:
         problem = _PERFORM[check.kind](replace(check, timeout=min(check.timeout, left)))
         now = time.monotonic()
         if problem is None or now + interval >= until:
+            problem = problem and f"{problem}{_last_words(check.log)}"
             return Finding(
                 check=str(check),
                 passed=problem is None,
@@ -138,6 +145,13 @@ def perform(check: Check, until: float, interval: float = 0.25) -> Finding:
                 seconds=round(now - started, 3),
             )
         time.sleep(interval)
+
+
+def _last_words(service: str) -> str:
+    """Return the end of a service's log as a clause of a message, or ""."""
+    init = "systemd" if systemd.is_running() else "upstart" if upstart.has_job(service) else "sysv"
+    words = service_log.last_words(init, service) if service and "/" not in service else ""
+    return f" (the log of {service}: {words})" if words else ""
 
 
 def _http(check: Check) -> str | None:
@@ -191,6 +205,8 @@ def _command(check: Check) -> str | None:
 def _unit(check: Check) -> str | None:
     if systemd.is_running():
         return _systemd_unit(check)
+    if upstart.has_job(check.target):
+        return upstart.problem(check.target, check.stable, check.timeout)
     return _command(replace(check, kind="command", target=f"service {shlex.quote(check.target)} status"))
 
 

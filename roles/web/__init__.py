@@ -51,7 +51,7 @@ def healthy(data: Web) -> Sequence[Check]:
         unit("nginx"),
         unit(data.app_name),
         tcp(data.web_port),
-        http(f"http://127.0.0.1:{data.web_port}{data.app_health}"),
+        http(f"http://127.0.0.1:{data.web_port}{data.app_health}", log=data.app_name),
     )
 
 

@@ -234,3 +234,14 @@ def test_unattended_upgrades_start_in_service_but_not_during_a_run(web1: BootedM
 def test_a_machine_in_service_has_no_failed_unit_and_no_waiting_job(web1: BootedMachine) -> None:
     web1.wait_running()
     assert web1.run("systemctl list-jobs --no-legend").stdout.strip() in ("", "No jobs running.")
+
+
+def test_an_app_that_cannot_be_imported_is_named_by_its_log(fleet: Fleet, web1: BootedMachine) -> None:
+    """gunicorn reports that it is ready before its workers import the app."""
+    fleet.app.commit({"shop.py": "import shopp\n"}, "a mistake", branch="broken", parent=fleet.app.tip())
+    code, _, stderr = solo(web1, "run", "--data", "app_ref=broken")
+    assert code == 30, stderr
+    assert "answered 502 (the log of shop: ModuleNotFoundError: No module named 'shopp')" in stderr
+    assert page(web1, "/ping.html").status == 503
+    code, _, stderr = solo(web1, "run")
+    assert code == 0, stderr

@@ -29,6 +29,8 @@ SHOWING = [sys.executable, "-c", SHOW, *NASTY]
 """It prints its arguments and variables."""
 VARIABLES = {f"V{number}": value for number, value in enumerate(NASTY)}
 
+NO_RESOURCES = ["setpriv", "--bounding-set=-sys_resource"]
+
 
 @pytest.mark.parametrize("init", INITS)
 def test_every_init_gets_the_whole_service(init: Init) -> None:
@@ -106,12 +108,37 @@ def test_upstart_hands_every_value_over_as_it_is(tmp_path: Path) -> None:
     text = render(
         service(command=SHOWING, environment=VARIABLES, environment_file=str(tmp_path / "env")), "upstart"
     )
-    script = text.split("\nscript\n")[1].split("\nend script\n")[0]
-    done = subprocess.run(["sh", "-e", "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        ["sh", "-e", "-c", script_of(text)], capture_output=True, text=True, check=True
+    )  # fmt: skip
     words, variables = json.loads(done.stdout)
     assert words == list(NASTY)
     assert [variables[f"V{number}"] for number in range(len(NASTY))] == list(NASTY)
     assert [variables[key] for key in ("VFILE", "VQUOTED", "VX")] == ["from a file", "two words", "$(id)"]
+
+
+def script_of(job: str) -> str:
+    """The script of an Upstart job."""
+    return job.split("\nscript\n")[1].split("\nend script\n")[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user needs root")
+@pytest.mark.parametrize(
+    ("limited", "files", "words"),
+    [([], "321", ""), (["prlimit", "--nofile=99:99", *NO_RESOURCES], "99", "99 open files, not 321: ")],
+)
+def test_an_upstart_job_has_its_user_and_the_limit_that_it_may_have(
+    limited: list[str], files: str, words: str
+) -> None:
+    """In a container without CAP_SYS_RESOURCE no limit may be raised; `limit nofile` would end the job."""
+    command = ["/bin/sh", "-c", "id -un; id -gn; id -G; ulimit -n"]
+    text = render(service(user="nobody", group="nogroup", command=command, open_files=321), "upstart")
+    done = subprocess.run(
+        [*limited, "sh", "-e", "-c", script_of(text)], capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert done.stdout.split() == ["nobody", "nogroup", str(pwd.getpwnam("nobody").pw_gid), files]
+    assert done.stderr[: len(words)] == words
+    assert done.stderr.count("\n") == len(words[:1])
 
 
 def test_an_upstart_job_has_the_form_of_one() -> None:
@@ -120,8 +147,7 @@ def test_an_upstart_job_has_the_form_of_one() -> None:
     outside = text.split("\nscript\n")[0] + text.split("\nend script\n")[1]
     stanzas = [line.split()[0] for line in outside.splitlines() if line and not line.startswith("#")]
     assert set(stanzas) <= {
-        "description", "start", "stop", "respawn", "kill", "reload", "limit", "umask", "setuid", "setgid",
-        "chdir", "console", "post-stop",
+        "description", "start", "stop", "respawn", "kill", "reload", "umask", "chdir", "console", "post-stop",
     }  # fmt: skip
     assert stanzas.count("start") == stanzas.count("stop") == 1
 

@@ -89,9 +89,56 @@ def test_systemd_is_asked_for_what_is_missing(systemd: Path, unit: dict[str, str
 def test_a_failure_names_the_verb_and_the_log(systemd: Path) -> None:
     show(systemd)
     (systemd / "bin/systemctl").write_text(f"#!/bin/sh\n[ $1 = show ] && exec cat {systemd}/unit\nexit 5\n")
-    with pytest.raises(ProgramError, match=r"demo: could not reload. Its log says why: journalctl -u demo"):
+    journal = systemd / "bin/journalctl"
+    journal.write_text("#!/bin/sh\necho 'ValueError: no port'\n")
+    journal.chmod(0o755)
+    with pytest.raises(
+        ProgramError, match=r"could not reload: ValueError: no port. See its log: journalctl -u demo$"
+    ):
+        program.apply(**wanted(systemd, force="reload"))
+    journal.write_text("#!/bin/sh\nexit 1\n")
+    with pytest.raises(ProgramError, match=r"demo: could not reload. See its log: journalctl -u demo$"):
         program.apply(**wanted(systemd, force="reload"))
     assert not (systemd / "records/demo").exists()
+
+
+@pytest.fixture
+def upstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Programs that stand in for initctl and service, and note their calls in `calls`."""
+    (tmp_path / "bin").mkdir()
+    for name in ("initctl", "service"):
+        fake = tmp_path / "bin" / name
+        fake.write_text(
+            f'#!/bin/sh\necho "{name} $*" >>{tmp_path}/calls\ncase $1 in version) echo "init (upstart 1.13.2)";;\n'
+            f'status) echo "$2 stop/waiting";; *) [ ! -e {tmp_path}/broken ];; esac\n'
+        )
+        fake.chmod(0o755)
+    monkeypatch.setattr(program, "SYSTEMD", tmp_path / "nothing")
+    monkeypatch.setattr(program, "JOBS", tmp_path)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_upstart_is_asked_for_its_jobs_and_service_for_others(upstart: Path) -> None:
+    (upstart / "demo.conf").touch()
+    assert program.check(**wanted(upstart)) == {"init": "upstart", "enabled": True, "verb": "start"}
+    program.apply(**wanted(upstart))
+    other = {**wanted(upstart), "name": "nginx", "enabled": False}
+    assert program.check(**other)["verb"] == "none"
+    calls = (upstart / "calls").read_text().splitlines()
+    assert [call for call in calls if "version" not in call] == [
+        "initctl status demo", "initctl status demo", "initctl start demo", "service nginx status",
+    ]  # fmt: skip
+
+
+def test_a_failure_under_upstart_names_the_job_s_log(upstart: Path) -> None:
+    (upstart / "demo.conf").touch()
+    (upstart / "broken").touch()
+    with pytest.raises(ProgramError, match=r"could not start. See its log: /var/log/upstart/demo.log$"):
+        program.apply(**wanted(upstart))
+    (upstart / "demo.conf").unlink()
+    with pytest.raises(ProgramError, match=r"could not start. See its log: /var/log/demo.log$"):
+        program.apply(**wanted(upstart, enabled=False))
 
 
 def test_a_systemd_that_does_not_answer_is_an_error(systemd: Path) -> None:

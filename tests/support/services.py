@@ -10,7 +10,10 @@ from typing import Any
 
 from pyinfra_solo.operations.service import Service, render
 
-SHELL = Service(name="demo", user="root", command=["/bin/sh", "-c", "while :; do sleep 0.1; done"])
+SHELL = Service(
+    name="demo", user="root", open_files=1024, command=["/bin/sh", "-c", "while :; do sleep 0.1; done"]
+)
+"""A container may not raise the limit of open files."""
 
 
 def service(**options: Any) -> Service:

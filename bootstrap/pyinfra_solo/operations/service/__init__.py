@@ -17,6 +17,7 @@ from pyinfra.api import StringCommand, operation
 from pyinfra.api.operation import OperationMeta
 from pyinfra.operations import files
 
+from pyinfra_solo.clients import service_log
 from pyinfra_solo.errors import DataError
 from pyinfra_solo.operations.script import Program, ProgramFact
 from pyinfra_solo.operations.service import program, unit_files
@@ -27,7 +28,7 @@ __all__ = ["Init", "Permission", "Service", "render", "running", "supervised"]
 RECORDS = "/run/pyinfra-solo/loaded"
 """Folder of the services' records: digests of what each was started with. On tmpfs, as its processes
 end with this boot."""
-PROGRAM = Program(program)
+PROGRAM = Program(program, service_log)
 
 Causes = Sequence[str | OperationMeta]
 """Paths and operations. A folder stands for all files in it."""

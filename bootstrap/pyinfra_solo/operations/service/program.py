@@ -20,9 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pyinfra_solo.clients.service_log import last_words, log_place
 from pyinfra_solo.operations.prelude import ProgramError, capture, main, query, report, require, run, write
 
 SYSTEMD = Path("/run/systemd/system")
+JOBS = Path("/etc/init")
+"""Of Upstart; a package's service may have an LSB script alone."""
 _PROPERTIES = (
     "LoadState,UnitFileState,ActiveState,NeedDaemonReload,ConditionResult,ConditionTimestampMonotonic"
 )
@@ -59,8 +62,10 @@ def apply(name: str, records: str, enabled: bool, **arguments: Any) -> None:
         report(f"{name}: enabled")
     if verb != "none":
         if _act(init, name, verb):
+            kind = "sysv" if init == "upstart" and not _has_job(name) else init
+            words = last_words(kind, name)
             raise ProgramError(
-                f"{name}: could not {verb}. Its log says why: journalctl -u {name}, or /var/log/{name}.log."
+                f"{name}: could not {verb}{': ' * bool(words)}{words}. See its log: {log_place(kind, name)}"
             )
         report(f"{name}: {verb}")
     _remember(name, records, digests)
@@ -84,15 +89,18 @@ def _verb(
 def _init() -> str:
     if SYSTEMD.is_dir():
         return "systemd"
-    init = "/sbin/init"
-    return "upstart" if os.access(init, os.X_OK) and "upstart" in query(init, "--version").text else "sysv"
+    return "upstart" if "upstart" in query("initctl", "version").text else "sysv"
+
+
+def _has_job(name: str) -> bool:
+    return (JOBS / f"{name}.conf").is_file()
 
 
 def _state(init: str, name: str) -> dict[str, Any]:
     """Read enabled; running: yes, no or declined; and reload_daemon, for systemd."""
     if init == "systemd":
         return _systemd_state(name)
-    if init == "upstart" and Path(f"/etc/init/{name}.conf").is_file():
+    if init == "upstart" and _has_job(name):
         is_running = "start/running" in query("initctl", "status", name).text
         return {"enabled": True, "running": "yes" if is_running else "no", "reload_daemon": False}
     return _sysv_state(name)
@@ -143,7 +151,7 @@ def _act(init: str, name: str, verb: str) -> int:
         if verb == "start":
             query("systemctl", "reset-failed", "--", f"{name}.service")
         return run("systemctl", verb, "--", f"{name}.service").status
-    if init == "upstart" and Path(f"/etc/init/{name}.conf").is_file():
+    if init == "upstart" and _has_job(name):
         # `restart` keeps the job's old definition (Upstart cookbook, 10.1); stop and start read the new.
         verbs = ["stop", "start"] if verb == "restart" else [verb]
         return next((status for each in verbs if (status := run("initctl", each, name).status)), 0)

@@ -3,7 +3,7 @@
 `systemd-analyze security` of the result reads 1.7 (systemd 252).
 """
 
-from pyinfra_solo.operations.service.spec import Permission, Service
+from pyinfra_solo.operations.service.spec import Init, Permission, Service
 
 _RESTRICTIONS = {
     "NoNewPrivileges": "yes",
@@ -57,10 +57,15 @@ def directives(service: Service) -> list[str]:
     return [f"{name}={value}" for name, value in wanted.items() if value is not None]
 
 
-def launcher(service: Service, group: str) -> list[str]:
-    """List the words that start the service with the right to low ports, where no unit can give it."""
-    capabilities = "-all,+net_bind_service"
-    return [
-        "/usr/bin/setpriv", f"--reuid={service.user}", f"--regid={group}", "--init-groups",
-        f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}", f"--bounding-set={capabilities}",
-    ]  # fmt: skip
+def launcher(service: Service, group: str, init: Init) -> list[str]:
+    """List the words that start the service as its user, where root starts it.
+
+    Upstart's `setuid` comes before the script, which then could not raise a limit; and nothing but
+    setpriv(1) gives the right to low ports.
+    """
+    has_low_ports = "low-ports" in service.allow
+    if not has_low_ports and (init != "upstart" or (service.user, group) == ("root", "root")):
+        return []
+    words = ["/usr/bin/setpriv", f"--reuid={service.user}", f"--regid={group}", "--init-groups"]
+    kinds = ("inh-caps", "ambient-caps", "bounding-set") if has_low_ports else ()
+    return [*words, *(f"--{kind}=-all,+net_bind_service" for kind in kinds)]

@@ -50,7 +50,7 @@ def render(service: Service, init: Init, *, run: str, log: str, self: str) -> st
         autoescape=False,  # noqa: S701 - no HTML; each value is quoted for its own place below
     )
     group = service.group or service.user
-    launcher = sandbox.launcher(service, group) if "low-ports" in service.allow else []
+    launcher = sandbox.launcher(service, group, init)
     words = [shlex.quote(word) for word in (*launcher, *service.command)]
     return environment.get_template(_TEMPLATES[init]).render(
         service=service,
