@@ -384,6 +384,14 @@ def give(path: Path) -> None:
         os.chown(one, account().pw_uid, account().pw_gid, follow_symlinks=False)
 
 
+def test_the_lock_of_releases_is_for_root_alone(shop: Shop) -> None:
+    """A descriptor that can only read is enough for flock(2) to hold up every run."""
+    shop.base.mkdir()
+    (shop.base / ".lock").touch(0o644)
+    shop.release()
+    assert (shop.base / ".lock").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_lock_that_is_held_is_given_up_in_time(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with locked(path, 0), pytest.raises(LockedError, match=f"it holds {path}"), locked(path, 0):

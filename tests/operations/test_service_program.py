@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,34 @@ def test_a_digest_is_equal_for_equal_trees_alone(
     assert not same or digests[2] == digests[0]
     if sorted(one) != sorted(other) or one != other:
         assert digests[2] != digests[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files away")
+def test_a_digest_reads_nothing_that_another_account_may_write(tmp_path: Path) -> None:
+    """A sparse file of a terabyte, or folders in folders, would keep the machine out of service."""
+    top = tmp_path / "top"
+    top.mkdir()
+    (top / "endless").touch()
+    os.truncate(top / "endless", 1 << 40)
+    os.chown(top / "endless", 65534, 65534)
+    (top / "shared").mkdir()
+    deep = top / "shared"
+    deep.chmod(0o777)
+    here = os.open(deep, os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("f", dir_fd=here)
+        below = os.open("f", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    digests = {program._digest([str(top)])}
+    os.utime(top / "endless", (1, 1))
+    digests.add(program._digest([str(top)]))
+    (deep / "new").touch()
+    digests.add(program._digest([str(top)]))
+    assert len(digests) == 3
+    assert program._digest([str(top)]) in digests
+    subprocess.run(["rm", "-rf", deep], check=True)
 
 
 def test_a_digest_waits_for_no_pipe_and_tells_its_kinds_apart(tmp_path: Path) -> None:

@@ -57,6 +57,14 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "run/lock"
 
 
+def test_the_lock_is_for_its_owner_alone_also_where_it_was_not(path: Path) -> None:
+    """A descriptor that can only read is enough for flock(2) to hold up every run."""
+    path.parent.mkdir()
+    path.touch(0o644)
+    with held("boot", Deadline.after(10), silent, path):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_the_machine_s_lock_is_below_run(machine_root: Path) -> None:
     assert owner() is None
     with held("run", Deadline.after(1), silent):

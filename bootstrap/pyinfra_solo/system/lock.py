@@ -133,6 +133,7 @@ def held(
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        os.fchmod(descriptor, 0o600)
         if not flock(descriptor, deadline.at, lambda: say(f"waiting for {_named_in(descriptor)}")):
             other = _named_in(descriptor)
             if other.pid is None:

@@ -165,7 +165,11 @@ def _digests(restart: Sequence[str], reload: Sequence[str]) -> dict[str, str]:
 
 
 def _digest(paths: Sequence[str]) -> str:
-    """Digest contents of files, also of those below folders, targets of links, and what is not there."""
+    """Digest contents of files, also of those below folders, targets of links, and what is not there.
+
+    Of what another account may write only size, time and inode count, and nothing below it: it may
+    hold files without an end, or folders without number.
+    """
     digest = hashlib.sha256()
     for path in paths:
         for line in _lines(Path(path)):
@@ -176,9 +180,12 @@ def _digest(paths: Sequence[str]) -> str:
 def _lines(path: Path) -> Iterator[bytes]:
     name = os.fsencode(path)
     try:
-        mode = path.lstat().st_mode
+        about = path.lstat()
+        mode = about.st_mode
         if stat.S_ISLNK(mode):
             yield name + b" -> " + os.fsencode(path.readlink())
+        elif about.st_uid not in (0, os.geteuid()) or mode & 0o022:
+            yield name + f" {mode} {about.st_size} {about.st_mtime_ns} {about.st_ino}".encode()
         elif stat.S_ISREG(mode):
             yield name + b" " + _contents(path)
         elif stat.S_ISDIR(mode):
