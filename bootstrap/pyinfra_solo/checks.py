@@ -136,7 +136,7 @@ def perform(check: Check, until: float, interval: float = 0.25) -> Finding:
         problem = _PERFORM[check.kind](replace(check, timeout=min(check.timeout, left)))
         now = time.monotonic()
         if problem is None or now + interval >= until:
-            problem = problem and f"{problem}{_last_words(check.log)}"
+            problem = problem and f"{problem}{_last_words(check.log, now - started)}"
             return Finding(
                 check=str(check),
                 passed=problem is None,
@@ -147,10 +147,17 @@ def perform(check: Check, until: float, interval: float = 0.25) -> Finding:
         time.sleep(interval)
 
 
-def _last_words(service: str) -> str:
-    """Return the end of a service's log as a clause of a message, or ""."""
+def _last_words(service: str, seconds: float) -> str:
+    """Return the end of a service's log as a clause of a message, or "".
+
+    seconds: since the first try. What was a minute before that, a converge may have mended.
+    """
     init = "systemd" if systemd.is_running() else "upstart" if upstart.has_job(service) else "sysv"
-    words = service_log.last_words(init, service) if service and "/" not in service else ""
+    words = (
+        service_log.last_words(init, service, time.time() - seconds - 60)
+        if service and "/" not in service
+        else ""
+    )
     return f" (the log of {service}: {words})" if words else ""
 
 

@@ -19,6 +19,13 @@ ModuleNotFoundError: No module named 'shopp'
 [2026-11-21 20:00:00 +0000] [7] [INFO] Worker exiting (pid: 7)
 [2026-11-21 20:00:00 +0000] [5] [ERROR] Reason: Worker failed to boot.
 """
+NAMESPACE = """\
+shop.service: Failed to set up mount namespacing: /run/systemd/unit-root/srv/none: No such file or directory
+shop.service: Failed at step NAMESPACE spawning /srv/shop/current/.venv/bin/python: No such file or directory
+shop.service: Main process exited, code=exited, status=226/NAMESPACE
+shop.service: Failed with result 'exit-code'.
+Failed to start shop.service - shop, served by gunicorn.
+"""
 
 
 @pytest.fixture
@@ -34,28 +41,32 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (CRASH, "ModuleNotFoundError: No module named 'shopp'"),
         ("demo.errors.NotReadyError\nbye\n", "demo.errors.NotReadyError"),
         ("one\n2026 ERROR no database.\ntwo\n", "2026 ERROR no database"),
+        (NAMESPACE, "shop.service: Failed to set up mount namespacing: /srv/none: No such file or directory"),
+        ("one\nshop.service: Scheduled restart job, restart counter is at 5.\nStopped shop.\n", "one"),
         ("one\ntwo\n\n", "two"),
         ("\x1b[31mpanic:\x07 it\tends\n", "[31mpanic: it ends"),
         ("ValueError: postgres://shop:hunter2@db/shop\n", "ValueError: postgres://db/shop"),
         ("one\nValueError: " + 301 * "x" + "\n", "one"),
         ("ValueError: old\n" + 60 * "all is well\n", "all is well"),
         (70_000 * "x" + "\nlast\n", "last"),
+        ("x" * 65_530 + "ValueError: half\nlast\n", "last"),
+        ("ValueError: " + "y" * 65_520 + "\nlast\n", "last"),
         ("", ""),
     ],
 )
 def test_the_line_that_tells_most_is_taken(log: Path, text: str, words: str) -> None:
     log.write_text(text)
-    assert last_words("sysv", "demo") == words
+    assert last_words("sysv", "demo", 0) == words
 
 
 def test_what_is_no_regular_file_is_not_read(log: Path, tmp_path: Path) -> None:
-    assert last_words("sysv", "demo") == ""
+    assert last_words("sysv", "demo", 0) == ""
     os.mkfifo(log)
-    assert last_words("sysv", "demo") == ""
+    assert last_words("sysv", "demo", 0) == ""
     log.unlink()
     (tmp_path / "secret").write_text("secret\n")
     log.symlink_to(tmp_path / "secret")
-    assert last_words("sysv", "demo") == ""
+    assert last_words("sysv", "demo", 0) == ""
 
 
 @pytest.mark.parametrize(
@@ -71,11 +82,13 @@ def test_a_journal_is_asked_for_the_service_s_own_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "journalctl"
-    program.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\nyes x | head -c 200000\n')
+    program.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\necho last; yes x | head -c 200000\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert last_words("systemd", "shop") == "x"
-    assert (tmp_path / "asked").read_text().split()[-1] == "_SYSTEMD_UNIT=shop.service"
+    assert last_words("systemd", "shop", 1e9 + 0.9) == "last"
+    asked = (tmp_path / "asked").read_text().split()
+    assert "--reverse" in asked
+    assert asked[-4:] == ["--since=@1000000000", "_SYSTEMD_UNIT=shop.service", "+", "UNIT=shop.service"]
     program.unlink()
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert last_words("systemd", "shop") == ""
+    assert last_words("systemd", "shop", 1e9 + 0.9) == ""

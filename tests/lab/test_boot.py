@@ -245,3 +245,12 @@ def test_an_app_that_cannot_be_imported_is_named_by_its_log(fleet: Fleet, web1: 
     assert page(web1, "/ping.html").status == 503
     code, _, stderr = solo(web1, "run")
     assert code == 0, stderr
+
+
+def test_a_path_that_the_app_may_write_and_that_is_missing_is_named(web1: BootedMachine) -> None:
+    code, _, stderr = solo(web1, "run", "--data", 'app_writable=["/srv/none"]')
+    assert code == 1, stderr
+    assert "could not restart: shop.service: Failed " in stderr
+    assert "/srv/none: No such file or directory. See its log: journalctl -u shop" in stderr
+    code, _, stderr = solo(web1, "run")
+    assert code == 0, stderr

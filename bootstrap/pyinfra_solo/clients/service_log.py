@@ -17,10 +17,15 @@ _LONGEST = 300
 """Characters of a line that is shown; longer ones are left out, as a cut could leave half a secret."""
 _TELLING = (
     re.compile(r"^(\w+\.)*\w*(Error|Exception|Exit)\b(: |$)"),
+    re.compile(r"\.service: Failed to "),
     re.compile(r"\b(error|fatal|critical|panic|failed)\b", re.IGNORECASE),
     re.compile(r"\S"),
 )
 """The kinds of lines that tell most, the best first: the end of a Python traceback comes first."""
+_OF_SYSTEMD = re.compile(
+    r"^\S+\.service: (?!Failed to )|^(Started|Starting|Stopped|Stopping|Failed to start) "
+)
+"""What systemd writes of every end of a process; but `Failed to set up ...` is a reason."""
 _FILES = {"upstart": "/var/log/upstart/{}.log", "sysv": "/var/log/{}.log"}
 
 
@@ -29,11 +34,14 @@ def log_place(init: str, name: str) -> str:
     return _FILES[init].format(name) if init in _FILES else f"journalctl -u {name}"
 
 
-def last_words(init: str, name: str) -> str:
-    """Return the last telling line of the service's log, or "". It may hold what the service shows."""
-    text = _file(log_place(init, name)) if init in _FILES else _journal(name)
+def last_words(init: str, name: str, since: float) -> str:
+    """Return the last telling line of the service's log, or "". It may hold what the service shows.
+
+    since: seconds of the epoch; only systemd's journal knows when a line was written.
+    """
+    text = _file(log_place(init, name)) if init in _FILES else _journal(name, since)
     lines = [_shown(line) for line in text.splitlines()[-_LINES:]]
-    fit = [line for line in lines if len(line) <= _LONGEST]
+    fit = [line for line in lines if len(line) <= _LONGEST and not _OF_SYSTEMD.search(line)]
     for telling in _TELLING:
         if found := [line for line in fit if telling.search(line)]:
             return found[-1].rstrip(".")
@@ -43,22 +51,16 @@ def last_words(init: str, name: str) -> str:
 def _shown(line: str) -> str:
     """Make a line printable, without user and password of a URL."""
     plain = "".join(character if character.isprintable() else " " for character in line)
-    return re.sub(r"(?<=://)[^/\s]*@", "", " ".join(plain.split()))
+    without_password = re.sub(r"(?<=://)[^/\s]*@", "", " ".join(plain.split()))
+    return without_password.replace("/run/systemd/unit-root/", "/")  # systemd's name for the root of a unit
 
 
-def _journal(name: str) -> str:
-    """Read what the service's own processes wrote, not what systemd says about it (systemd.journal-fields(7))."""
-    words = [
-        "timeout",
-        "10",
-        "journalctl",
-        "--quiet",
-        "--no-pager",
-        "--boot",
-        "--since=-10min",
-        "--output=cat",
-    ]
-    words += [f"--lines={_LINES}", f"_SYSTEMD_UNIT={name.removesuffix('.service')}.service"]
+def _journal(name: str, since: float) -> str:
+    """Read what the unit's processes wrote, and systemd of it (systemd.journal-fields(7))."""
+    # Of --since and --lines alone, journalctl 252 takes the first lines, not the last.
+    unit = f"{name.removesuffix('.service')}.service"
+    words = ["timeout", "10", "journalctl", "--quiet", "--no-pager", "--boot", "--output=cat", "--reverse"]
+    words += [f"--lines={_LINES}", f"--since=@{int(since)}", f"_SYSTEMD_UNIT={unit}", "+", f"UNIT={unit}"]
     try:
         child = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
@@ -68,7 +70,9 @@ def _journal(name: str) -> str:
     with child:
         text = child.stdout.read(_TAIL) if child.stdout else b""
         child.kill()
-    return text.decode(errors="replace")
+    if len(text) == _TAIL:  # half a line could be half a secret
+        text = text.rpartition(b"\n")[0]
+    return "\n".join(reversed(text.decode(errors="replace").splitlines()))
 
 
 def _file(path: str) -> str:
@@ -81,7 +85,8 @@ def _file(path: str) -> str:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             return ""
-        return os.pread(descriptor, _TAIL, max(0, about.st_size - _TAIL)).decode(errors="replace")
+        text = os.pread(descriptor, _TAIL, max(0, about.st_size - _TAIL)).decode(errors="replace")
+        return text.partition("\n")[2] if about.st_size > _TAIL else text
     except OSError:
         return ""
     finally:

@@ -15,6 +15,7 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -61,9 +62,10 @@ def apply(name: str, records: str, enabled: bool, **arguments: Any) -> None:
         _enable(init, name)
         report(f"{name}: enabled")
     if verb != "none":
+        began = time.time()
         if _act(init, name, verb):
             kind = "sysv" if init == "upstart" and not _has_job(name) else init
-            words = last_words(kind, name)
+            words = last_words(kind, name, began)
             raise ProgramError(
                 f"{name}: could not {verb}{': ' * bool(words)}{words}. See its log: {log_place(kind, name)}"
             )
