@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import io
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pyinfra_solo.run.run import Run
 from tests.support.imds import Metadata, metadata_service
 from tests.support.instance import Instance
+from tests.support.line import new_run
 from tests.support.machine import use_root
 
 # nohup(1) ignores the one, a shell's `&` the other, and all that tests start would inherit that.
@@ -37,6 +40,18 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="pyinfra-solo-test-") as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
+
+
+@pytest.fixture
+def output() -> io.StringIO:
+    """Make the log of the fixture `run`."""
+    return io.StringIO()
+
+
+@pytest.fixture
+def run(output: io.StringIO) -> Run:
+    """Start a run that logs to `output`."""
+    return new_run(output=output)
 
 
 @pytest.fixture

@@ -37,16 +37,6 @@ with run.station("fetch"):
 """
 
 
-@pytest.fixture
-def output() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
-def run(output: io.StringIO) -> Run:
-    return new_run(output=output)
-
-
 def on_disk(machine_root: Path) -> dict[str, object]:
     return validated((machine_root / "var/lib/pyinfra-solo/last-run.json").read_bytes())
 

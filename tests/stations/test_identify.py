@@ -16,20 +16,9 @@ from pyinfra_solo.run.settings import Machine
 from pyinfra_solo.stations.identify import Instance, identify
 from pyinfra_solo.stations.resolve import stage_of
 from tests.support.imds import Metadata
-from tests.support.line import new_run
 from tests.support.loopback import answer, canned_server
 
 EC2 = Machine(ec2="yes")
-
-
-@pytest.fixture
-def output() -> io.StringIO:
-    return io.StringIO()
-
-
-@pytest.fixture
-def run(output: io.StringIO) -> Run:
-    return new_run(output=output)
 
 
 def identified(run: Run, machine: Machine = EC2, *, known: bool = False, within: float = 20) -> Instance:

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +28,24 @@ from tests.support.wheels import NOBODY, PYTHON, ZERO, House, prints, slow_uv, u
 @pytest.fixture
 def house(tmp_path: Path) -> House:
     return House(tmp_path)
+
+
+STARTS = ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "os.system")
+"""Events of Python's audit table by which a process starts another one."""
+
+
+@contextmanager
+def started_processes() -> Iterator[list[str]]:
+    """Record the processes that this one starts inside the block."""
+    found, recording = [], True
+
+    def note(event: str, words: tuple[object, ...]) -> None:
+        if recording and event in STARTS:
+            found.append(f"{event} {words}")
+
+    sys.addaudithook(note)  # for good: no hook can be removed
+    yield found
+    recording = False
 
 
 def test_a_runtime_is_built_from_local_wheels_without_a_network(house: House) -> None:
@@ -66,11 +86,13 @@ def test_a_moved_runtime_works_with_its_commands_and_bytecode(house: House) -> N
 
 
 def test_a_complete_runtime_is_found_without_a_process_or_a_write(house: House) -> None:
-    first = house.prepare()
+    with started_processes() as started:
+        first = house.prepare()
+    assert started, "building one starts processes"
     before = stamps(house.into)
-    began = time.monotonic()
-    found = house.prepare(tool=Path("/nonexistent/uv"), timeout=0)
-    assert time.monotonic() - began < 0.1
+    with started_processes() as started:
+        found = house.prepare(tool=Path("/nonexistent/uv"), timeout=0)
+    assert started == []
     assert (found.key, found.python, found.made) == (first.key, first.python, "found")
     after = stamps(house.into)
     marker = f"{first.key}/{durable.MARKER}"
