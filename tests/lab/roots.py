@@ -1,4 +1,4 @@
-"""The roots that machines start from: Debian 12 with each of four init systems or setups.
+"""The roots that machines start from: Debian 12 with each of five init systems or setups.
 
 One mmdebstrap run makes `bare`; the others are layers over it or over each other, made with apt.
 The mirror is the one of the host's own apt for Debian 12.
@@ -222,7 +222,7 @@ def _openrc(chroot: Chroot) -> None:
 
 
 def root(name: str) -> Image:
-    """Return the root called `name`: bare, systemd, cloud-init, sysv or openrc; built when absent."""
+    """Return the root called `name`: bare or one of RECIPES; built when absent."""
     if name == "bare":
         return bare()
     parent, recipe = RECIPES[name]
@@ -235,6 +235,7 @@ RECIPES: dict[str, tuple[str, Callable[[Chroot], None]]] = {
     "systemd": ("bare", _systemd),
     "cloud-init": ("systemd", _cloud_init),
     "sysv": ("bare", _sysv),
+    "cloud-init-sysv": ("sysv", _cloud_init),
     "openrc": ("sysv", _openrc),
 }
 

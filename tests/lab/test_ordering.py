@@ -9,19 +9,17 @@ import pytest
 from tests.lab.asking import (
     answer_everything,
     before_opening,
-    gate_is_open,
     ops_with,
     ordering_problems,
     page,
     polled_while_going_down,
     web,
 )
-from tests.lab.fleet import HERE, Fleet, baked, changed, report, status, wait_for_exit, wheel_house
+from tests.lab.fleet import Fleet, baked, changed, report, status, wait_for_exit
 from tests.lab.image import Image
 from tests.lab.lab import Lab
 from tests.lab.machine import BootedMachine
 from tests.lab.roots import root
-from tests.support.instance import Instance
 from tests.support.programs import wait_for
 
 pytestmark = pytest.mark.lab
@@ -83,29 +81,6 @@ def test_failing_user_data_does_not_keep_a_machine_out_of_service(
     wait_for("cloud-final", lambda: show(machine, FINAL, "ActiveState") == "failed", timeout=30)
     must_be_in_order(machine)
     assert health.timeline[-1].status == 200
-
-
-PIP = "[global]\nno-index = true\nfind-links = http://pypi.lab/house/\ntrusted-host = pypi.lab\n"
-
-
-def test_user_data_installs_us_on_a_plain_debian_image(fleet: Fleet, lab: Lab) -> None:
-    """The role is `base`: the app's wheels, which an image brings, are in no index here."""
-    text = (HERE / "bootstrap/user-data.yaml").read_text()
-    text = text.replace("https://git.example.com/acme/ops.git", fleet.ops.http_url)
-    instance = Instance(
-        tags={"Role": "base", "Stage": "production"}, user_data=text.replace("0" * 40, fleet.sha)
-    )
-    lab.packages.wheels["house"] = wheel_house()
-    machine = fleet.machine("stock1", image=root("cloud-init"), instance=instance)
-    machine.write("/etc/pip.conf", PIP)
-    machine.power_on()
-    wait_for_exit(machine, 0, timeout=240)
-    assert gate_is_open(machine)
-    assert ordering_problems(machine) == []
-    machine.reboot()
-    wait_for_exit(machine, 0)
-    assert changed(machine) == []
-    must_be_in_order(machine)
 
 
 SITE = "server {{ listen 80 default_server; root {root}; }}\n"

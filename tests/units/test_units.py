@@ -413,8 +413,12 @@ def test_user_data_is_valid_by_cloud_init_s_schema(distribution: Path) -> None:
     data = yaml.safe_load(text)
     checker = jsonschema.Draft4Validator(schema)
     assert [error.message for error in checker.iter_errors(data)] == []
-    assert list(checker.iter_errors({**data, "runcmd": "not a list"})), "the schema is one that can refuse"
-    for script in data["runcmd"]:
+    assert list(checker.iter_errors({**data, "write_files": "not a list"})), (
+        "the schema is one that can refuse"
+    )
+    scripts = [file["content"] for file in data["write_files"] if file["permissions"] == "0755"]
+    assert len(scripts) == 2
+    for script in scripts:
         subprocess.run(["dash", "-n"], input=script, text=True, check=True)
 
 
