@@ -16,10 +16,9 @@ from pyinfra_solo.cli.common import command
 HERE = Path(__file__).parents[1]
 README = HERE / "README.md"
 DOCUMENTS = [README, *sorted((HERE / "docs").glob("*.md"))]
-VENV = ".venv/bin/"
 KNOWN = {
     "$EDITOR", "apt-get", "cd", "export", "git", "journalctl", "pyinfra", "python", "python3", "systemctl", "uv",
-    f"{VENV}pip",
+    "~/.venvs/pyinfra-solo/bin/pip",
 }  # fmt: skip
 """Programs that are not ours: their options are not checked."""
 

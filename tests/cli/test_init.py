@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ import pytest
 from pyinfra_solo.cli import init
 from pyinfra_solo.errors import UsageError
 from tests.support.files import listing
+from tests.support.git import Sshd, ssh_server
 from tests.support.machine import REPOSITORY, LocalMachine
 from tests.support.wheels import uv
 
@@ -68,10 +70,13 @@ def test_summary_names_what_is_there_and_the_next_steps(tmp_path: Path) -> None:
         "inventories/, ops.toml, requirements.lock, roles/, tests/"
     )
     assert f"  cd '{folder}'" in steps
-    commands = "\n".join(step for step in steps if step.startswith("  "))
+    *commands, plan = [step.partition("  #")[0] for step in steps if step.startswith("  ")]
     identity = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    subprocess.run(["sh", "-ec", commands], env={**os.environ, **identity}, capture_output=True, check=True)
+    environment = {**os.environ, **identity, "EDITOR": "test -e"}
+    subprocess.run(["sh", "-ec", "\n".join(commands)], env=environment, capture_output=True, check=True)
     assert (folder / ".git").is_dir()
+    machine = LocalMachine(tmp_path / "machine")
+    machine.solo(*plan.split()[1:], cwd=folder).expect(2)
 
 
 @pytest.mark.parametrize(
@@ -126,40 +131,70 @@ def test_init_takes_a_folder_with_nothing_but_git(tmp_path: Path) -> None:
 
 
 def fences(repository: Path) -> list[str]:
-    """The shell commands of the new repository's README, a fence each: set up, change, machine, run."""
+    """Return the README's shell commands, a fence each: set up, change, push, machine, run."""
     return re.findall(r"^```sh\n(.*?)^```", (repository / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 
 
 def test_readme_sets_up_what_its_commands_need(repository: Path) -> None:
-    """The next test runs them with this environment in place of that one: no test asks a package index."""
-    assert fences(repository)[0].splitlines() == [
+    """`set_up` does the same without a package index; tests/lab/test_readme.py runs these lines as written."""
+    assert fences(repository)[0].splitlines()[:-1] == [
         "python3 -m venv .venv",
         ".venv/bin/pip install --require-hashes -r requirements.lock",
         ".venv/bin/pip install pytest",
     ]
 
 
+def set_up(repository: Path) -> None:
+    """Make its .venv: with the packages and commands of this process's own, which has no engine."""
+    venv = repository / ".venv"
+    subprocess.run([uv(), "venv", "--quiet", "--python", sys.executable, venv], check=True)
+    packages = Path(sys.prefix) / "lib" / VERSION / "site-packages"
+    assert not (packages / "pyinfra_solo").exists()
+    (venv / "lib" / VERSION / "site-packages/packages.pth").write_text(f"{packages}\n")
+    for name in ("pyinfra", "pytest"):
+        lines = (Path(sys.executable).parent / name).read_text().splitlines(keepends=True)
+        (venv / "bin" / name).write_text("".join([f"#!{venv}/bin/python\n", *lines[1:]]))
+        (venv / "bin" / name).chmod(0o755)
+    last_line = fences(repository)[0].splitlines()[-1]
+    subprocess.run(["sh", "-ec", last_line], cwd=repository, check=True)
+
+
 def test_readme_s_commands_work_as_written(repository: Path, tmp_path: Path) -> None:
-    """They find the engine in the repository; so does pyinfra's own command, as deploy.py names it."""
+    """They find the engine in the repository, also in a push over SSH; and so does the command in deploy.py."""
     machine = LocalMachine(tmp_path / "machine")
     machine.configure(machine='ec2 = "no"\nrole = "base"\nstage = "staging"')
-    environment = {**machine.variables(), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    environment = {**machine.variables(), "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     del environment["PYTHONPATH"]
-    commands = fences(repository)[1] + "pyinfra -y @local deploy.py --dry\n"
+    copy = shutil.copytree(repository, tmp_path / "ops")
+    set_up(copy)
+    activate, *commands = fences(copy)[1].splitlines()
+    commands += [fences(copy)[2].strip(), "pyinfra @local deploy.py --dry"]
     results = []
-    exports = ""
-    for line in commands.splitlines():
-        if line.startswith("export "):
-            exports = line
-            continue
-        done = subprocess.run(
-            ["sh", "-c", f"{exports}\n{line}"], cwd=repository, env=environment, capture_output=True, text=True,
-            check=False, timeout=300,
-        )  # fmt: skip
-        results.append((line.split()[0], done.returncode, done.stdout + done.stderr))
+    with ssh_server(tmp_path / "sshd") as server:
+        add_host(copy, server)
+        for line in commands:
+            done = subprocess.run(
+                ["sh", "-c", f"{activate}\n{line}"], cwd=copy, env=environment, capture_output=True, text=True,
+                check=False, timeout=300,
+            )  # fmt: skip
+            results.append((line.split()[0], done.returncode, done.stdout + done.stderr))
 
-    assert [result[:2] for result in results] == [("pytest", 0), ("python", 2), ("pyinfra", 0)], results
+    expected = [("pytest", 0), ("python", 2), ("pyinfra", 0), ("pyinfra", 0)]
+    assert [result[:2] for result in results] == expected, results
     assert " passed" in results[0][2]
+    assert "deploy can log in" in results[2][2]
+
+
+def add_host(repository: Path, server: Sshd) -> None:
+    """Make this host a machine of the stage `staging`, with a shell for who has the key."""
+    public = server.client.with_suffix(".pub").read_text()
+    (server.folder / "authorized_keys").write_text(public)
+    (server.folder / "known_hosts").write_text(server.known_hosts)
+    data = {
+        "role": "base", "ssh_port": server.port, "ssh_key": str(server.client), "ssh_user": "root",
+        "ssh_known_hosts_file": str(server.folder / "known_hosts"), "ssh_strict_host_key_checking": "yes",
+    }  # fmt: skip
+    (repository / "inventories/staging.py").write_text(f"hosts = [('127.0.0.1', {data!r})]\n")
 
 
 def test_engine_of_a_repository_can_write_another_one(repository: Path, tmp_path: Path) -> None:

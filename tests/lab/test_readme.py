@@ -19,7 +19,8 @@ from tests.support.programs import run
 
 pytestmark = pytest.mark.lab
 
-README = Path(__file__).parents[2] / "README.md"
+HERE = Path(__file__).parents[2]
+README = HERE / "README.md"
 A_PART = (
     "UNIT='tests/test_gate.py tests/stations/test_fetch.py tests/cli/test_init.py' "
     "LAB='tests/lab/test_lab_itself.py -k changed_host_key'"
@@ -35,10 +36,18 @@ def clean() -> Iterator[Clean]:
         yield made
 
 
+def fences(text: str) -> list[str]:
+    """Return the shell commands of a document, a fence each."""
+    return re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
 def commands(start: str) -> list[str]:
     """List the commands in README.md's fences that begin with `start`, without their comments."""
-    fences = re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
-    lines = (line.partition("  #")[0].strip() for fence in fences for line in fence.splitlines())
+    lines = (
+        line.partition("  #")[0].strip()
+        for fence in fences(README.read_text())
+        for line in fence.splitlines()
+    )
     return [line for line in lines if line.startswith(start)]
 
 
@@ -59,6 +68,34 @@ def test_make_demo_works_on_a_bare_debian(clean: Clean) -> None:
 def test_make_test_works_on_a_bare_debian(clean: Clean) -> None:
     output = clean.run(f"make test {A_PART}", LONG).stdout
     assert re.search(r"^=+ 1 passed, \d+ deselected", output, re.MULTILINE), output[-3000:]
+
+
+IDENTITY = "\n".join(
+    f"export GIT_{who}_NAME=a GIT_{who}_EMAIL=a@example.com" for who in ("AUTHOR", "COMMITTER")
+)
+SETTINGS = '[machine]\nec2 = "no"\nrole = "base"\nstage = "staging"\n'
+
+
+def test_start_and_the_new_repositorys_commands_work_on_a_bare_debian(clean: Clean) -> None:
+    """From the clone to a plan, with the editor that changes nothing; then all that the new README says to run."""
+    start = README.read_text().partition("\n## Start\n")[2].partition("\n## ")[0]
+    packages = re.search(r"`(apt-get install [^`]*)`", start)
+    assert packages
+    install, new, plan, _image = fences(start)
+    repository = fences((HERE / "bootstrap/pyinfra_solo/cli/new_repo/README.md").read_text())
+    script = [
+        f"apt-get -qq update && {packages[1]}", IDENTITY, "export EDITOR=true", install, new,
+        plan.strip() + " || [ $? = 2 ]", "echo '== a plan'", "export PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        repository[0], repository[1].strip().replace("    #", " || [ $? = 2 ]    #"), "echo '== a change'",
+        f"mkdir -p /etc/pyinfra-solo && printf '%s' '{SETTINGS}' >/etc/pyinfra-solo/config.toml",
+        "pyinfra @local deploy.py --dry", "echo '== a converge'",
+    ]  # fmt: skip
+    output = clean.run("set -e\n" + "\n".join(script), LONG).stdout
+    parts = re.split(r"^== (.*)\n", output, flags=re.MULTILINE)
+    assert parts[1::2] == ["a plan", "a change", "a converge"]
+    assert re.search(r"^\d+ operations would change this machine", parts[0], re.MULTILINE)
+    assert " passed" in parts[2]
+    assert "deploy can log in" in parts[4]
 
 
 def test_make_test_runs_every_part_and_fails_when_one_does() -> None:

@@ -66,7 +66,9 @@ def summary(directory: Path, written: Sequence[Path]) -> list[str]:
         f"Wrote {len(written)} files to {directory}: {shown}",
         "Next:",
         f"  cd {shlex.quote(str(directory))}",
+        "  $EDITOR inventories/group_data/all.py    # your app, and the SSH keys that may log in",
         '  git init -b main && git add -A && git commit -m "Our machines"',
+        "  pyinfra-solo plan --dir . --role web --stage staging --blank    # see what a new machine would get",
         "Then push it to a place where machines can read it. README.md shows how to test it, and how to set up a machine.",
     ]
 
