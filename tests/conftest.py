@@ -1,6 +1,7 @@
 """Fixtures of all tests."""
 
 import io
+import os
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -19,12 +20,27 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+HOSTS_OWN = ("/etc/pyinfra-solo", "/opt/pyinfra-solo", "/run/pyinfra-solo", "/var/lib/pyinfra-solo")
+
+
 @pytest.fixture(autouse=True)
 def _not_the_hosts_own_paths(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Put the paths of this process and of its children below a folder of each test's own."""
+) -> Iterator[None]:
+    """Put the paths of this process and of its children below a folder of each test's own.
+
+    Fails a test that wrote into the host's own paths nevertheless.
+    """
     use_root(tmp_path_factory.mktemp("machine"), monkeypatch)
+    before = _changed_at()
+    yield
+    assert _changed_at() == before, "the test wrote into the folders of a real machine"
+
+
+def _changed_at() -> dict[str, int]:
+    """Map each folder of the host's own paths to the time at which a name in it changed, in ns."""
+    found = [folder for path in HOSTS_OWN for folder, _, _ in os.walk(path)]
+    return {folder: Path(folder).stat().st_mtime_ns for folder in found}
 
 
 @pytest.fixture

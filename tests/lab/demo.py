@@ -181,6 +181,7 @@ def play(screen: Screen) -> int:
         demo.boot()
         demo.commit()
         demo.reboot()
+        screen.say("\n   the machine and its network are removed")
     return verdict(screen, demo.claims)
 
 

@@ -62,7 +62,9 @@ def test_make_demo_works_on_a_bare_debian(clean: Clean) -> None:
     assert all(line.strip().startswith("✓") for line in claims)
     assert "\x1b" not in output
     assert output.startswith("make demo: about ")
-    assert output.index("to remove them: rm -rf") < output.index("apt-get installs on this host")
+    costs, _, prepared = output.partition("prepare: apt-get installs on this host")
+    assert "to remove them: rm -rf" in costs
+    assert "prepare: to remove them later: apt-get purge --auto-remove " in prepared
 
 
 def test_make_test_works_on_a_bare_debian(clean: Clean) -> None:

@@ -18,7 +18,7 @@ from tests.lab.machine import BootedMachine
 from tests.support.programs import LabError
 
 STATE = Path("var/lib/pyinfra-solo")
-TICK = 5.0
+TICK = 3.0
 """Seconds between two signs of life where no line can move."""
 
 GREEN, RED, YELLOW, FAINT, BOLD = "32", "31", "33", "2", "1"
