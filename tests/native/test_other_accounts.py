@@ -247,6 +247,15 @@ def test_a_tree_is_changed_however_deep_it_is(home: Path) -> None:
     subprocess.run(["rm", "-rf", home], check=True)
 
 
+def test_a_tree_without_an_end_ends_in_time(home: Path) -> None:
+    """An account may fill its folder with files."""
+    for number in range(2000):
+        (home / str(number)).touch()
+    connector = ways.connector_of(ways.our_state(native=True))
+    done, output = connector.run_shell_command(StringCommand(f"chown -R nobody {home}"), _timeout=0.000001)
+    assert (done, "took longer than 1e-06 s" in output.stderr) == (False, True)
+
+
 def test_hard_links_of_root_in_its_tree_can_be_given_away(open_folder: Path) -> None:
     """As a clone of a local git repository has them; nobody else could write there until then."""
     (open_folder / "tree/sub").mkdir(parents=True)

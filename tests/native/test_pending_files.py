@@ -85,11 +85,13 @@ def test_a_pipe_with_a_reader_gets_all_of_it(tmp_path: Path) -> None:
 def test_a_pipe_whose_reader_does_not_read_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    pending = PendingFiles()
+    pending.timeout = 0.1
     try:
         with pytest.raises(
             TimeoutError, match=r"took longer than 0\.1 s: \d+ of 1000000 bytes are unread: '.*pipe'"
         ):
-            PendingFiles().put(str(tmp_path / "pipe"), bytes(1_000_000), timeout=0.1)
+            pending.put(str(tmp_path / "pipe"), bytes(1_000_000))
     finally:
         os.close(reader)
 

@@ -129,6 +129,7 @@ class LocalConnector(BaseConnector):
             return None
         if (folder := arguments.get("_chdir")) and not os.path.isdir(folder):  # noqa: PTH112
             return None
+        self.pending.timeout = arguments.get("_timeout") or self.timeout
         try:
             return (True, CommandOutput([])) if commands.run(_raw(command), self.pending) else None
         except OSError as error:
@@ -230,8 +231,9 @@ class LocalConnector(BaseConnector):
         """Write a file where `cd` and cp(1) would, whose exit status is 0 or 1. Raises OSError."""
         codes = arguments.get("_success_exit_codes") or [0]
         path = _below(arguments.get("_chdir"), path)
+        self.pending.timeout = arguments.get("_timeout") or self.timeout
         try:
-            self.pending.put(path, data, arguments.get("_timeout") or self.timeout)
+            self.pending.put(path, data)
         except OSError:
             if 1 in codes:
                 return True

@@ -1,23 +1,28 @@
 """Walk through a folder's whole tree by descriptors; see `held`."""
 
+import errno
 import os
+import time
 from collections.abc import Iterator
 
 from pyinfra_solo.native.held import FILE, FOLDER, Held, RefusedError
 
 
-def below(top: Held) -> Iterator[Held]:
+def below(top: Held, timeout: float) -> Iterator[Held]:
     """Yield all files and folders below `top`, each before what it holds; no link is followed.
 
     Only one folder is open, however deep it is: an account cannot use up the descriptors. A file that
-    has gone meanwhile is left out. Raises OSError; RefusedError for a folder that was moved
-    meanwhile, and for a file that another account may have linked there.
+    has gone meanwhile is left out. timeout: seconds. Raises OSError; TimeoutError; RefusedError for a
+    folder that was moved meanwhile, and for a file that another account may have linked there.
     """
     if top.file is None or top.status is None or not top.is_folder():
         return
+    until = time.monotonic() + timeout
     folder, levels = os.dup(top.file), [(top.status, _names(top.file))]
     try:
         while True:
+            if time.monotonic() > until:
+                raise TimeoutError(errno.ETIMEDOUT, f"took longer than {timeout:g} s")
             status, names = levels[-1]
             if not names:
                 levels.pop()

@@ -126,7 +126,7 @@ def _change(
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         held.check_names()
         change(held)
-        for one in below(held) if recursive else ():
+        for one in below(held, pending.timeout) if recursive else ():
             change(one)
     return True
 

@@ -44,17 +44,18 @@ class PendingFiles:
     def __init__(self) -> None:
         self.defer_rename = False
         """True: a file stays pending for chown and chmod. Call `rename_into_place` afterwards."""
+        self.timeout = in_place.TIMEOUT
+        """Seconds for a pipe or terminal whose reader is slow, and for a tree of files."""
         self._pending: _Pending | None = None
         self._unsynced: list[tuple[int, int]] = []
         """Descriptors of new files and of their folders."""
         self._more_unsynced = False
 
-    def put(self, path: str, data: bytes, timeout: float = in_place.TIMEOUT) -> None:
+    def put(self, path: str, data: bytes) -> None:
         """Write `data` to the file `path`, or to the file that it links to.
 
         An old file's mode, owner and extended attributes stay, flags of chattr(1) do not. A new file is for
-        its owner alone. timeout: seconds for a pipe or terminal whose reader is slow.
-        Raises RefusedError, and OSError where cp(1) would fail.
+        its owner alone. Raises RefusedError, and OSError where cp(1) would fail.
         """
         self.rename_into_place()
         place = hold(path)
@@ -62,7 +63,7 @@ class PendingFiles:
             _check_as_cp(place)
             pending = _write_temporary(path, place, data) if _goes_by_rename(place) else None
             if not pending:
-                in_place.write(place, data, timeout=timeout)
+                in_place.write(place, data, timeout=self.timeout)
         except BaseException as error:
             place.close()
             if isinstance(error, OSError) and error.errno:
