@@ -107,13 +107,10 @@ def _chgrp(pending: PendingFiles, *words: str) -> bool:
 def _set_owner(pending: PendingFiles, path: str, uid: int, gid: int, option: str) -> bool:
     """Change the owner; of a link itself with -h, and with -R as GNU chown does."""
 
-    return _change(
-        pending,
-        path,
-        lambda held: os.chown(held.reached, uid, gid),
-        recursive=option == "-R",
-        follow=not option,
-    )
+    def change(held: Held) -> None:
+        os.chown(held.reached, uid, gid)
+
+    return _change(pending, path, change, recursive=option == "-R", follow=not option)
 
 
 def _change(
