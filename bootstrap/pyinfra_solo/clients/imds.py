@@ -55,14 +55,13 @@ class Metadata:
     def get(self, path: str, timeout: float = 5) -> str | None:
         """Return the text at `/latest/<path>`, or None for a 404: absent, or not enabled.
 
-        timeout: seconds for all of it, a new token included.
+        timeout: seconds for each exchange, from its first byte to its last; a new token is one of its own.
         Raises MetadataUnavailableError, V1OnlyError.
         """
-        until = time.monotonic() + timeout
         for fresh in (False, True):
             if self._token is None or fresh:
-                self._token = self._new_token(until)
-            status, text = self._exchange("GET", path, {"X-aws-ec2-metadata-token": self._token}, until)
+                self._token = self._new_token(timeout)
+            status, text = self._exchange("GET", path, {"X-aws-ec2-metadata-token": self._token}, timeout)
             if status == 404:
                 return None
             if status == 200:
@@ -71,9 +70,9 @@ class Metadata:
                 break
         raise MetadataUnavailableError(f"GET {path} answered {status}")
 
-    def _new_token(self, until: float) -> str:
+    def _new_token(self, timeout: float) -> str:
         headers = {"X-aws-ec2-metadata-token-ttl-seconds": _TTL}
-        status, text = self._exchange("PUT", "api/token", headers, until)
+        status, text = self._exchange("PUT", "api/token", headers, timeout)
         if status == 200:
             return text
         if status in (404, 405, 501):
@@ -83,9 +82,9 @@ class Metadata:
             )
         raise MetadataUnavailableError(f"PUT api/token answered {status}")
 
-    def _exchange(self, method: str, path: str, headers: dict[str, str], until: float) -> tuple[int, str]:
+    def _exchange(self, method: str, path: str, headers: dict[str, str], timeout: float) -> tuple[int, str]:
         try:
-            connection = self._open(until)
+            connection = self._open(time.monotonic() + timeout)
             connection.request(method, f"/latest/{path}", headers=headers)
             with connection.getresponse() as answer:
                 text = _text(answer)
