@@ -4,6 +4,7 @@ import os
 import shlex
 import signal
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -140,19 +141,57 @@ def test_a_time_out_ends_what_ignores_the_polite_signal(pid_of: Callable[[], int
 @pytest.mark.parametrize(
     "arguments",
     [{}, {"_env": {"SECRET": HiddenValue("hunter2")}, "_chdir": "/"}, {"_shell_executable": "/usr/bin/env bash"},
-     {"_shell_executable": None}, {"_su_user": "root"}, {"_su_user": "root", "_shell_executable": "bash"}],
-    ids=["plain", "env", "bash", "no shell", "root", "root's bash"],
+     {"_shell_executable": None}, {"_su_user": "root"}, {"_su_user": "root", "_shell_executable": "bash"},
+     {"_su_user": "nobody", "_su_shell": "/bin/sh", "_env": {"SECRET": "hunter2"}}],
+    ids=["plain", "env", "bash", "no shell", "root", "root's bash", "another account"],
 )  # fmt: skip
-def test_a_script_is_in_no_argv(arguments: dict[str, Any], machine: LocalConnector, tmp_path: Path) -> None:
+def test_a_script_is_in_no_argv(arguments: dict[str, Any], machine: LocalConnector) -> None:
     """Any user may read /proc/*/cmdline."""
-    script = f"""
+    script = """
         : hunter2-in-a-script
-        for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' < $file 2>/dev/null; echo; done > {tmp_path}/argvs
+        for file in /proc/[0-9]*/cmdline; do tr '\\0' ' ' 2>/dev/null < $file; echo; done
+        echo end
     """
-    assert machine.run_shell_command(StringCommand(script), **arguments)[0]
-    argvs = (tmp_path / "argvs").read_text()
-    assert f"/proc/{os.getpid()}/fd/" in argvs
-    assert "hunter2" not in argvs
+    done, output = machine.run_shell_command(StringCommand(script), **arguments)
+    assert (done, output.stdout_lines[-1]) == (True, "end")
+    assert f"/proc/{os.getpid()}/fd/" in output.stdout
+    assert "hunter2" not in output.stdout
+
+
+def test_a_script_of_another_account_is_in_a_file_of_its_own(machine: LocalConnector) -> None:
+    """Which nobody else can read, and which is gone afterwards."""
+    files_now = f"stat -c '%U %a' /dev/shm/pyinfra-solo-{os.getpid()}-*"
+    who = {"_su_user": "nobody", "_su_shell": "/bin/sh"}
+    done, output = machine.run_shell_command(StringCommand(files_now), **who)
+    assert (done, output.stdout_lines) == (True, ["nobody 400"])
+    assert not machine.run_shell_command(StringCommand("rm -f /dev/shm/pyinfra-solo-*; exit 3"), **who)[0]
+    assert list(shell._MEMORY.glob(f"pyinfra-solo-{os.getpid()}-*")) == []
+
+
+def test_a_killed_runs_script_of_another_account_is_removed(machine: LocalConnector) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left, others = (shell._MEMORY / f"pyinfra-solo-{pid}-left" for pid in (ended.pid, 1))
+    shell._sweep.cache_clear()
+    try:
+        for path in (left, others):
+            path.write_text("hunter2")
+        machine.run_shell_command(StringCommand("true"), _su_user="nobody", _su_shell="/bin/sh")
+        assert (left.exists(), others.exists()) == (False, True)
+    finally:
+        left.unlink(missing_ok=True)
+        others.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("account", ["no-such-account", "#x"])
+def test_an_account_that_does_not_exist_is_named_by_its_tool(account: str, machine: LocalConnector) -> None:
+    """pyinfra's facts go by that message."""
+    done, output = machine.run_shell_command(StringCommand("true"), _su_user=account)
+    assert not done
+    assert (
+        output.stderr
+        == f"su: user {account} does not exist or the user entry does not contain all the required fields"
+    )
 
 
 @pytest.mark.parametrize("name", ["sh -a", "bash -a"])

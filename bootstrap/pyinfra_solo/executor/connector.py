@@ -11,7 +11,8 @@ import re
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pwd import getpwnam
 from shutil import which
 from typing import Any
 
@@ -161,15 +162,16 @@ class LocalConnector(BaseConnector):
         """Return an argv that runs pyinfra's own text for the command and its global arguments.
 
         It names the text by reference, valid until `stack` closes. So does the text, where pyinfra hands
-        the command to the shell of this account or of root: no other account can read the reference.
+        the command to a shell of an account that can be given a file.
         """
         name = arguments.get("_shell_executable", "sh")
         account = _account(arguments)
-        # sudo -i leaves `$` to the login shell, which would empty the reference's variable (sudo(8)).
-        if name and account in (None, "root") and not arguments.get("_use_sudo_login"):
+        uid = _uid(account)
+        if name and uid != _NOBODY:
             inside = {key: arguments.pop(key, None) for key in ("_env", "_chdir")}
             script = make_unix_command(command, **inside, _shell_executable=None).get_raw_value()
-            words = [name, *stack.enter_context(shell.by_reference(script, name))]
+            login = bool(arguments.get("_use_sudo_login"))
+            words = [name, *stack.enter_context(shell.by_reference(script, name, uid=uid, login=login))]
             if words[0] == "sh" and not account:
                 return words
             command = StringCommand(name, *map(QuoteString, words[1:]))
@@ -333,6 +335,22 @@ def _account(arguments: Mapping[str, Any]) -> str | None:
         if user if switch == "_su" else arguments.get(switch):
             return user or "root"
     return None
+
+
+_NOBODY = -1
+
+
+def _uid(account: str | None) -> int | None:
+    """Return the account's id; None for this process's own and for root, which read what this process has.
+
+    _NOBODY: there is no such account, as its tool will say, or this process cannot give it a file.
+    """
+    if account in (None, "root"):
+        return None
+    with suppress(KeyError, ValueError):
+        if os.geteuid() == 0:
+            return int(account[1:]) if account.startswith("#") else getpwnam(account).pw_uid
+    return _NOBODY
 
 
 def _below(folder: str | None, path: str) -> str:

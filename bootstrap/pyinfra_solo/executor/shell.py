@@ -7,9 +7,13 @@ in a file in memory, and the argv names the file.
 import os
 import re
 import shlex
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from signal import strsignal
+from tempfile import mkstemp
 from typing import Any
 
 from pyinfra.connectors.util import CommandOutput, OutputLine
@@ -26,22 +30,65 @@ _POSIX_SHELL = re.compile(r"(?:.*[/\s])?(?:|ba|da|a|k|mk|z)sh(?:\s.*)?", re.ASCI
 
 
 @contextmanager
-def by_reference(script: str, shell: str = "sh") -> Iterator[list[str]]:
+def by_reference(
+    script: str, shell: str = "sh", *, uid: int | None = None, login: bool = False
+) -> Iterator[list[str]]:
     """Yield the words after `shell` that make it run `script`, as `-c script` would.
 
-    They name a file of this process in /proc, which its account and root can read, and nobody can
-    write. The shell has closed the file before the script begins, so no descendant inherits it. A shell
-    that is no POSIX shell is given the file itself. Raises ValueError for a NUL, which dash would leave out.
+    They name a file in memory. uid: the account that runs the shell; None: this one, or root. The shell
+    has closed the file before the script begins, so no descendant inherits it. login: the words pass
+    through sudo -i, which expands `$` (sudo(8)). A shell that is no POSIX shell is given the file itself.
+    Raises ValueError for a NUL, which dash would leave out, OSError.
     """
     if "\0" in script:
         raise ValueError("embedded null byte")
     is_posix = _POSIX_SHELL.fullmatch(shell)
-    text = f"{_NAME}={shlex.quote(script)}\n" if is_posix else script
-    with processes.sealed(text.encode(errors="surrogateescape")) as source:
-        path = f"/proc/{os.getpid()}/fd/{source}"
-        # eval, so that the script sees $0 and $- of `-c`, and messages name no path. In one line with
-        # `unset`, so that lines are counted from the script's first one.
-        yield ["-c", f'. {path}; eval "unset {_NAME}; ${_NAME}"'] if is_posix else [path]
+    text = f"{_NAME}={shlex.quote(script)}\n" if is_posix and not login else script
+    with _file(text.encode(errors="surrogateescape"), uid) as path:
+        if not is_posix:
+            yield [path]
+        elif login:
+            yield ["-c", f". {path}"]
+        else:
+            # eval, so that the script sees $0 and $- of `-c`, and messages name no path. In one line with
+            # `unset`, so that lines are counted from the script's first one.
+            yield ["-c", f'. {path}; eval "unset {_NAME}; ${_NAME}"']
+
+
+@contextmanager
+def _file(data: bytes, uid: int | None) -> Iterator[str]:
+    """Make a file in memory that one account and root can read, and yield its path. Raises OSError.
+
+    This process's own account reads a sealed file in its /proc folder. No other account can enter that
+    folder, so it gets a file with a name, which is gone when the command has ended.
+    """
+    if uid is None:
+        with processes.sealed(data) as source:
+            yield f"/proc/{os.getpid()}/fd/{source}"
+        return
+    _sweep()
+    descriptor, path = mkstemp(dir=_MEMORY, prefix=f"{_PREFIX}{os.getpid()}-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            os.fchown(descriptor, uid, -1)
+            os.fchmod(descriptor, stat.S_IRUSR)
+        yield path
+    finally:
+        Path(path).unlink(missing_ok=True)  # the account may have removed it
+
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 - files get a random name, and are made for their owner alone
+"""A folder in memory that each account can enter (shm_overview(7))."""
+_PREFIX = "pyinfra-solo-"
+
+
+@cache
+def _sweep() -> None:
+    """Remove the files of killed runs."""
+    for path in _MEMORY.glob(f"{_PREFIX}[0-9]*-*"):
+        if not Path("/proc", path.name.split("-")[2]).exists():
+            path.unlink(missing_ok=True)
 
 
 class TooMuchOutputError(Exception):
