@@ -15,7 +15,7 @@ from pyinfra.api.util import get_file_path
 
 
 def install() -> None:
-    """Put `include` in the place of pyinfra's, and refuse `pyinfra_cli`. Call it before a role is imported."""
+    """Replace pyinfra's `include`, and refuse `pyinfra_cli`. Call it before a role is imported."""
     local.include = include
     sys.meta_path.insert(0, _NoCommandLine())
 

@@ -117,7 +117,7 @@ _MANY = 64
 class _FastHostData:
     """The host's data, on which a name that is not set costs no call of ours.
 
-    pyinfra asks for all 32 global arguments for each operation. HostData looks for each in every layer;
+    pyinfra asks for all 32 global arguments for each operation. HostData searches every layer for each;
     here each name that a layer has is an attribute of a class of the host's own, and Python finds the
     other ones missing by itself. Names come from the layers as they are at first, from deploys' data and
     from assignments.

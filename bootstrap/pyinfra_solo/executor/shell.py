@@ -37,8 +37,8 @@ def by_reference(
 
     They name a file in memory. uid: the account that runs the shell; None: this one, or root. The shell
     has closed the file before the script begins, so no descendant inherits it. login: the words pass
-    through sudo -i, which expands `$` (sudo(8)). A shell that is no POSIX shell is given the file itself.
-    Raises ValueError for a NUL, which dash would leave out, OSError.
+    through sudo -i, which expands `$` (sudo(8)), so the shell reads the script itself; so does a shell that
+    is no POSIX shell. Raises ValueError for a NUL, which dash would leave out, OSError.
     """
     if "\0" in script:
         raise ValueError("embedded null byte")
@@ -75,11 +75,11 @@ def _file(data: bytes, uid: int | None) -> Iterator[str]:
             os.fchmod(descriptor, stat.S_IRUSR)
         yield path
     finally:
-        Path(path).unlink(missing_ok=True)  # the account may have removed it
+        Path(path).unlink(missing_ok=True)
 
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 - files get a random name, and are made for their owner alone
-"""A folder in memory that each account can enter (shm_overview(7))."""
+_MEMORY = Path("/run")
+"""A folder in memory that each account can enter and root alone can write (file-hierarchy(7))."""
 _PREFIX = "pyinfra-solo-"
 
 
@@ -129,9 +129,10 @@ def _lines(name: str, text: bytes) -> list[OutputLine]:
 
 
 def _stdin(given: Any) -> bytes:
-    """Return the bytes that pyinfra makes of `_stdin`: each text, and each line of a file, ends with a newline.
+    """Return the bytes that pyinfra makes of `_stdin`.
 
-    Bytes, which pyinfra does not take, are sent as they are.
+    Each text, and each line of a file, ends with a newline. Bytes, which pyinfra does not take, are sent
+    as they are.
     """
     if isinstance(given, bytes) or not given:
         return given or b""
