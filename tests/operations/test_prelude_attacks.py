@@ -34,16 +34,16 @@ def test_captured_output_is_read_up_to_a_limit(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_captured_output_does_not_fill_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Each time the child waits until its file has shrunk. `yes` wrote 160 MiB in 3 s."""
+    """Each time the child waits until its file has shrunk. In `$(…)` descriptor 1 is a pipe."""
     monkeypatch.setattr(prelude, "_MAX_OUTPUT", 1000)
     monkeypatch.chdir(tmp_path)
-    shrunk = "while test $(stat -Lc %s /proc/self/fd/1) -gt 1000; do :; done"
+    shrunk = "while test $(stat -Lc %s /proc/self/fd/3) -gt 1000; do sleep 0.01; done"
     done = prelude.capture(
         "timeout",
         "60",
         "sh",
         "-c",
-        f"echo first; for _ in 1 2 3; do head -c 1000000 /dev/zero; {shrunk}; done",
+        f"exec 3>&1; echo first; for _ in 1 2 3; do head -c 1000000 /dev/zero; {shrunk}; done",
     )
     assert done.status == 0
     assert done.text == "first\n" + "\0" * 994

@@ -215,16 +215,16 @@ def test_output_beyond_the_limit_is_cut(size: int, place: str) -> None:
 
 
 def test_endless_output_does_not_fill_the_disk() -> None:
-    """Each time the child waits until its file has shrunk."""
-    shrunk = "while test $(stat -Lc %s /proc/self/fd/1) -gt 1000; do :; done"
-    done = ran(f"for _ in 1 2 3; do head -c 1000000 /dev/zero; {shrunk}; done", max_output=1000)
+    """Each time the child waits until its file has shrunk. In `$(…)` descriptor 1 is a pipe."""
+    shrunk = "while test $(stat -Lc %s /proc/self/fd/3) -gt 1000; do sleep 0.01; done"
+    done = ran(f"exec 3>&1; for _ in 1 2 3; do head -c 1000000 /dev/zero; {shrunk}; done", max_output=1000)
 
     assert (done.status, done.cut, len(done.stdout)) == (0, True, 1000)
 
 
 def test_a_child_that_is_being_ended_does_not_fill_the_disk() -> None:
-    shrunk = "while test $(stat -Lc %s /proc/self/fd/1) -gt 1000; do :; done"
-    script = f"trap '' TERM; sleep 0.6; head -c 1000000 /dev/zero; {shrunk}; echo shrunk >&2"
+    shrunk = "while test $(stat -Lc %s /proc/self/fd/3) -gt 1000; do sleep 0.01; done"
+    script = f"exec 3>&1; trap '' TERM; sleep 0.6; head -c 1000000 /dev/zero; {shrunk}; echo shrunk >&2"
 
     assert timed_out(script, max_output=1000, grace=10).stderr == b"shrunk\n"
 
