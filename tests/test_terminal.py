@@ -126,3 +126,14 @@ def test_error_without_a_name_is_shown_with_a_printable_traceback(tmp_path: Path
     assert "Traceback (most recent call last):" in done.stderr
     assert "pyinfra-solo: It failed in a way that has no name: NotADirectoryError: " in done.stderr
     assert not controls(done.stdout + done.stderr)
+
+
+def test_what_a_role_prints_is_shown_as_codes_without_secrets(tmp_path: Path) -> None:
+    line = Line(tmp_path)
+    line.commit(
+        "import sys\nprint('printed \\x1b[2J\\x9b1A', data.token)\nsys.stderr.write(f'{data.token}\\x07\\n')",
+        more={"inventories/group_data/all.py": "token = 'swordfish'\n"},
+    )
+    done = line.machine.solo("boot").expect(0)
+    assert "\nprinted \\x1b[2J\\x9b1A [redacted]\n[redacted]\\x07\n" in done.stderr
+    assert not controls(done.stderr)

@@ -9,7 +9,7 @@ import sys
 from pyinfra_solo import protocol
 from pyinfra_solo.errors import ConvergeError, SoloError
 from pyinfra_solo.executor import lazy_pyinfra
-from pyinfra_solo.executor.events import EventWriter
+from pyinfra_solo.executor.events import EventWriter, ShownStream
 from pyinfra_solo.protocol import Request
 from pyinfra_solo.system.text import in_words
 
@@ -18,6 +18,7 @@ def main() -> int:
     """Return the exit status. What a role prints goes to stderr; stdout carries events alone."""
     events = EventWriter(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
+    sys.stdout = sys.stderr = ShownStream(events, os.dup(2))
     try:
         request = protocol.decode_request(sys.stdin.buffer.read(), Request)
         events.write(protocol.Started(protocol=protocol.VERSION))

@@ -1,5 +1,7 @@
 """Write events to the line's process, with secret values replaced."""
 
+import io
+import os
 import sys
 import threading
 import time
@@ -74,10 +76,14 @@ class EventWriter:
                 self._buffered = False
                 self._out.flush()
 
+    def shown(self, text: str) -> str:
+        """Return the lines of a text for the journal: with secrets replaced, and controls as codes."""
+        return "\n".join(map(printable, redaction.replaced(text, self._secrets).split("\n")))
+
     def log_traceback(self, error: BaseException) -> None:
-        """Write the error's traceback to stderr, which is the run's journal, with secrets replaced."""
-        lines = redaction.replaced("".join(traceback.format_exception(error)), self._secrets).splitlines()
-        sys.stderr.write("".join(f"converge: {printable(line)}\n" for line in lines[-_MAX_TRACEBACK:]))
+        """Write the error's traceback to stderr, which is the run's journal."""
+        lines = self.shown("".join(traceback.format_exception(error))).splitlines()
+        sys.stderr.write("".join(f"converge: {line}\n" for line in lines[-_MAX_TRACEBACK:]))
         sys.stderr.flush()
 
     def _redacted(self, value: Any) -> Any:
@@ -93,3 +99,15 @@ class EventWriter:
         if isinstance(value, list):
             return [self._redacted(inner) for inner in value]
         return value
+
+
+class ShownStream(io.TextIOWrapper):
+    """Is stdout and stderr for what code of the ops repo prints: see `EventWriter.shown`."""
+
+    def __init__(self, events: EventWriter, descriptor: int) -> None:
+        super().__init__(os.fdopen(descriptor, "wb"), "utf-8", errors="backslashreplace", line_buffering=True)
+        self._events = events
+
+    def write(self, text: str) -> int:
+        super().write(self._events.shown(text))
+        return len(text)
