@@ -35,8 +35,6 @@ QUERY_SECONDS = 60.0
 
 _MAX_OUTPUT = 8 * 1024 * 1024
 """Bytes of a child's output that are kept, and read."""
-_CHECK = 0.02
-"""Seconds between two checks of how much a child has written."""
 _FS_IOC_SETFLAGS, _FS_APPEND_FL = 0x40086602, 0x20  # linux/fs.h
 
 before_child: Callable[[], None] | None = None
@@ -147,11 +145,10 @@ def _limited(file: int) -> Iterator[list[bytes]]:
 
     Yields a list that then holds the first output: while the flag is off, a child may overwrite the file.
     """
-    first: list[bytes] = []
-    has_ended = threading.Event()
+    first, has_ended = list[bytes](), threading.Event()
 
     def watch() -> None:
-        while not has_ended.wait(_CHECK):
+        while not has_ended.wait(0.02):
             if os.fstat(file).st_size > _MAX_OUTPUT:
                 first[:] = first or [os.pread(file, _MAX_OUTPUT, 0)]
                 _only_append(file, False)
