@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pyinfra_solo.errors import DataError
 from tests.support.files import listing, stamps
 from tests.support.line import FILE, working_tree
 from tests.support.machine import LocalMachine
@@ -44,6 +45,17 @@ def test_lock_is_held_while_operations_run(machine: LocalMachine, target: Path) 
     machine.pyinfra(root).expect(0)
     assert (target / "code").read_text() == "20\n"
     assert "Another run is at work: run " in (target / "error").read_text()
+    assert machine.in_service
+
+
+def test_mistake_in_a_later_operation_changes_nothing(machine: LocalMachine, target: Path) -> None:
+    machine.pyinfra(working_tree(target, FILE)).expect(0)
+    later = 'files.template(name="later", src=StringIO("{{ nothing }}"), dest=f"{data.target}/later")\n'
+    skipped = later.replace("later", "skipped").replace(")\n", ", _if=lambda: False)\n")
+    first = 'files.put(name="first", src=StringIO(""), dest=f"{data.target}/first")\n'
+    done = machine.pyinfra(working_tree(target, f"{first}{skipped}{later}")).expect(DataError.exit_code)
+    assert "A template of the operation 'site | later' is invalid" in done.stderr
+    assert [path.name for path in target.iterdir()] == ["file"]
     assert machine.in_service
 
 

@@ -9,7 +9,7 @@ import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pyinfra import context
 from pyinfra.api import Host
@@ -19,6 +19,7 @@ from pyinfra_solo import checks, fence
 from pyinfra_solo.boot import Target, Tree, choose, vouch
 from pyinfra_solo.clients.git import head
 from pyinfra_solo.errors import SoloError
+from pyinfra_solo.executor.evaluate import MistakeError, require_no_mistake
 from pyinfra_solo.executor.host import host_data
 from pyinfra_solo.executor.solo_connector import take_over
 from pyinfra_solo.gate import GatePolicy, close_gate, read_gate
@@ -55,13 +56,17 @@ def begin(data: Any) -> DeployContext:
         deploy_context = _context(settings, policy, run, data, ended)
         stack.callback(lambda: _close_if_run_without_gate(policy, host, deploy_context))
     except SoloError as error:
-        print(printable(f"pyinfra-solo: {error}"), file=sys.stderr, flush=True)  # noqa: T201
-        ended.append(error.exit_code)
-        sys.exit(error.exit_code)
+        _exit(error, ended)
     else:
         if _only_shows():
             stack.callback(lambda: ended.extend(deploy_context.at_gate))
         return deploy_context
+
+
+def _exit(error: SoloError, ended: list[int]) -> NoReturn:
+    print(printable(f"pyinfra-solo: {error}"), file=sys.stderr, flush=True)  # noqa: T201
+    ended.append(error.exit_code)
+    sys.exit(error.exit_code)
 
 
 def _only_shows() -> bool:
@@ -122,6 +127,10 @@ def _context(settings: Settings, policy: GatePolicy, run: Run, data: Any, ended:
         policy.before_change()
 
     def after_operations() -> None:
+        try:
+            require_no_mistake(context.state, context.host, list(context.host.op_hash_order))
+        except MistakeError as mistake:
+            _exit(mistake.reason, ended)
         python.call(
             name="the gate is open, because every check passes",
             function=_judge_and_open, target=target, deploy_context=deploy_context, run=run, ended=ended,

@@ -13,7 +13,9 @@ from pyinfra.connectors.util import CommandOutput
 
 from pyinfra_solo import protocol
 from pyinfra_solo.deploy import module_of
+from pyinfra_solo.errors import SoloError
 from pyinfra_solo.executor.connector import program
+from pyinfra_solo.executor.failures import translate
 from pyinfra_solo.system.text import in_words
 
 _OURS_AND_PYINFRAS = ("pyinfra.", "pyinfra_solo.")
@@ -51,8 +53,8 @@ def forget(state: State, host: Host, order: Sequence[str]) -> None:
         meta.__init__(one, is_change=None)  # type: ignore[misc]
 
 
-def first_mistake(state: State, host: Host, order: Sequence[str]) -> tuple[str, BaseException] | None:
-    """Evaluate operations that are still to come. Return the first one that cannot succeed, and why.
+def require_no_mistake(state: State, host: Host, order: Sequence[str]) -> None:
+    """Evaluate operations that are still to come. Raises MistakeError for the first that cannot succeed.
 
     A fact can have another value once earlier operations have run, and so can a file that they write. So
     an error counts only when no fact and no such file can be its cause; any other operation is evaluated
@@ -60,7 +62,7 @@ def first_mistake(state: State, host: Host, order: Sequence[str]) -> tuple[str, 
     rely on what that command does.
     """
     root = Path(state.cwd or ".").resolve()
-    try:
+    with _undone(state, host, order):
         for one in order:
             data = state.get_op_data_for_host(host, one)
             generator = getattr(data.command_generator, "__wrapped__", data.command_generator)
@@ -68,13 +70,35 @@ def first_mistake(state: State, host: Host, order: Sequence[str]) -> tuple[str, 
             with _facts_counted(host) as asked:
                 try:
                     evaluate(state, host, one, every_command=not foreign, generator=generator)
-                except (Exception, SystemExit) as error:  # noqa: BLE001 - an operation is foreign code
+                except (Exception, SystemExit) as error:
                     if _is_certain(error, root, independent=not (asked or foreign)):
-                        return one, error
+                        raise MistakeError(one, name_of(state, one), error) from error
                     data.operation_meta.set_complete(True, [_UNKNOWN_CHANGE], CommandOutput([]))
+
+
+class MistakeError(Exception):
+    """An operation that cannot succeed: one is pyinfra's hash of it, reason the error to report."""
+
+    def __init__(self, one: str, name: str, error: BaseException) -> None:
+        super().__init__(name)
+        self.one = one
+        self.reason = error if isinstance(error, SoloError) else translate(error, f"the operation {name!r}")
+
+
+@contextmanager
+def _undone(state: State, host: Host, order: Sequence[str]) -> Iterator[None]:
+    """Evaluate as if pyinfra executed: `_if` counts. Afterwards the operations are as they were."""
+    metas = [state.get_op_data_for_host(host, one).operation_meta for one in order]
+    before = state.is_executing, [dict(vars(meta)) for meta in metas]
+    state.is_executing = True
+    forget(state, host, order)
+    try:
+        yield
     finally:
-        forget(state, host, order)
-    return None
+        state.is_executing = before[0]
+        for meta, values in zip(metas, before[1], strict=True):
+            vars(meta).clear()
+            vars(meta).update(values)
 
 
 @contextmanager

@@ -15,7 +15,13 @@ from pyinfra_solo import protocol
 from pyinfra_solo.deploy import module_of
 from pyinfra_solo.errors import ConvergeError, SoloError
 from pyinfra_solo.executor.connector import LocalConnector
-from pyinfra_solo.executor.evaluate import check_idempotence, evaluate, first_mistake, name_of
+from pyinfra_solo.executor.evaluate import (
+    MistakeError,
+    check_idempotence,
+    evaluate,
+    name_of,
+    require_no_mistake,
+)
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.failures import pyinfra_log, translate
 from pyinfra_solo.native import programs
@@ -168,12 +174,11 @@ class Executor:
     def _evaluate_all(self) -> None:
         """Evaluate this operation and all later ones, before the first change. Raises SoloError."""
         began = time.monotonic()
-        found = first_mistake(self._state, self._host, self._to_come)
-        if found:
-            self._failed, error = found
-            if isinstance(error, SoloError):
-                raise error
-            raise translate(error, f"the operation {name_of(self._state, self._failed)!r}") from error
+        try:
+            require_no_mistake(self._state, self._host, self._to_come)
+        except MistakeError as mistake:
+            self._failed = mistake.one
+            raise mistake.reason from mistake.__cause__
         seconds = round(time.monotonic() - began, 4)
         self._events.write(protocol.Evaluated(operations=len(self._to_come), seconds=seconds))
         self._waits.clear()
