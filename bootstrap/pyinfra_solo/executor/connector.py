@@ -5,14 +5,11 @@ holds a command's output open (each seen in pyinfra 3.10.0). Plain commands run 
 """
 
 import base64
-import errno
 import os
 import re
-import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from pwd import getpwnam
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from shutil import which
 from typing import Any
 
@@ -25,6 +22,16 @@ from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command, make_unix_command_for_host
 
 from pyinfra_solo.executor import shell
+from pyinfra_solo.executor.arguments import (
+    NOBODY,
+    SUCCESS,
+    account_of,
+    below,
+    is_among,
+    is_this_account,
+    runs_as_this_process,
+    uid_of,
+)
 from pyinfra_solo.native import UNKNOWN, commands, in_place
 from pyinfra_solo.native.files import forget_names, read
 from pyinfra_solo.native.held import holding
@@ -32,16 +39,6 @@ from pyinfra_solo.native.pending_files import PendingFiles
 from pyinfra_solo.native.registry import answer_to
 from pyinfra_solo.operations.script import ProgramCommand
 from pyinfra_solo.system.text import in_words, printable
-
-_OTHER_ACCOUNT = (
-    "_sudo",
-    "_su_user",
-    "_doas",
-    "_dzdo",
-    "_use_sudo_login",
-    "_use_su_login",
-    "_preserve_sudo_env",
-)
 
 
 class LocalConnector(BaseConnector):
@@ -126,7 +123,7 @@ class LocalConnector(BaseConnector):
 
         By a shell it would be open to another account that may write the folder (`native.commands`).
         """
-        if not _is_this_account(arguments) or arguments.get("_success_exit_codes") not in _SUCCESS:
+        if not is_this_account(arguments) or arguments.get("_success_exit_codes") not in SUCCESS:
             return None
         if (folder := arguments.get("_chdir")) and not os.path.isdir(folder):  # noqa: PTH112
             return None
@@ -156,7 +153,7 @@ class LocalConnector(BaseConnector):
                     f"The fact {self._fact} printed more than {shell.MAX_FACT // 1024**2} MiB, the most that is"
                     " read. Ask for less, or do the work in a command."
                 ) from None
-        return _is_among(status, success_codes), output
+        return is_among(status, success_codes), output
 
     def _words(self, command: StringCommand, arguments: dict[str, Any], stack: ExitStack) -> list[str]:
         """Return an argv that runs pyinfra's own text for the command and its global arguments.
@@ -165,9 +162,9 @@ class LocalConnector(BaseConnector):
         the command to a shell of an account that can be given a file.
         """
         name = arguments.get("_shell_executable", "sh")
-        account = _account(arguments)
-        uid = _uid(account)
-        if name and uid != _NOBODY:
+        account = account_of(arguments)
+        uid = uid_of(account)
+        if name and uid != NOBODY:
             inside = {key: arguments.pop(key, None) for key in ("_env", "_chdir")}
             script = make_unix_command(command, **inside, _shell_executable=None).get_raw_value()
             login = bool(arguments.get("_use_sudo_login"))
@@ -216,7 +213,7 @@ class LocalConnector(BaseConnector):
         with get_file_io(filename_or_io) as opened:
             data = opened.read()
         data = data.encode() if isinstance(data, str) else data
-        if _is_this_account(arguments):
+        if is_this_account(arguments):
             return self._put(remote_filename, data, arguments)
         # Another account gets it through stdin: a temporary file with a secret would be readable on the way.
         script = (
@@ -232,7 +229,7 @@ class LocalConnector(BaseConnector):
     def _put(self, path: str, data: bytes, arguments: Mapping[str, Any]) -> bool:
         """Write a file where `cd` and cp(1) would, whose exit status is 0 or 1. Raises OSError."""
         codes = arguments.get("_success_exit_codes") or [0]
-        path = _below(arguments.get("_chdir"), path)
+        path = below(arguments.get("_chdir"), path)
         self.pending.timeout = arguments.get("_timeout") or self.timeout
         try:
             self.pending.put(path, data)
@@ -256,8 +253,8 @@ class LocalConnector(BaseConnector):
     ) -> bool:
         """Read a regular file, then write its copy. Raises OSError; then the copy is as it was."""
         self.pending.rename_into_place()
-        if _is_this_account(arguments):
-            data = read(_below(arguments.get("_chdir"), remote_filename))
+        if is_this_account(arguments):
+            data = read(below(arguments.get("_chdir"), remote_filename))
         else:
             data = self._read_as_another_account(remote_filename, arguments)
         if isinstance(filename_or_io, str | os.PathLike):
@@ -281,31 +278,6 @@ class LocalConnector(BaseConnector):
         return base64.b64decode("".join(lines))
 
 
-def _is_this_account(arguments: Mapping[str, Any]) -> bool:
-    """Tell whether these global arguments name no account but this process's; root may become root."""
-    tools = [tool for tool in ("_sudo", "_doas", "_dzdo") if arguments.get(tool)]
-    accounts = {arguments.get(f"{tool}_user") or "root" for tool in tools}
-    accounts |= {arguments["_su_user"]} if arguments.get("_su_user") else set()
-    return not accounts or (os.geteuid() == 0 and accounts == {"root"})
-
-
-def runs_as_this_process(arguments: Mapping[str, Any]) -> bool:
-    """Tell whether these global arguments leave the command in this process's environment.
-
-    That is its account, folder and variables, with /bin/sh, no stdin, and 0 for success.
-    """
-    return (
-        not any(map(arguments.get, _CHANGES_PROCESS))
-        and arguments.get("_shell_executable") in _SHELLS
-        and arguments.get("_success_exit_codes") in _SUCCESS
-    )
-
-
-_CHANGES_PROCESS = (*_OTHER_ACCOUNT, "_env", "_chdir", "_stdin")
-_SHELLS = (None, "sh", "/bin/sh")
-_SUCCESS = (None, [0])
-
-
 def _raw(command: StringCommand | str) -> str:
     """Return the command's text. A fact's command may be a plain string."""
     return command if isinstance(command, str) else command.get_raw_value()
@@ -317,48 +289,3 @@ def program(command: StringCommand | str) -> str:
         return command.program
     first = re.match(r"[\w./+-]+(?=\s|$)", _raw(command).lstrip())
     return first[0].rpartition("/")[2] if first else "sh"
-
-
-def _is_among(status: int | None, codes: Collection[int]) -> bool:
-    """Tell whether an exit status is one of `codes`, which name a signal as -N, or as 128 + N (sh(1)).
-
-    Which of the two pyinfra gets depends on the shell that is /bin/sh.
-    """
-    if status is None:
-        return False
-    return status in codes or ((status < 0 or status > 128) and 128 - status in codes)
-
-
-def _account(arguments: Mapping[str, Any]) -> str | None:
-    """Return the account that runs the command, the last of pyinfra's text; None is this process's own."""
-    for switch in ("_su", "_sudo", "_dzdo", "_doas"):
-        user = arguments.get(f"{switch}_user")
-        if user if switch == "_su" else arguments.get(switch):
-            return user or "root"
-    return None
-
-
-_NOBODY = -1
-
-
-def _uid(account: str | None) -> int | None:
-    """Return the account's id; None for this process's own and for root, which read what this process has.
-
-    _NOBODY: there is no such account, as its tool will say, or this process cannot give it a file.
-    """
-    if account in (None, "root"):
-        return None
-    with suppress(KeyError, ValueError):
-        if os.geteuid() == 0:
-            return int(account[1:]) if account.startswith("#") else getpwnam(account).pw_uid
-    return _NOBODY
-
-
-def _below(folder: str | None, path: str) -> str:
-    """Return the path that cp(1) would write to after `cd folder`. Raises OSError without that folder."""
-    if not folder:
-        return path
-    folder = os.path.abspath(folder)  # noqa: PTH100 - cd(1), too, takes `..` from the text, not from the disk
-    if not stat.S_ISDIR(os.stat(folder).st_mode):  # noqa: PTH116
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
-    return os.path.join(folder, path)  # noqa: PTH118 - a Path would drop a last slash
