@@ -147,7 +147,12 @@ def test_a_failed_first_boot_is_retried_unless_the_role_is_wrong(
     assert not gate_is_open(wrong)
 
 
+SLOW_STOP = """sed -i '2i [ "$1" != stop ] || sleep 3' /etc/init.d/nginx; sed -n 2p /etc/init.d/nginx"""
+
+
 def test_the_gate_closes_before_the_app_stops(lab: Lab, machine: BootedMachine) -> None:
+    """Also when the web server takes its time, as one that ends its connections first."""
+    assert machine.run(SLOW_STOP, check=True).stdout == '[ "$1" != stop ] || sleep 3\n'
     assert polled_while_going_down(lab, machine) == []
     machine.restart_when_off()
     wait_for_exit(machine, 0)

@@ -9,6 +9,7 @@ import pytest
 from tests.lab.asking import (
     answer_everything,
     before_opening,
+    drop_in,
     ops_with,
     ordering_problems,
     page,
@@ -186,7 +187,9 @@ def test_a_web_server_that_the_role_leaves_alone_may_not_answer_for_the_gate(fle
 
 
 def test_the_gate_closes_before_the_app_stops(fleet: Fleet, lab: Lab) -> None:
+    """Also when the web server takes its time, as one that ends its connections first."""
     machine = fleet.machine("down1")
+    drop_in(machine, "[Service]\nExecStop=\nExecStop=/bin/sleep 3\n", unit="nginx.service")
     fleet.in_service(machine)
     machine.wait_running()
     assert polled_while_going_down(lab, machine) == []
