@@ -182,6 +182,7 @@ class Executor:
         seconds = round(time.monotonic() - began, 4)
         self._events.write(protocol.Evaluated(operations=len(self._to_come), seconds=seconds))
         self._waits.clear()
+        pyinfra_log.lines.clear()  # each operation logs its warnings at its own turn
         self._began, self._cpu = time.monotonic(), _cpu()
 
     def _note_nothing_to_do(self, one: str) -> bool:
