@@ -113,6 +113,7 @@ wheel_house() {
         done
     elif ! cmp -s "$lock" $baked/wheels/.lock; then
         mkdir $baked/wheels/.new
+        did "wheels of requirements.lock, from the package index"
         $baked/uv/bin/python -m pip download -q --disable-pip-version-check --require-hashes --only-binary=:all: \
             --find-links $baked/wheels -r "$lock" -d $baked/wheels/.new
         cp "$lock" $baked/wheels/.new/.lock
