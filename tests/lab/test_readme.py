@@ -22,7 +22,7 @@ pytestmark = pytest.mark.lab
 HERE = Path(__file__).parents[2]
 README = HERE / "README.md"
 A_PART = (
-    "UNIT='tests/test_gate.py tests/stations/test_fetch.py tests/cli/test_init.py' "
+    "UNIT='tests/test_gate.py tests/stations/test_fetch.py tests/cli/test_init.py tests/native/test_facts.py' "
     "LAB='tests/lab/test_lab_itself.py -k changed_host_key'"
 )
 LONG = 1800.0
