@@ -16,7 +16,7 @@ from tests.lab.asking import (
     polled_while_going_down,
     web,
 )
-from tests.lab.fleet import Fleet, baked, changed, report, status, wait_for_exit
+from tests.lab.fleet import Fleet, baked, changed, report, solo, status, wait_for_exit
 from tests.lab.image import Image
 from tests.lab.lab import Lab
 from tests.lab.machine import BootedMachine
@@ -119,6 +119,8 @@ def test_a_site_that_answers_everything_is_never_served(fleet: Fleet, lab: Lab) 
     assert {check.status for check in before_opening(machine, health)} <= {0, 503}, health.story()
     assert {check.body for check in health.timeline if check.status == 200} == {"ok"}
     assert "nginx is not started: the configuration of this machine is not loaded" in machine.journal("nginx")
+    assert "web | nginx serves our site" in changed(machine), "its own operation starts it"
+    assert solo(machine, "plan")[0] == 0
     must_be_in_order(machine)
 
 

@@ -28,7 +28,7 @@ SYSTEMD = Path("/run/systemd/system")
 JOBS = Path("/etc/init")
 """Of Upstart; a package's service may have an LSB script alone."""
 _PROPERTIES = (
-    "LoadState,UnitFileState,ActiveState,NeedDaemonReload,ConditionResult,ConditionTimestampMonotonic"
+    "LoadState,UnitFileState,ActiveState,NeedDaemonReload,Result,ConditionResult,ConditionTimestampMonotonic"
 )
 
 
@@ -116,8 +116,10 @@ def _systemd_state(name: str) -> dict[str, Any]:
         )
     unit = dict(line.split("=", 1) for line in shown.text.splitlines() if "=" in line)
     running = "yes" if unit.get("ActiveState") in ("active", "reloading") else "no"
-    # A unit whose Condition says no, as timesyncd's in a container, is down and right.
+    # A unit whose Condition says no, as timesyncd's in a container, is down and right. What an ExecCondition
+    # declined, as the fence does, may start now.
     is_tried = unit.get("ConditionTimestampMonotonic", "0") not in ("", "0")
+    is_tried = is_tried and unit.get("Result") != "exec-condition"
     if unit.get("ActiveState") == "inactive" and unit.get("ConditionResult") == "no" and is_tried:
         running = "declined"
     file = unit.get("UnitFileState", "")
