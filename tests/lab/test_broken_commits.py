@@ -201,7 +201,7 @@ def test_a_broken_commit_keeps_the_gate_closed_until_a_good_one_follows(
         "error"
     ]
     assert case.reason in found["error"]
-    assert page(broken1, "/ping.html").status == 503
+    assert page(broken1, "/ping.html").status in (0, 503)
     if case.back:
         assert tries_no_more(broken1)
     assert served.first_200(since) is None, served.story(since)
