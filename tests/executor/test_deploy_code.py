@@ -104,6 +104,6 @@ def test_pyinfras_command_line_is_refused_before_any_change(target: Path) -> Non
     module = root / "roles/site/__init__.py"
     module.write_text(f"from pyinfra_cli.util import exec_file\n{module.read_text()}")
     message, _ = failed(root, ConvergeError)
-    assert "roles/site/__init__.py cannot be loaded: pyinfra_cli" in message
+    assert "roles/site/__init__.py cannot be loaded: ImportError: pyinfra_cli" in message
     assert "Use pyinfra.api" in message
     assert list(target.iterdir()) == []

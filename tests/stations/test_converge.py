@@ -70,7 +70,7 @@ def test_operations_are_shown_as_they_end(target: Path) -> None:
     root = working_tree(target, TRUE + "files.directory(name='two', path=data.target)")
     converged(root, run=new_run(output=output))
     shown = [line.split(" in ")[0] for line in output.getvalue().splitlines()]
-    assert shown[:2] == ["converge: 1/2 site | one: changed", "converge: 2/2 site | two: ok"]
+    assert shown[1:3] == ["converge: 1/2 site | one: changed", "converge: 2/2 site | two: ok"]
 
 
 def test_log_of_events_that_cannot_be_written_stops_nothing(target: Path) -> None:

@@ -20,6 +20,13 @@ from pyinfra_solo.system.text import in_words
 
 _OURS_AND_PYINFRAS = ("pyinfra.", "pyinfra_solo.")
 _UNDEFINED = re.compile(r"'\w+' is undefined")
+_OF_THE_RUNNING_OPERATION = (
+    "in_op",
+    "current_op_hash",
+    "current_op_global_arguments",
+    "current_op_deploy_data",
+)
+"""Attributes of pyinfra's host that each operation sets, and resets at its end (pyinfra 3.10)."""
 _UNKNOWN_CHANGE = StringCommand("true")
 """The command of an operation that cannot be evaluated yet: it may change something."""
 
@@ -87,15 +94,17 @@ class MistakeError(Exception):
 
 @contextmanager
 def _undone(state: State, host: Host, order: Sequence[str]) -> Iterator[None]:
-    """Evaluate as if pyinfra executed: `_if` counts. Afterwards the operations are as they were."""
+    """Evaluate as if pyinfra executed: `_if` counts. Afterwards all is as it was, also in an operation."""
     metas = [state.get_op_data_for_host(host, one).operation_meta for one in order]
     before = state.is_executing, [dict(vars(meta)) for meta in metas]
+    running = {name: getattr(host, name) for name in _OF_THE_RUNNING_OPERATION}
     state.is_executing = True
     forget(state, host, order)
     try:
         yield
     finally:
         state.is_executing = before[0]
+        vars(host).update(running)
         for meta, values in zip(metas, before[1], strict=True):
             vars(meta).clear()
             vars(meta).update(values)

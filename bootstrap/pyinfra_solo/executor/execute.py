@@ -2,7 +2,7 @@
 
 import resource
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any, cast
 
@@ -72,6 +72,16 @@ class Executor:
             seconds = round(time.monotonic() - began, 4)
             self._events.write(protocol.IdempotenceChecked(operations=found, seconds=seconds))
 
+    def evaluate_all(self) -> None:
+        """Evaluate the running operation and all later ones, before the first change. Raises MistakeError."""
+        began = time.monotonic()
+        require_no_mistake(self._state, self._host, self._to_come)
+        seconds = round(time.monotonic() - began, 4)
+        self._events.write(protocol.Evaluated(operations=len(self._to_come), seconds=seconds))
+        self._waits.clear()
+        pyinfra_log.lines.clear()  # each operation logs its warnings at its own turn
+        self._began, self._cpu = time.monotonic(), _cpu()
+
     def _waited(self, what: str, seconds: float) -> None:
         self._waits.append(protocol.Wait(what=what, seconds=round(seconds, 4)))
 
@@ -79,7 +89,7 @@ class Executor:
         self._start(one, number)
         meta = self._state.get_op_data_for_host(self._host, one).operation_meta
         diff, problem = self._diff_and_problem(one, meta)
-        if problem and self._failed != one:  # a later operation, found by `_evaluate_all`
+        if problem and self._failed != one:  # a later operation, found by `evaluate_all`
             self._end(one, meta, [], failed=False)
             number += self._to_come.index(self._failed)
             one = self._failed
@@ -130,6 +140,9 @@ class Executor:
                 return [], None
         except SoloError as error:
             return [], error
+        except MistakeError as mistake:
+            self._failed = mistake.one
+            return [], mistake.reason
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an operation is foreign code
             return [], translate(error, f"the operation {name!r}")
         if pyinfra_log.cause and not _output(meta):
@@ -146,17 +159,11 @@ class Executor:
         """Run the operation by pyinfra's `run_host_op`, which is called only when there is something to do."""
         data = self._state.get_op_data_for_host(self._host, one)
         generator = data.command_generator
-        # gate() of deploy.py wraps the generator, to close the gate before the first command.
-        unwrapped = getattr(generator, "__wrapped__", generator)
-        commands = generator() if self._changed_something else unwrapped()
+        commands = generator()
         first = next(commands, None)
         if first is None:
             return self._note_nothing_to_do(one)
-        if not self._changed_something:
-            cast("Generator[Any, None, None]", commands).close()
-            self._evaluate_all()
-            self._changed_something = True
-            return self._call_pyinfra(one)
+        self._changed_something = True
         self._events.flush()
         seconds = data.global_arguments.get("_timeout") or self._connector.timeout
         if isinstance(first, FunctionCommand):
@@ -170,20 +177,6 @@ class Executor:
             data.command_generator = generator
             self._connector.pending.defer_rename = False  # a role's own code puts files between operations
             self._connector.pending.rename_into_place()
-
-    def _evaluate_all(self) -> None:
-        """Evaluate this operation and all later ones, before the first change. Raises SoloError."""
-        began = time.monotonic()
-        try:
-            require_no_mistake(self._state, self._host, self._to_come)
-        except MistakeError as mistake:
-            self._failed = mistake.one
-            raise mistake.reason from mistake.__cause__
-        seconds = round(time.monotonic() - began, 4)
-        self._events.write(protocol.Evaluated(operations=len(self._to_come), seconds=seconds))
-        self._waits.clear()
-        pyinfra_log.lines.clear()  # each operation logs its warnings at its own turn
-        self._began, self._cpu = time.monotonic(), _cpu()
 
     def _note_nothing_to_do(self, one: str) -> bool:
         """Count and call back as `run_host_op` does for an operation without commands."""

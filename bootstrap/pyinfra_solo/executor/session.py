@@ -57,6 +57,7 @@ def run(request: Request, events: EventWriter) -> None:
 
     def before_change() -> None:
         if request.mode == "converge":
+            executor.evaluate_all()
             events.write(protocol.Changing())
             if policy.before_change():
                 events.write(protocol.GateClosed())
@@ -84,7 +85,8 @@ def run(request: Request, events: EventWriter) -> None:
         deploy.use(deploy_context)
         _declare_operations(root / "deploy.py", state)
         deploy_context.require_gate_last(len(state.ops[host]))
-        Executor(request, state, host, events).run_all()
+        executor = Executor(request, state, host, events)
+        executor.run_all()
     events.write(protocol.Done())
 
 
