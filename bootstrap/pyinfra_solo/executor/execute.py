@@ -74,13 +74,14 @@ class Executor:
 
     def evaluate_all(self) -> None:
         """Evaluate the running operation and all later ones, before the first change. Raises MistakeError."""
-        began = time.monotonic()
+        began, cpu = time.monotonic(), _cpu()
+        waits, lines = list(self._waits), list(pyinfra_log.lines)
         require_no_mistake(self._state, self._host, self._to_come)
-        seconds = round(time.monotonic() - began, 4)
-        self._events.write(protocol.Evaluated(operations=len(self._to_come), seconds=seconds))
-        self._waits.clear()
-        pyinfra_log.lines.clear()  # each operation logs its warnings at its own turn
-        self._began, self._cpu = time.monotonic(), _cpu()
+        seconds = time.monotonic() - began
+        self._events.write(protocol.Evaluated(operations=len(self._to_come), seconds=round(seconds, 4)))
+        # It is no part of the running operation.
+        self._waits, pyinfra_log.lines = waits, lines
+        self._began, self._cpu = self._began + seconds, self._cpu + _cpu() - cpu
 
     def _waited(self, what: str, seconds: float) -> None:
         self._waits.append(protocol.Wait(what=what, seconds=round(seconds, 4)))
