@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import shutil
 import signal
 import socket
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +133,24 @@ def test_a_server_that_does_not_speak_http_fails(said: bytes) -> None:
 def test_a_server_that_never_answers_fails() -> None:
     with silent_server() as port:
         assert once(http(f"http://127.0.0.1:{port}/", timeout=0.1)).detail == "no answer: timed out"
+
+
+@pytest.mark.parametrize("piece", [b"HTTP/1.1 100 Continue\r\n\r\n", b"H"], ids=["continue", "a byte a time"])
+def test_an_answer_that_does_not_end_fails_in_time(piece: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            stream, _ = server.accept()
+            with stream, contextlib.suppress(OSError):
+                while True:
+                    stream.sendall(piece)
+                    time.sleep(0.05)
+
+        threading.Thread(target=drip, daemon=True).start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        with ThreadPoolExecutor() as pool:
+            finding = pool.submit(perform, http(url, within=0.5, timeout=0.3), math.inf).result(timeout=60)
+    assert finding.detail == "no answer: timed out"
 
 
 def test_plain_http_fails_for_https() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shlex
+from collections.abc import Callable
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -17,11 +19,21 @@ HIDDEN = "hush  hush/'secret\"\\x é"
     "form",
     [
         HIDDEN, " ".join(HIDDEN.split()), repr(HIDDEN)[1:-1], json.dumps(HIDDEN)[1:-1], shlex.quote(HIDDEN)[1:-1],
-        quote(HIDDEN), quote(HIDDEN, safe=""), quote_plus(HIDDEN),
+        quote(HIDDEN), quote(HIDDEN, safe=""), quote_plus(HIDDEN), HIDDEN.encode().hex(),
     ],
 )  # fmt: skip
 def test_secret_is_redacted_however_it_is_quoted(form: str) -> None:
     assert redacted(f"before {form} after", [HIDDEN]) == "before [redacted] after"
+
+
+@pytest.mark.parametrize("user", ["a", "ab", "abc"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_secret_is_redacted_inside_longer_base64(user: str, encode: Callable[[bytes], bytes]) -> None:
+    """Basic authentication (RFC 7617)."""
+    text = encode(f"{user}:~~hunter2??:more".encode()).decode()
+    shown = redacted(text, ["~~hunter2??"])
+    assert "[redacted]" in shown
+    assert len(shown.replace("[redacted]", "")) <= len(text) - len("~~hunter2??")
 
 
 def test_secret_inside_another_leaves_no_rest() -> None:

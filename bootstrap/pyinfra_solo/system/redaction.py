@@ -12,13 +12,14 @@ from pyinfra_solo.system.text import one_line
 REDACTED = "[redacted]"
 _SHORTEST = 4
 """Characters. Shorter values would match inside ordinary words."""
+_SHORTEST_IN_BASE64 = 6
 
 
 def forms(secrets: Iterable[str], shortest: int = _SHORTEST) -> list[str]:
     """List what is to be replaced for these values, the longest first.
 
     Output and diffs are lines, so a secret of several lines is replaced line by line. It is also replaced
-    with white space folded, in base64, and as Python, JSON, HTML, a shell or a URL quotes it. shortest:
+    with white space folded, in base64 or hex, and as Python, JSON, HTML, a shell or a URL quotes it. shortest:
     characters; shorter values are left out.
     """
     parts = {part for secret in secrets for part in (secret, *secret.splitlines())}
@@ -31,8 +32,20 @@ def _forms(text: str) -> Iterable[str]:
     return (
         text, one_line(text), repr(text)[1:-1], json.dumps(text)[1:-1], text.replace("'", "'\"'\"'"),
         quote(in_url), quote(in_url, safe=""), quote_plus(in_url),
-        html.escape(text), base64.b64encode(in_url).decode(),
+        html.escape(text), in_url.hex(), *_in_base64(in_url),
     )  # fmt: skip
+
+
+def _in_base64(secret: bytes) -> Iterable[str]:
+    """Return the part of any base64 text that the secret alone decides, such as of `user:secret` (RFC 7617).
+
+    Three bytes are four characters, so it can begin at three places of a group (RFC 4648).
+    """
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + secret).decode()
+        part = text[(0, 2, 3)[before] : (before + len(secret)) * 8 // 6]
+        if len(part) >= _SHORTEST_IN_BASE64:
+            yield from (part, part.replace("+", "-").replace("/", "_"))
 
 
 def replaced(text: str, found: Iterable[str]) -> str:
