@@ -13,13 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from pyinfra_solo.gate import boot_id
 from pyinfra_solo.report.records import StationName
 from tests.support.line import FILE, Line
+from tests.support.loopback import answer, canned_server
 from tests.support.machine import ENGINE
 from tests.support.programs import is_alive, wait_for
 
 SLEEP = "server.shell(name='it takes long', commands=f'echo $$ > {data.target}/pid; sleep 60')"
 FAILURE = "\nserver.shell(name='it fails', commands='echo the reason; exit 1')"
+
+
+SEES_THE_GATE = "Path(data.target, 'seen').write_text(str(Path({ping!r}).exists()))\n"
 
 
 @pytest.fixture
@@ -56,11 +61,22 @@ def test_boot_runs_every_station_and_reports_them(line: Line) -> None:
 def test_boot_closes_an_open_gate_before_anything_else(line: Line) -> None:
     """Nothing that was true before this boot counts, even when nothing would change."""
     line.put_in_service()
-    line.commit(
-        f"Path(data.target, 'seen').write_text(str(Path({str(line.machine.ping)!r}).exists()))\n" + FILE
-    )
+    line.commit(SEES_THE_GATE.format(ping=str(line.machine.ping)) + FILE)
+    statement = line.machine.ping.parents[1] / "statement.json"
+    statement.write_text(statement.read_text().replace(boot_id(), "0" * 36))
     line.machine.solo("boot").expect(0)
     assert (line.target / "seen").read_text() == "False"
+
+
+def test_boot_that_is_tried_again_leaves_the_gate_that_a_run_has_opened(line: Line) -> None:
+    """A person mends the machine and runs by hand, then the unit's next try comes."""
+    line.put_in_service()
+    line.commit(SEES_THE_GATE.format(ping=str(line.machine.ping)) + FILE)
+    line.machine.solo("boot").expect(0)
+    assert (line.target / "seen").read_text() == "True"
+    line.machine.configure(ops='remotes = ["/nowhere"]\nfallback = "none"')
+    line.machine.solo("boot").expect(10)
+    assert line.machine.in_service
     assert line.machine.in_service
 
 
@@ -185,6 +201,16 @@ def test_change_without_the_gate_leaves_no_older_statement(line: Line) -> None:
     line.settings(limits='drain = "never"')
     line.commit(FILE.replace("data.text", "'another'"))
     line.machine.solo("run", "--no-gate").expect(0)
+    assert not line.machine.in_service
+
+
+def test_close_says_that_another_page_answers(line: Line) -> None:
+    """Such as a site that answers every path, from an update with drain never."""
+    with canned_server(answer("404 Not Found")) as server:
+        line.put_in_service(FILE, f"http({server.url!r}, status=[404])")
+        server.answers = [answer("200 OK", b"<html>")]
+        closed = line.machine.solo("gate", "close", "--reason", "a test").expect(30)
+    assert f"Port {server.port} answers /ping.html with 200 although the gate is closed" in closed.stderr
     assert not line.machine.in_service
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from pyinfra_solo import paths
+from pyinfra_solo import fence, paths
 from pyinfra_solo.errors import IdentityError, PausedError
 from pyinfra_solo.gate import GatePolicy, Statement, boot_id, close_gate, open_gate, read_gate
 from pyinfra_solo.protocol import VERSION, Mode, Request, RunOptions
@@ -23,8 +23,9 @@ from pyinfra_solo.run.settings import Settings
 from pyinfra_solo.stations.converge import Changes, Engine, converge, engine_of
 from pyinfra_solo.stations.fetch import fetch
 from pyinfra_solo.stations.identify import Instance, identify
-from pyinfra_solo.stations.judge import judge, require_no_other_page, start_waiting_web_servers
+from pyinfra_solo.stations.judge import judge, start_waiting_web_servers
 from pyinfra_solo.stations.last_good import last_good, remember_good
+from pyinfra_solo.stations.page import other_page
 from pyinfra_solo.stations.prepare import prepare
 from pyinfra_solo.stations.resolve import Candidate, resolve, stage_of
 from pyinfra_solo.system import kept
@@ -63,11 +64,12 @@ def boot(settings: Settings, options: RunOptions, run: Run) -> Changes:
         start_waiting_web_servers(changes.checks, run.say)
         verdict = judge(changes.checks, target.tree.engine, run.deadline)
         run.record(findings=list(verdict.findings))
-        verdict.require_ready()
+        page = other_page(changes.checks) if options.open_gate else ""
+        if page and options.at_boot:
+            fence.stop(fence.running(), run.say)
+        verdict.require_ready(page)
         if settings.converge.idempotence == "refuse":
             changes.require_idempotent()
-        if options.open_gate:
-            require_no_other_page(changes.checks)
         run.say(f"{len(verdict.findings)} checks passed")
     if not options.open_gate and changes.changed:
         close_gate("a run without the gate (--no-gate) has changed this machine")

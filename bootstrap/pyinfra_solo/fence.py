@@ -61,6 +61,11 @@ def start_waiting(say: Callable[[str], None], names: Sequence[str] = WEB_SERVERS
     return started
 
 
+def running() -> list[str]:
+    """List the web servers that run."""
+    return [name for name in WEB_SERVERS if not _control(name, "status")]
+
+
 def stop(names: Sequence[str], say: Callable[[str], None]) -> None:
     """Stop these web servers. say: is given a line for each."""
     for name in names:

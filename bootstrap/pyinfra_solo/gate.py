@@ -20,6 +20,8 @@ from pyinfra_solo.errors import PausedError
 from pyinfra_solo.system import lock
 from pyinfra_solo.system.redaction import without_secrets
 
+PAGE = b"ok"
+"""The contents of ping.html."""
 _PING = "ping.html"
 _STATEMENT = "statement.json"
 _CLOSED = "closed.json"
@@ -165,7 +167,7 @@ def _open(statement: Statement, began: float | None) -> None:
             _write(_STATEMENT, asdict(replace(statement, at=current.at)))
         return
     _write(_STATEMENT, asdict(statement))
-    _replace(_ping(), "ok", 0o644)
+    _replace(_ping(), PAGE.decode(), 0o644)
     _beside(_CLOSED).unlink(missing_ok=True)
 
 

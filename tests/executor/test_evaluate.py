@@ -64,6 +64,14 @@ def test_mistake_in_a_later_operation_changes_nothing(
     assert last.name in ("site | later", "site | last")
 
 
+SAYS = "says = server.shell(name='second', commands='echo changed')\n"
+PUT_SAID = (
+    'files.put(name="later", src=StringIO("changed"), dest=f"{data.target}/later", _if=lambda: CONDITION)\n'
+)
+FILLED = """
+found = {}
+python.call(name="second", function=lambda: found.update(word="changed"))
+"""
 DEPENDS = {
     "a fact": CUSTOM.replace(
         "CODE",
@@ -74,8 +82,36 @@ DEPENDS = {
         'first=f"{data.target}/first", dest=f"{data.target}/later")\n'
     ),
     "a file": 'files.put(name="later", src=f"{data.target}/first", dest=f"{data.target}/later")\n',
-    "output": "output = server.shell(name='second', commands='echo 7')\n"
-    + CUSTOM.replace("CODE", 'yield f"echo {output.stdout_lines[0]} >{data.target}/later"'),
+    "a folder": (
+        'server.shell(name="second", commands=f"mkdir {data.target}/from; cp {data.target}/first {data.target}/from/later")\n'
+        'files.sync(name="later", src=f"{data.target}/from", dest=data.target)\n'
+    ),
+    "output": SAYS + CUSTOM.replace("CODE", 'yield f"echo {says.stdout_lines[0]} >{data.target}/later"'),
+    "output in a condition": SAYS + PUT_SAID.replace("CONDITION", "says.stdout_lines[0] == 'changed'"),
+    "output in a template": SAYS
+    + 'files.template(name="later", src=StringIO("{{ says.stdout_lines[0] }}"), says=says, dest=f"{data.target}/later")\n',
+    "a call in a template": FILLED
+    + 'files.template(name="later", src=StringIO("{{ found.word }}"), found=found, dest=f"{data.target}/later")\n',
+    "a call in a condition": FILLED + PUT_SAID.replace("CONDITION", "found['word'] == 'changed'"),
+    "an operation that waits": CUSTOM.replace(
+        "CODE",
+        """
+    if not Path(f"{data.target}/first").exists():
+        raise OSError("not there yet")
+    yield f"cp {data.target}/first {data.target}/later\"""",
+    ),
+    "a module": 'files.put(name="second", src=StringIO("WORD = 7"), dest=f"{data.target}/put_before.py")\n'
+    "__import__('sys').path.append(data.target)\n"
+    + CUSTOM.replace("CODE", "from put_before import WORD\n    yield f'echo {WORD} >{data.target}/later'"),
+    "a failure that is ignored": (
+        "tried = server.shell(name='second', commands='false', _ignore_errors=True)\n"
+        + TEMPLATE.replace("later", "never").replace(")\n", ", _if=tried.did_succeed)\n")
+        + PUT_SAID.replace("CONDITION", "True")
+    ),
+    "an exception that is ignored": (
+        "python.call(name='second', function=lambda: 1 / 0, _ignore_errors=True)\n"
+        + PUT_SAID.replace("CONDITION", "True")
+    ),
 }
 
 
@@ -83,6 +119,14 @@ DEPENDS = {
 def test_operation_that_needs_an_earlier_change_is_run(target: Path, later: str) -> None:
     converged(working_tree(target, IMPORTS + FIRST + later))
     assert (target / "later").read_text().strip() in ("7", "changed")
+
+
+def test_plan_says_what_waits_for_earlier_operations(target: Path) -> None:
+    root = working_tree(target, FIRST + DEPENDS["a file"] + DEPENDS["output in a template"])
+    diffs = [one.diff[0] for one in converged(root, mode="plan").operations if one.name == "site | later"]
+    assert diffs[0] == f"(cannot be planned before earlier operations have run: No such file: {target}/first)"
+    assert "list object has no element 0" in diffs[1]
+    assert not list(target.iterdir())
 
 
 def test_own_code_after_a_command_is_run_once(target: Path) -> None:

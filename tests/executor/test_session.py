@@ -175,7 +175,10 @@ def test_failed_command_without_output_names_its_operation(target: Path) -> None
     message, _ = failed(
         working_tree(target, 'server.shell(name="it fails", commands="exit 7")'), ConvergeError
     )
-    assert message.startswith("The operation 'site | it fails' failed: ")
+    assert (
+        message
+        == "The operation 'site | it fails' failed: `exit` ended with exit status 7 and printed nothing"
+    )
 
 
 def test_command_out_of_time_is_ended_with_its_children(target: Path) -> None:

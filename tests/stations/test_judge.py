@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pyinfra_solo.checks import Check, command, http, to_json
+from pyinfra_solo.checks import Check, Finding, command, http, to_json
 from pyinfra_solo.errors import JudgedError
 from pyinfra_solo.gate import open_gate
 from pyinfra_solo.stations.converge import Engine
@@ -109,15 +109,28 @@ def test_page_that_answers_while_the_gate_is_closed_is_a_failure() -> None:
 )  # fmt: skip
 def test_closed_gate_may_have_any_answer_but_200(answers: bytes) -> None:
     (asked,) = asking(answers)
-    assert asked.startswith(b"GET /ping.html HTTP/1.1\r\n")
+    assert asked.startswith(b"GET /ping.html HTTP/1.0\r\n")
 
 
-def test_open_gate_is_not_asked() -> None:
-    assert asking(answer("200 OK"), gate_is_open=True) == []
+def test_page_of_an_open_gate_is_the_gates_own() -> None:
+    """With `drain = "never"` the gate is open all the time."""
+    assert len(asking(answer("200 OK", b"ok"), gate_is_open=True)) == 1
+    with pytest.raises(JudgedError, match=r"Port \d+ answers /ping.html with another page than the gate's"):
+        asking(answer("200 OK", b"<html>"), gate_is_open=True)
+
+
+def test_other_page_is_named_beside_a_check_that_fails() -> None:
+    finding = Finding(check="tcp 127.0.0.1:9", passed=False, detail="no connection", tries=1, seconds=0.1)
+    with pytest.raises(
+        JudgedError, match=r"checks failed: tcp .*: no connection\. Port 80 answers\. The gate"
+    ):
+        Verdict([finding]).require_ready("Port 80 answers.")
+    with pytest.raises(JudgedError, match=r"^Port 80 answers\. The gate stays closed"):
+        Verdict([]).require_ready("Port 80 answers.")
 
 
 def test_answer_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyinfra_solo.stations.judge._PAGE_SECONDS", 0.3)
+    monkeypatch.setattr("pyinfra_solo.stations.page._SECONDS", 0.3)
     with silent_server() as port:
         require_no_other_page(
             to_json([http(f"{scheme}://127.0.0.1:{port}/") for scheme in ("http", "https")])

@@ -34,13 +34,17 @@ def gate_status(as_json: bool) -> int:
 @gate.command("close")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; `status` shows it.")
 def gate_close(reason: str) -> int:
-    """Close the gate now.
+    """Close the gate now. Exit status 30: something else answers /ping.html with 200.
 
     `gate open`, or the next run that succeeds, opens it.
     """
-    from pyinfra_solo.gate import close_gate
+    from pyinfra_solo.gate import close_gate, kept_statement
+    from pyinfra_solo.stations.page import other_page
 
     click.echo("closed" if close_gate(reason, reopenable=True) else "closed already")
+    statement = kept_statement()
+    if problem := other_page(statement.checks if statement else []):
+        raise JudgedError(problem)
     return 0
 
 

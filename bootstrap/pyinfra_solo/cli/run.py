@@ -62,13 +62,15 @@ def _line(config: Path | None, name: str, options: "RunOptions", *, detailed: bo
 @command.command()
 @click.pass_obj
 def boot(config: Path | None) -> int:
-    """Run the line at boot: close the gate, converge, judge, open the gate.
+    """Run the line at boot: close the gate unless a run of this boot opened it, converge, judge, open it.
 
     The boot unit runs this. By hand, use `run`.
     """
+    from pyinfra_solo.gate import read_gate
     from pyinfra_solo.protocol import RunOptions
 
-    return _line(config, "boot", RunOptions(at_boot=True), detailed=False, as_json=False)
+    # Open: a run of this boot has vouched for this machine, such as a person's, before the unit's next try.
+    return _line(config, "boot", RunOptions(at_boot=not read_gate().open), detailed=False, as_json=False)
 
 
 @command.command()

@@ -56,6 +56,8 @@ class LocalConnector(BaseConnector):
         """False: every fact and every command runs by a shell."""
         self._fact = ""
         """Name of the fact whose command runs, or ''."""
+        self.last_failure = ""
+        """What is to be said of the last command that failed, when it printed nothing."""
         self.before_child: Callable[[], None] = lambda: None
         """Called before a child process is started."""
         self.after_child: Callable[[str, float], None] = lambda _name, _seconds: None
@@ -153,7 +155,10 @@ class LocalConnector(BaseConnector):
                     f"The fact {self._fact} printed more than {shell.MAX_FACT // 1024**2} MiB, the most that is"
                     " read. Ask for less, or do the work in a command."
                 ) from None
-        return is_among(status, success_codes), output
+        success = is_among(status, success_codes)
+        if not success:
+            self.last_failure = f"`{program(command)}` ended with exit status {status} and printed nothing"
+        return success, output
 
     def _words(self, command: StringCommand, arguments: dict[str, Any], stack: ExitStack) -> list[str]:
         """Return an argv that runs pyinfra's own text for the command and its global arguments.

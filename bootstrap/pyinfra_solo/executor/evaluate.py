@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from jinja2 import TemplateError, UndefinedError
 from pyinfra.api import FileUploadCommand, Host, State, StringCommand
@@ -27,8 +27,28 @@ _OF_THE_RUNNING_OPERATION = (
     "current_op_deploy_data",
 )
 """Attributes of pyinfra's host that each operation sets, and resets at its end (pyinfra 3.10)."""
-_UNKNOWN_CHANGE = StringCommand("true")
+_MISSING = re.compile(r"No such (?:file|directory): (.+)")
+_CALLS = "pyinfra.operations.python"
+"""Its operations run any code, which may set what later ones read."""
+UNKNOWN_CHANGE = StringCommand("true")
 """The command of an operation that cannot be evaluated yet: it may change something."""
+
+
+class UnknownOutput(CommandOutput):
+    """The output of an operation that was evaluated and not executed: empty, and it notes that it was read."""
+
+    was_read: ClassVar[bool] = False
+    """Since the last evaluation began."""
+
+    @property
+    def stdout_lines(self) -> list[str]:
+        type(self).was_read = True
+        return []
+
+    @property
+    def stderr_lines(self) -> list[str]:
+        type(self).was_read = True
+        return []
 
 
 def evaluate(
@@ -44,11 +64,12 @@ def evaluate(
     The operation counts as done, so that what depends on it (`_if=it.did_change`) is evaluated too. With
     every_command, its own code after each command runs as well. generator: of its commands; None: its own.
     """
+    UnknownOutput.was_read = False
     data = state.get_op_data_for_host(host, one)
     commands_of = cast("Generator[Any, None, None]", (generator or data.command_generator)())
     commands = list(islice(commands_of, None if every_command else 1))
     commands_of.close()
-    data.operation_meta.set_complete(True, commands, CommandOutput([]))
+    data.operation_meta.set_complete(True, commands, UnknownOutput([]))
     return commands
 
 
@@ -63,24 +84,28 @@ def forget(state: State, host: Host, order: Sequence[str]) -> None:
 def require_no_mistake(state: State, host: Host, order: Sequence[str]) -> None:
     """Evaluate operations that are still to come. Raises MistakeError for the first that cannot succeed.
 
-    A fact can have another value once earlier operations have run, and so can a file that they write. So
-    an error counts only when no fact and no such file can be its cause; any other operation is evaluated
-    when its turn comes. Of an operation of the ops repo only the first command is evaluated: its code may
-    rely on what that command does.
+    What an operation reads may be different once earlier ones have run: facts, their output, files, what a
+    `python.call` sets, the conditions of `_if`. So an error counts only when none of these can be its
+    cause; any other operation is evaluated when its turn comes. Of an operation of the ops repo only the
+    first command is evaluated: its code may rely on what that command does.
     """
-    root = Path(state.cwd or ".").resolve()
+    root, after_call = Path(state.cwd or ".").resolve(), False
     with _undone(state, host, order):
         for one in order:
             data = state.get_op_data_for_host(host, one)
             generator = getattr(data.command_generator, "__wrapped__", data.command_generator)
-            foreign = not module_of(generator).startswith(_OURS_AND_PYINFRAS)
+            module = module_of(generator)
+            foreign = not module.startswith(_OURS_AND_PYINFRAS)
             with _facts_counted(host) as asked:
                 try:
                     evaluate(state, host, one, every_command=not foreign, generator=generator)
                 except (Exception, SystemExit) as error:
-                    if _is_certain(error, root, independent=not (asked or foreign)):
+                    reads = bool(asked or after_call or UnknownOutput.was_read)
+                    conditional = data.global_arguments.get("_if")
+                    if not conditional and _is_certain(error, root, reads=reads, foreign=foreign):
                         raise MistakeError(one, name_of(state, one), error) from error
-                    data.operation_meta.set_complete(True, [_UNKNOWN_CHANGE], CommandOutput([]))
+                    data.operation_meta.set_complete(True, [UNKNOWN_CHANGE], UnknownOutput([]))
+            after_call = after_call or module == _CALLS
 
 
 class MistakeError(Exception):
@@ -127,19 +152,44 @@ def _facts_counted(host: Host) -> Iterator[list[Any]]:
         del vars(host)["get_fact"]
 
 
-def _is_certain(error: BaseException, root: Path, *, independent: bool) -> bool:
-    """Tell whether the operation fails whatever earlier operations do. independent: it asked for no fact."""
-    chain: list[BaseException] = [error]
+def _is_certain(error: BaseException, root: Path, *, reads: bool, foreign: bool) -> bool:
+    """Tell whether the operation fails whatever earlier operations do.
+
+    reads: it has read what they may change. foreign: it is one of the ops repo's own.
+    """
+    chain = _chain(error)
+    if undefined := next((one for one in chain if isinstance(one, UndefinedError)), None):
+        return bool(_UNDEFINED.search(str(undefined)))
+    if any(isinstance(one, TemplateError) for one in chain):
+        return True
+    if any(type(one) is NameError for one in chain):
+        return not reads
+    if missing := _missing_file(chain):
+        return not foreign and missing.is_relative_to(root)
+    return not (reads or foreign or any(isinstance(one, OSError) for one in chain))
+
+
+def waits_for_others(error: BaseException, root: Path) -> bool:
+    """Tell whether the operation cannot be planned before earlier operations have run."""
+    missing = _missing_file(_chain(error))
+    return UnknownOutput.was_read or bool(missing and not missing.is_relative_to(root.resolve()))
+
+
+def _chain(error: BaseException) -> Sequence[BaseException]:
+    chain = [error]
     while cause := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(cause)
-    if undefined := next((one for one in chain if isinstance(one, UndefinedError)), None):
-        return independent or bool(_UNDEFINED.search(str(undefined)))
-    if any(isinstance(one, (TemplateError, NameError, ImportError, SyntaxError)) for one in chain):
-        return True
-    if missing := next((one for one in chain if isinstance(one, OSError)), None):
-        name = missing.filename or str(missing).removeprefix("No such file: ")  # pyinfra's has no filename
-        return Path(str(name)).resolve().is_relative_to(root)
-    return independent
+    return chain
+
+
+def _missing_file(chain: Sequence[BaseException]) -> Path | None:
+    """Return the file or folder that is not there. pyinfra's own error has it in its text only."""
+    for one in chain:
+        if isinstance(one, FileNotFoundError) and isinstance(one.filename, str):
+            return Path(one.filename).resolve()
+        if isinstance(one, OSError) and (found := _MISSING.fullmatch(str(one))):
+            return Path(found[1]).resolve()
+    return None
 
 
 def check_idempotence(state: State, host: Host, order: Sequence[str]) -> list[protocol.NotIdempotent]:
@@ -153,7 +203,8 @@ def check_idempotence(state: State, host: Host, order: Sequence[str]) -> list[pr
         try:
             commands = [_in_short(command) for command in evaluate(state, host, one)]
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an operation is foreign code
-            commands = [f"cannot be evaluated: {in_words(error)}"]
+            # What an earlier operation printed the first time is not known now.
+            commands = [] if UnknownOutput.was_read else [f"cannot be evaluated: {in_words(error)}"]
         if commands:
             found.append(protocol.NotIdempotent(name=name_of(state, one), commands=commands))
     return found

@@ -4,6 +4,7 @@ import resource
 import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any, cast
 
 from pyinfra.api import FunctionCommand, Host, State
@@ -16,18 +17,21 @@ from pyinfra_solo.deploy import module_of
 from pyinfra_solo.errors import ConvergeError, SoloError
 from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.executor.evaluate import (
+    UNKNOWN_CHANGE,
     MistakeError,
+    UnknownOutput,
     check_idempotence,
     evaluate,
     name_of,
     require_no_mistake,
+    waits_for_others,
 )
 from pyinfra_solo.executor.events import EventWriter
 from pyinfra_solo.executor.failures import pyinfra_log, translate
 from pyinfra_solo.native import programs
 from pyinfra_solo.protocol import Request
 from pyinfra_solo.system.deadline import alarm
-from pyinfra_solo.system.text import one_line
+from pyinfra_solo.system.text import in_words, one_line
 
 _OUTPUT_LINES = 40
 _WAITS = 5
@@ -64,7 +68,7 @@ class Executor:
         for number, one in enumerate(order, 1):
             self._to_come = order[number - 1 :]
             self._run(one, number)
-        if self._changed_something:
+        if self._changed_something and self._mode == "converge":
             self._connector.pending.sync()
             self._events.write(protocol.IdempotenceCheckStarted())
             began = time.monotonic()
@@ -104,6 +108,7 @@ class Executor:
         self._events.buffer(protocol.OperationStarted(number=number, name=name_of(self._state, one)))
         self._waits.clear()
         pyinfra_log.lines.clear()
+        self._connector.last_failure = ""
         self._began, self._cpu = time.monotonic(), _cpu()
 
     def _end(self, one: str, meta: Any, diff: list[str], *, failed: bool) -> None:
@@ -124,7 +129,9 @@ class Executor:
                 seconds=seconds,
                 cpu=round(_cpu() - self._cpu, 4),
                 waits=sorted(self._waits, key=lambda wait: wait.seconds, reverse=True)[:_WAITS],
-                output=_output(meta)[-_OUTPUT_LINES:] if failed else list(pyinfra_log.lines),
+                output=_output(meta)[-_OUTPUT_LINES:]
+                if failed
+                else [str(line) for line in pyinfra_log.lines],
                 diff=diff,
             )
         )
@@ -148,12 +155,22 @@ class Executor:
             return [], translate(error, f"the operation {name!r}")
         if pyinfra_log.cause and not _output(meta):
             return [], translate(pyinfra_log.cause, f"the operation {name!r}")
-        return [], ConvergeError(f"The operation {name!r} failed: {_last_line(meta)}")
+        return [], ConvergeError(
+            f"The operation {name!r} failed: {_last_line(meta, self._connector.last_failure)}"
+        )
 
     def _plan(self, one: str) -> list[str]:
         from pyinfra_solo.executor.diff import preview
 
-        commands = evaluate(self._state, self._host, one, every_command=True)
+        try:
+            commands = evaluate(self._state, self._host, one, every_command=True)
+        except Exception as error:
+            if not self._changed_something or not waits_for_others(error, Path(self._state.cwd or ".")):
+                raise
+            meta = self._state.get_op_data_for_host(self._host, one).operation_meta
+            meta.set_complete(True, [UNKNOWN_CHANGE], UnknownOutput([]))
+            return [f"(cannot be planned before earlier operations have run: {in_words(error)})"]
+        self._changed_something = self._changed_something or bool(commands)
         return preview(commands, blank=self._mode == "blank", holds_secret=self._events.holds_secret)
 
     def _call_pyinfra(self, one: str) -> bool:
@@ -216,7 +233,7 @@ def _output(meta: Any) -> list[str]:
     return [line.line for line in meta._combined_output or ()]
 
 
-def _last_line(meta: Any) -> str:
+def _last_line(meta: Any, otherwise: str) -> str:
     lines = [line for line in _output(meta) if line.strip()]
-    last = lines[-1] if lines else "; ".join(pyinfra_log.lines[-2:]) or "it gave no reason"
+    last = lines[-1] if lines else otherwise or "; ".join(pyinfra_log.lines[-2:]) or "it gave no reason"
     return one_line(last)

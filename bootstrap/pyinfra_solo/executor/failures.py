@@ -31,9 +31,8 @@ def _translated(error: BaseException, where: str, root: Path | None) -> SoloErro
     while cause is not None:
         if isinstance(cause, TemplateError) or "Error in template" in str(cause):
             place = _place(cause, root)
-            return DataError(
-                f"A template of {where} is invalid: {in_words(error)}{place}. Correct it and commit."
-            )
+            reason = re.sub(r"<_io\.\w+ object at 0x[0-9a-f]+>", "a text", in_words(error))
+            return DataError(f"A template of {where} is invalid: {reason}{place}. Correct it and commit.")
         cause = cause.__cause__ or cause.__context__
     if full := disk.problem(error):
         return ConvergeError(f"{where} failed: {full} Make room, or make it writable{_place(error, root)}.")

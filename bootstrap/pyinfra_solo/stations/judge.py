@@ -4,29 +4,21 @@ The checkout's engine performs them (`python -m pyinfra_solo.checks`), because a
 kind of check.
 """
 
-import re
-import socket
-import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from pyinfra_solo import fence, protocol
 from pyinfra_solo.checks import Finding
 from pyinfra_solo.errors import JudgedError
-from pyinfra_solo.gate import read_gate
 from pyinfra_solo.protocol import ChecksRequest
 from pyinfra_solo.stations.converge import Engine
+from pyinfra_solo.stations.page import other_page
 from pyinfra_solo.system import processes
 from pyinfra_solo.system.deadline import Deadline
 from pyinfra_solo.system.redaction import redacted
-
-_PAGE_SECONDS = 5.0
-"""For an answer to /ping.html; a balancer waits no longer (ALB, HealthCheckTimeoutSeconds)."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +31,13 @@ class Verdict:
     def ready(self) -> bool:
         return all(finding.passed for finding in self.findings)
 
-    def require_ready(self) -> None:
-        """Raise JudgedError, naming every check that failed and why."""
-        if not self.ready:
-            failed = [finding for finding in self.findings if not finding.passed]
-            reasons = "; ".join(f"{finding.check}: {finding.detail}" for finding in failed)
-            raise JudgedError(f"Converged, but the role's checks failed: {reasons}. The gate stays closed.")
+    def require_ready(self, page: str = "") -> None:
+        """Raise JudgedError, naming every check that failed and why. page: what `other_page` has found."""
+        failed = [finding for finding in self.findings if not finding.passed]
+        reasons = "; ".join(f"{finding.check}: {finding.detail}" for finding in failed)
+        problems = [f"Converged, but the role's checks failed: {reasons}."] if failed else []
+        if problems or page:
+            raise JudgedError(" ".join([*problems, *filter(None, [page]), "The gate stays closed."]))
 
 
 def judge(checks: Sequence[dict[str, Any]], engine: Engine, deadline: Deadline) -> Verdict:
@@ -92,43 +85,6 @@ def start_waiting_web_servers(checks: Sequence[dict[str, Any]], say: Callable[[s
 
 
 def require_no_other_page(checks: Sequence[dict[str, Any]]) -> None:
-    """Raise JudgedError when /ping.html is answered with 200 here although the gate is closed.
-
-    Then another site answers the balancer, whatever the gate says. Asked are the ports of the http checks,
-    or port 80 without one.
-    """
-    urls = [urlsplit(check["target"]) for check in checks if check["kind"] == "http"]
-    ports = {(url.port or (443 if url.scheme == "https" else 80), url.scheme == "https") for url in urls}
-    for port, tls in sorted(ports or {(80, False)}):
-        if not read_gate().open and _answers_200(port, tls=tls):
-            raise JudgedError(
-                f"Port {port} answers /ping.html with 200 although the gate is closed: remove that site or page. "
-                "A port that no balancer asks is checked by tcp() or command(). The gate stays closed."
-            )
-
-
-def _answers_200(port: int, *, tls: bool) -> bool:
-    """Ask this machine's loopback for /ping.html. No answer in _PAGE_SECONDS is none."""
-    until, answer = time.monotonic() + _PAGE_SECONDS, b""
-    with suppress(OSError), ExitStack() as closing:
-        stream = closing.enter_context(socket.create_connection(("127.0.0.1", port), timeout=_PAGE_SECONDS))
-        if tls:
-            stream = closing.enter_context(_with_tls(stream))
-        stream.sendall(b"GET /ping.html HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-        while b"\n" not in answer and len(answer) < 256 and time.monotonic() < until:
-            stream.settimeout(max(0.1, until - time.monotonic()))
-            chunk = stream.recv(256)
-            if not chunk:
-                break
-            answer += chunk
-    return re.match(rb"HTTP/[\d.]+ 200\b", answer) is not None
-
-
-def _with_tls(plain: socket.socket) -> socket.socket:
-    """Take any certificate: it is this machine's own, for a name that is not asked here. Raises OSError."""
-    import ssl  # 15 ms, which few roles need
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(plain)
+    """Raise JudgedError when something else than the gate answers the balancer here."""
+    if problem := other_page(checks):
+        raise JudgedError(f"{problem} The gate stays closed.")
