@@ -207,7 +207,7 @@ def test_change_without_the_gate_leaves_no_older_statement(line: Line) -> None:
 def test_close_says_that_another_page_answers(line: Line) -> None:
     """Such as a site that answers every path, from an update with drain never."""
     with canned_server(answer("404 Not Found")) as server:
-        line.put_in_service(FILE, f"http({server.url!r}, status=[404])")
+        line.put_in_service(FILE, f"checks.http({server.url!r}, status=[404])")
         server.answers = [answer("200 OK", b"<html>")]
         closed = line.machine.solo("gate", "close", "--reason", "a test").expect(30)
     assert f"Port {server.port} answers /ping.html with 200 although the gate is closed" in closed.stderr
