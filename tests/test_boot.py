@@ -19,6 +19,7 @@ from tests.support.line import FILE, Line
 from tests.support.loopback import answer, canned_server
 from tests.support.machine import ENGINE
 from tests.support.programs import is_alive, wait_for
+from tests.test_gate import OTHER_BOOT
 
 SLEEP = "server.shell(name='it takes long', commands=f'echo $$ > {data.target}/pid; sleep 60')"
 FAILURE = "\nserver.shell(name='it fails', commands='echo the reason; exit 1')"
@@ -63,7 +64,7 @@ def test_boot_closes_an_open_gate_before_anything_else(line: Line) -> None:
     line.put_in_service()
     line.commit(SEES_THE_GATE.format(ping=str(line.machine.ping)) + FILE)
     statement = line.machine.ping.parents[1] / "statement.json"
-    statement.write_text(statement.read_text().replace(boot_id(), "0" * 36))
+    statement.write_text(statement.read_text().replace(boot_id(), OTHER_BOOT))
     line.machine.solo("boot").expect(0)
     assert (line.target / "seen").read_text() == "False"
 

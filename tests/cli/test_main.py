@@ -22,7 +22,7 @@ from tests.support.instance import Instance
 from tests.support.loopback import NOWHERE
 from tests.support.machine import ENGINE, LocalMachine, use_root
 from tests.support.programs import Result
-from tests.test_gate import statement
+from tests.test_gate import OTHER_BOOT, statement
 
 COMMANDS = [
     "boot", "run", "plan", "status", "report", "gate", "gate status", "gate close", "gate open", "install", "init",
@@ -44,11 +44,11 @@ def inside(machine: LocalMachine) -> Iterator[None]:
         yield
 
 
-def open_gate_of(machine: LocalMachine) -> None:
+def open_gate_of(machine: LocalMachine, **changes: Any) -> None:
     from pyinfra_solo.gate import open_gate
 
     with inside(machine):
-        open_gate(statement())
+        open_gate(statement(**changes))
 
 
 def last_report(machine: LocalMachine) -> dict[str, Any]:
@@ -76,6 +76,7 @@ def test_help_names_every_command(machine: LocalMachine) -> None:
     result = machine.solo("-h").expect(0)
 
     assert all(f"\n  {words.split()[0]} " in result.stdout for words in COMMANDS)
+    assert result.stdout.count("...") == result.stdout.count("[ARGS]...")
 
 
 def test_version_is_printed(machine: LocalMachine) -> None:
@@ -251,7 +252,7 @@ def test_boot_stopped_by_a_signal_closes_the_gate_and_names_it(
     machine: LocalMachine, number: signal.Signals
 ) -> None:
     """At the station identify, which waits for a metadata service that fails."""
-    open_gate_of(machine)
+    open_gate_of(machine, boot_id=OTHER_BOOT)
     machine.configure(machine='ec2 = "yes"')
     with metadata_service(Instance()) as served:
         served.service.faults.fail = [503] * 10_000
@@ -287,7 +288,7 @@ def test_boot_on_a_full_disk_leaves_its_report_on_the_gates_tmpfs(
     subprocess.run(["git", "init", "--quiet", "--bare", "--initial-branch=main", ops], check=True)
     machine.configure(ops=f'remotes = ["{ops}"]')
     machine.state.mkdir(parents=True)
-    open_gate_of(machine)
+    open_gate_of(machine, boot_id=OTHER_BOOT)
     state = machine.root / "var/lib"
     result = machine.command(
         in_a_namespace(

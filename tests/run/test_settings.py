@@ -95,7 +95,7 @@ def test_settings_file_of_the_machine_is_read(machine_root: Path) -> None:
         ("[ops]\nrevoked_signers = ''", "$.ops.revoked_signers"),
         ("[ops]\nname = 'Our ops'", "ops.name = 'Our ops' is not a name"),
         ("[ops]\nname = ''", "ops.name = '' is not a name"),
-        ("[ops]\nfallback = 'sometimes'", "$.ops.fallback"),
+        ("[ops]\nfallback = 'sometimes'", "$.ops.fallback` ('newest', 'last-good', 'none')"),
         ("[ops]\nkeep = 0", "$.ops.keep"),
         ("[ops]\nkeep = 2.5", "$.ops.keep"),
         ("[ops.refs]\nproduction = 1", "$.ops.refs"),

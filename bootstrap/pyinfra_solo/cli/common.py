@@ -25,7 +25,20 @@ printed: list[Any] = []
 """
 
 
-@click.group(context_settings=_CONTEXT)
+class _Group(click.Group):
+    """A group whose help shows each command's first sentence whole; click cuts it at 45 characters."""
+
+    group_class = type
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands, as click does."""
+        commands = [(name, self.get_command(context, name)) for name in self.list_commands(context)]
+        rows = [(name, one.get_short_help_str(limit=200)) for name, one in commands if one and not one.hidden]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=_Group, context_settings=_CONTEXT)
 @click.version_option(__version__, prog_name="pyinfra-solo")
 @click.option(
     "--config",

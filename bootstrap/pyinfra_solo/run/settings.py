@@ -6,7 +6,7 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -122,7 +122,9 @@ def load(path: Path | None = None) -> Settings:
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path} is not TOML: {error}.") from error
     except msgspec.ValidationError as error:
-        raise DataError(f"{path}: {error}. bootstrap/config.example.toml lists every key.") from error
+        raise DataError(
+            f"{path}: {error}{_allowed(str(error))}. bootstrap/config.example.toml lists every key."
+        ) from error
     for remote in settings.ops.remotes:
         check_remote(remote, str(path))
     _check_name(settings.ops, path)
@@ -134,6 +136,16 @@ def load(path: Path | None = None) -> Settings:
     for ref in (settings.ops.ref, *settings.ops.refs.values()):
         check_ref(ref, str(path))
     return settings
+
+
+def _allowed(error: str) -> str:
+    """Name the values that msgspec's message about a wrong one leaves out."""
+    place = re.search(r"^Invalid enum value .* - at `\$\.(\w+)\.(\w+)`$", error)
+    if not place:
+        return ""
+    table = {field.name: field.type for field in msgspec.structs.fields(Settings)}[place[1]]
+    kind = {field.name: field.type for field in msgspec.structs.fields(table)}[place[2]]
+    return f" ({', '.join(map(repr, get_args(kind)))})"
 
 
 def _path(kind: type[Any], value: Any) -> Any:

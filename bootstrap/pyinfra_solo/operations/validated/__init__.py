@@ -65,5 +65,6 @@ def rendered(path: Path, values: dict[str, Any]) -> str:
         ]
         place = f" (line {lines[-1]})" if lines else ""
         raise DataError(
-            f"The template {path.name} cannot be filled: {str(error).rstrip('.')}{place}. Correct it and commit."
+            f"The template {path.name} cannot be filled: {str(error).replace(f'{state.cwd}/', '').rstrip('.')}{place}. "
+            "Correct it and commit."
         ) from error
