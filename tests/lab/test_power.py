@@ -27,7 +27,7 @@ HEAVY = "heavy"
 AT_STATIONS = [station(name) for name in cuts.LINE]
 AT_OPERATIONS = [operation(number) for number in range(1, OPERATIONS + 1)]
 INSIDE = [
-    file("in the middle of a fetch", "var/lib/pyinfra-solo/repo.git/objects/pack/tmp_pack_*", HEAVY),
+    file("in the middle of a fetch", "var/lib/pyinfra-solo/repo.git/incoming/pack/tmp_pack_*", HEAVY),
     file("in the middle of a checkout", "var/lib/pyinfra-solo/checkouts/.building-*", HEAVY),
     file(
         "in the middle of a runtime", "var/lib/pyinfra-solo/runtimes/.building-*/lib/*/site-packages/*", HEAVY
