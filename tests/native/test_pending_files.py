@@ -208,7 +208,7 @@ def test_two_runs_in_one_folder_use_different_temporary_files(tmp_path: Path) ->
 def put_on_a_nearly_full_disk(path: str) -> list[str]:
     """Put what fits only in the place of the old file; then what does not fit; then both with a new name."""
     folder, ended = Path(path), []
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", folder], check=True)
     (folder / "file").write_bytes(b"old" * 200_000)
     (folder / "file").chmod(0o640)
     for name, data in (("file", b"new" * 250_000), ("file", b"more" * 300_000), ("other", b"x" * 500_000)):

@@ -241,7 +241,8 @@ class LocalConnector(BaseConnector):
         except OSError as error:
             if 1 in codes:
                 return True
-            error.filename = path  # not the temporary file, and write(2) names none
+            if error.errno:
+                error.filename = path  # not the temporary file, and write(2) names none
             raise
         if 0 not in codes:
             raise OSError(f"{path} was written, but 0 is not in _success_exit_codes.")

@@ -108,6 +108,8 @@ def _set_owner(pending: PendingFiles, path: str, uid: int, gid: int, option: str
     """Change the owner; of a link itself with -h, and with -R as GNU chown does."""
 
     def change(held: Held) -> None:
+        if option != "-R":
+            pending.give_to(uid, held)
         os.chown(held.reached, uid, gid)
 
     return _change(pending, path, change, recursive=option == "-R", follow=not option)

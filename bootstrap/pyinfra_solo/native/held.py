@@ -79,6 +79,47 @@ class Held(NamedTuple):
         if _others_may_write(folder):
             raise _refusal(self.path, f"file with {self.status.st_nlink} names", self.status, folder)
 
+    def is_shared(self) -> bool:
+        """Tell whether others than root and this account may put or move names in the folder."""
+        return _others_may_write(os.fstat(self.folder))
+
+    def has_trusted_file(self) -> bool:
+        """Tell whether a new file may take over owner, mode and attributes of the file that is here.
+
+        An account's file in a folder of that account alone is trusted so far: all there is its own business.
+        """
+        if not self.status:
+            return False
+        folder = os.fstat(self.folder)
+        if not _others_may_write(folder) or self.status.st_uid in _own():
+            return True
+        return self.status.st_uid == folder.st_uid and not folder.st_mode & _OTHERS_WRITE
+
+    def check_in_place(self) -> None:
+        """Refuse to write into a file that another account may have made, and may read or have open.
+
+        Raises RefusedError.
+        """
+        if not self.status or not _others_may_write(folder := os.fstat(self.folder)):
+            return
+        is_regular = stat.S_ISREG(self.status.st_mode)
+        if not is_regular or self.status.st_nlink != 1 or self.status.st_uid not in _own():
+            what = "file" if is_regular else "special file"
+            names = f" with {self.status.st_nlink} names" if self.status.st_nlink != 1 else ""
+            raise _refusal(self.path, what + names, self.status, folder)
+
+    def check_giving(self, uid: int) -> None:
+        """Refuse to give a regular file from one account to another that would trust it.
+
+        Its owner may have it open for writing, and could change it afterwards. uid: -1 for no change.
+        Raises RefusedError.
+        """
+        if not self.status or uid in (-1, self.status.st_uid) or self.status.st_uid in _own():
+            return
+        folder = os.fstat(self.folder)
+        if stat.S_ISREG(self.status.st_mode) and _others_may_write(folder):
+            raise _refusal(self.path, "file, which that account may have open,", self.status, folder)
+
     def close(self) -> None:
         os.close(self.folder)
         if self.file is not None:

@@ -25,7 +25,10 @@ def write(
 
     timeout: seconds for a pipe or terminal whose reader is slow. like: whose owner and mode it gets.
     Raises OSError: for a pipe without a reader, and where the disk is full; then the old file stays.
+    Raises RefusedError for a file that another account may have made.
     """
+    if not is_of_the_kernel(place):
+        place.check_in_place()
     flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
     if place.file is None:
         new = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW

@@ -1,11 +1,13 @@
 """Write files by rename: a file appears whole, with its owner and mode, or not at all.
 
 pyinfra uploads a file in one command, and sets its owner and mode in the next ones. So the upload goes
-to a temporary file beside the target; chown and chmod of the target change the temporary file; then
-it is renamed over the target.
+to a temporary file; chown and chmod of the target change the temporary file; then it is renamed over
+the target.
 
 The folder, the old file and the temporary file are held by descriptors (`held`): an account that may
-write the folder cannot lead contents or an owner to another file.
+write the folder cannot lead contents or an owner to another file. Until the rename the temporary file is
+in a folder that no other account can enter (`private_folder`). Of an old file that another account may
+have planted, nothing is taken over.
 
 An old file is replaced only by a file that is on disk already. A new file is synced at the latest
 before a program runs (`sync`): until then a power cut can leave its name without its contents, but
@@ -18,24 +20,26 @@ import contextlib
 import errno
 import fcntl
 import os
-import re
 import stat
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from pyinfra_solo.native import in_place
-from pyinfra_solo.native.held import Held, RefusedError, hold, holding
+from pyinfra_solo.native import in_place, private_folder
+from pyinfra_solo.native.held import Held, hold, holding
+from pyinfra_solo.native.private_folder import PrivateFolder
 
 
 class _Pending(NamedTuple):
     asked: str
     """The path as it was given."""
     place: Held
-    temporary: str
-    """The temporary file's name in the place's folder."""
+    private: PrivateFolder
+    """The temporary file's folder."""
     descriptor: int
     """The temporary file, open for reading and writing."""
+    heir_of: int | None
+    """The other account whose old file's owner, group and mode were taken over."""
 
 
 class PendingFiles:
@@ -54,8 +58,9 @@ class PendingFiles:
     def put(self, path: str, data: bytes) -> None:
         """Write `data` to the file `path`, or to the file that it links to.
 
-        An old file's mode, owner and extended attributes stay, flags of chattr(1) do not. A new file is for
-        its owner alone. Raises RefusedError, and OSError where cp(1) would fail.
+        An old file's mode, owner and extended attributes stay, unless another account may have planted it;
+        flags of chattr(1) do not. A new file is for its owner alone. Raises RefusedError, and OSError where
+        cp(1) would fail.
         """
         self.rename_into_place()
         place = hold(path)
@@ -87,6 +92,21 @@ class PendingFiles:
             is_pending = pending and not is_link and one.is_place_of(pending.place)
             yield _new_file(pending) if pending and is_pending else one
 
+    def give_to(self, uid: int, held: Held) -> None:
+        """Prepare a file for chown(2) to `uid`, -1 for none. Raises OSError, RefusedError.
+
+        The pending file of an heir becomes one for its owner alone, so that the mode, group and access
+        list of an account's file never say who may read the file of another account.
+        """
+        pending = self._pending
+        if not pending or held.file != pending.descriptor:
+            held.check_giving(uid)
+        elif pending.heir_of is not None and uid not in (-1, pending.heir_of):
+            os.fchown(pending.descriptor, os.geteuid(), os.getegid())
+            os.fchmod(pending.descriptor, _NEW_MODE)
+            with contextlib.suppress(OSError):  # there is none
+                os.removexattr(pending.descriptor, "system.posix_acl_access")
+
     def rename_into_place(self) -> None:
         """Rename the pending file over its target. Raises OSError; then the old file is still there."""
         pending, self._pending = self._pending, None
@@ -99,11 +119,11 @@ class PendingFiles:
                 os.fsync(pending.descriptor)
             _rename(pending)
         except BaseException as error:
-            _unlink(pending.place, pending.temporary)
             if isinstance(error, OSError) and error.errno:
                 error.filename, error.filename2 = pending.asked, None
             raise
         finally:
+            pending.private.remove()
             os.close(pending.descriptor)
             pending.place.close()
 
@@ -173,7 +193,7 @@ def _goes_by_rename(place: Held) -> bool:
     except OSError:  # not readable for this account
         return True
     try:
-        _sweep(folder)
+        private_folder.sweep(folder)
         return not _is_append_only(folder)
     finally:
         os.close(folder)
@@ -181,23 +201,6 @@ def _goes_by_rename(place: Held) -> bool:
 
 def _open_folder(place: Held) -> int:
     return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.folder)
-
-
-_NEW = re.compile(r"\.pyinfra-solo-(\d+)-[0-9a-f]{8}\.new", re.ASCII)
-_swept: set[tuple[int, int]] = set()
-"""Device and inode of each folder."""
-
-
-def _sweep(folder: int) -> None:
-    """Remove the temporary files of killed runs, once for each folder."""
-    status = os.fstat(folder)
-    if (status.st_dev, status.st_ino) in _swept:
-        return
-    _swept.add((status.st_dev, status.st_ino))
-    with contextlib.suppress(OSError):
-        for name in os.listdir(folder):
-            if (left := _NEW.fullmatch(name)) and not os.path.exists(f"/proc/{left[1]}"):
-                os.unlink(name, dir_fd=folder)
 
 
 _GET_FLAGS = 0x80006601 | struct.calcsize("l") << 16
@@ -222,36 +225,33 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def _write_temporary(asked: str, place: Held, data: bytes) -> _Pending | None:
-    """Write a temporary file beside the target; None when only the target can be written. Raises OSError.
-
-    Its name is random: another account, or another run, may write into the folder too.
-    """
-    temporary = f".pyinfra-solo-{os.getpid()}-{os.urandom(4).hex()}.new"
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = None
+    """Write a temporary file beside the target; None when only the target can be written. Raises OSError."""
+    old = place.status if place.has_trusted_file() else None
+    private = descriptor = None
     try:
-        descriptor = os.open(temporary, flags, 0o600, dir_fd=place.folder)
+        private = private_folder.make(place)
+        descriptor = private.open_new()
         in_place.write_all(descriptor, data)
-        if place.status:
-            os.fchown(descriptor, place.status.st_uid, place.status.st_gid)
+        if old:
+            os.fchown(descriptor, old.st_uid, old.st_gid)
             _copy_attributes(place.reached, descriptor)
-            os.fchmod(descriptor, stat.S_IMODE(place.status.st_mode))
+            os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
             # As the truncation of the old file would: it drops setuid bits, unless this is root (inode(7)).
             os.ftruncate(descriptor, len(data))
     except BaseException as error:
         if descriptor is not None:
             os.close(descriptor)
-            _unlink(place, temporary)
+        if private:
+            private.remove()
         number = error.errno if isinstance(error, OSError) else None
-        if number in _NO_TEMPORARY or (place.status and number in _FULL):
+        if number in _NO_TEMPORARY or (place.status and number in _FULL and not place.is_shared()):
             return None
         raise
-    return _Pending(asked, place, temporary, descriptor)
+    is_heir = old and place.is_shared() and old.st_uid not in (0, os.geteuid())
+    return _Pending(asked, place, private, descriptor, old.st_uid if old and is_heir else None)
 
 
-def _unlink(place: Held, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=place.folder)
+_NEW_MODE = 0o600
 
 
 _BOUND_TO_CONTENTS = {"security.capability", "security.ima", "security.evm"}
@@ -276,20 +276,12 @@ def _copy_attributes(old: str, new: int) -> None:
 
 
 def _rename(pending: _Pending) -> None:
-    place, new = pending.place, os.fstat(pending.descriptor)
-    found = os.stat(pending.temporary, dir_fd=place.folder, follow_symlinks=False)
-    if not os.path.samestat(found, new):
-        raise RefusedError(
-            f"{place.path} is refused: another account has exchanged the new file {pending.temporary} while it was "
-            f"written. Let root alone write that folder, or write the file as the folder's owner (_su_user)."
-        )
     try:
-        os.rename(pending.temporary, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+        pending.private.rename_into_place()
     except OSError as error:
         # A mount point, such as a container's /etc/hosts; or a file of another account in a sticky folder.
         if error.errno not in (errno.EBUSY, errno.EPERM):
             raise
         with open(pending.descriptor, "rb", closefd=False) as opened:
             opened.seek(0)
-            in_place.write(place, opened.read(), like=new)
-        _unlink(place, pending.temporary)
+            in_place.write(pending.place, opened.read(), like=os.fstat(pending.descriptor))
