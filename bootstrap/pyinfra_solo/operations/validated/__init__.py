@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 from pyinfra import host, state
-from pyinfra.api import StringCommand, operation
+from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.api.util import get_template
 from pyinfra.facts.files import File, Sha1File
 from pyinfra.operations import files
@@ -22,6 +22,8 @@ from pyinfra_solo.operations.validated import program
 UNVALIDATED = ".pyinfra-solo-new"
 """End of a file's name until it is validated."""
 PROGRAM = Program(program)
+_READ = 0o755
+"""Rights that a file may have until it is validated: nobody else can write it."""
 
 
 @operation()
@@ -37,7 +39,8 @@ def template(
     """Put the template `src`, filled with `values`, at `dest`, when its program finds the result good.
 
     src: a Jinja2 template, from the repository's root. validate: a shell command that ends with
-    status 0 when the file `$FILE` is good; until it does, `dest` is what it was. mode: octal digits.
+    status 0 when the file `$FILE` is good; until it does, `dest` is what it was, and `$FILE` belongs to the
+    account that runs the operation and has no rights to write for others. mode: octal digits.
     user, group: None leaves them alone while the rest is right; a new file is root's. The switch is a
     rename within the folder of `dest`, after the contents are on disk. Raises DataError.
     """
@@ -48,9 +51,12 @@ def template(
     if about and all(value in (None, about[key]) for key, value in wanted.items()):
         host.noop(f"{dest} is as its template says")
         return
-    new = f"{dest}{UNVALIDATED}"
-    yield from files.put._inner(src=StringIO(text), dest=new, mode=mode, user=user, group=group)
-    yield PROGRAM.command("apply", {"new": new, "old": dest, "validate": validate})
+    new, until_valid = f"{dest}{UNVALIDATED}", f"{int(mode, 8) & _READ:o}"
+    yield StringCommand("rm -f", QuoteString(new))
+    yield from files.put._inner(src=StringIO(text), dest=new, mode=until_valid, group=group)
+    yield PROGRAM.command(
+        "apply", {"new": new, "old": dest, "validate": validate, "mode": mode, "user": user}
+    )
 
 
 def rendered(path: Path, values: dict[str, Any]) -> str:
