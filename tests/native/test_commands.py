@@ -131,7 +131,7 @@ def test_changes_of_immutable_files_fail_as_in_a_shell(
 
 NOT_UNDERSTOOD = [
     "chmod 644 /a; rm /b", "chmod 644 $HOME", "chmod 644 /a*", "chmod  644 /a", "chmod 644 ~/a", "chmod 644 /a /b", "chmod 644 a",
-    "chmod 644", "chmod", "chmod -w /a", "chmod 888 /a", "chmod -R 644", "chown -R root", "chown -hR root /a", "chown", "chown -h", "chown root", "chown -h root", "chown root: /a", "chown :root /a",
+    "chmod 644", "chmod", "chmod -w /a", "chmod 888 /a", "chmod -R 644", "chown -R root", "chown -hR root /a", "chown", "chown -h", "chown root", "chown -h root", "chown : /a",
     "chgrp -h root", "cp /a /b", "mv /a /b", "rm /a", "rm -f", "rm -f /a /b",
     "rm -rf /a", "ln /a /b", "ln -sf /a /b", "ln -s /a", "ln -s -t /b", "touch -m /a", "touch -m -d yesterday /a", "touch", "mkdir /a", "mkdir -p", "mkdir -p a", "mkdir -p /proc/a",
     "rm -f /dev/null", "rm -f \"/a\"", "rm -f '/a", "rm -f /a\n", "rm -f /a #b", "RM -f /a", "/bin/rm -f /a", " rm -f /a", "",

@@ -24,7 +24,11 @@ def is_this_account(arguments: Mapping[str, Any]) -> bool:
     tools = [tool for tool in ("_sudo", "_doas", "_dzdo") if arguments.get(tool)]
     accounts = {arguments.get(f"{tool}_user") or "root" for tool in tools}
     accounts |= {arguments["_su_user"]} if arguments.get("_su_user") else set()
-    return not accounts or (os.geteuid() == 0 and accounts == {"root"})
+    return not accounts or (os.geteuid() == 0 and all(map(_is_root, accounts)))
+
+
+def _is_root(account: str) -> bool:
+    return account == "root" or uid_of(account) == 0
 
 
 def runs_as_this_process(arguments: Mapping[str, Any]) -> bool:

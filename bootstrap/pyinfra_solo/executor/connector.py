@@ -24,7 +24,6 @@ from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command
 from pyinfra_solo.executor import shell
 from pyinfra_solo.executor.arguments import (
     NOBODY,
-    SUCCESS,
     account_of,
     below,
     is_among,
@@ -34,7 +33,7 @@ from pyinfra_solo.executor.arguments import (
 )
 from pyinfra_solo.native import UNKNOWN, commands, in_place
 from pyinfra_solo.native.files import forget_names, read
-from pyinfra_solo.native.held import holding
+from pyinfra_solo.native.held import RefusedError, holding
 from pyinfra_solo.native.pending_files import PendingFiles
 from pyinfra_solo.native.registry import answer_to
 from pyinfra_solo.operations.script import ProgramCommand
@@ -125,15 +124,17 @@ class LocalConnector(BaseConnector):
 
         By a shell it would be open to another account that may write the folder (`native.commands`).
         """
-        if not is_this_account(arguments) or arguments.get("_success_exit_codes") not in SUCCESS:
-            return None
-        if (folder := arguments.get("_chdir")) and not os.path.isdir(folder):  # noqa: PTH112
+        if not is_this_account(arguments):
             return None
         self.pending.timeout = arguments.get("_timeout") or self.timeout
         try:
-            return (True, CommandOutput([])) if commands.run(_raw(command), self.pending) else None
+            if not commands.run(_raw(command), self.pending, arguments.get("_chdir") or os.curdir):
+                return None
         except OSError as error:
-            return False, CommandOutput([OutputLine("stderr", f"{program(command)}: {in_words(error)}")])
+            output = CommandOutput([OutputLine("stderr", f"{program(command)}: {in_words(error)}")])
+            codes = arguments.get("_success_exit_codes") or [0]
+            return 1 in codes and not isinstance(error, RefusedError), output
+        return 0 in (arguments.get("_success_exit_codes") or [0]), CommandOutput([])
 
     def _print(self, line: str) -> None:
         """Print for pyinfra's own command, under -v."""

@@ -3,7 +3,7 @@
 A command line is run here only when every character of it is understood; any other line is left to a
 shell. This is safe besides being fast: chmod(1) and its like open a file by its name, which another
 account that may write the folder can exchange. So it holds with `--no-native`, too, and what failed
-here is not tried by a shell.
+here is not tried by a shell. Nor is a command whose words are not understood, in a folder of that kind.
 """
 
 # No pathlib: a Path costs as much as the system call itself, for each of thousands of files.
@@ -22,18 +22,22 @@ from datetime import datetime
 
 from pyinfra_solo.native import modes
 from pyinfra_solo.native.below import below
-from pyinfra_solo.native.held import Held, hold, holding
+from pyinfra_solo.native.exposed import is_exposed
+from pyinfra_solo.native.held import Held, RefusedError, hold, holding
 from pyinfra_solo.native.pending_files import PendingFiles
 
 _LINE = re.compile(r"[a-z]+(?: (?:[A-Za-z0-9_@%+=:,./-]|'[^'\0]*+'|\"'\")++)++", re.ASCII)
 """Words without a meaning to the shell, and words as shlex.quote writes them. Possessive: no backtracking."""
-_ACCOUNT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", re.ASCII)
-_OF_THE_KERNEL = re.compile(r"/+(proc|sys|dev(?!/+shm/))(/|$)")
+_OF_THE_KERNEL = re.compile(r"/+(proc|sys|dev(?!/shm/))(/|$)")
 """Such as /proc/self and /dev/fd, which are others for each process."""
 
 
-def run(line: str, pending: PendingFiles) -> bool:
-    """Run the command `line`. False: it was not run, and a shell must run it. Raises OSError when it failed."""
+def run(line: str, pending: PendingFiles, folder: str | None = None) -> bool:
+    """Run the command `line`. False: it was not run, and a shell must run it. Raises OSError when it failed.
+
+    folder: where a relative path begins; without it none is understood. Raises RefusedError for a
+    command that is not understood where another account could lead a shell astray.
+    """
     if not _LINE.fullmatch(line):
         return False
     name, *words = shlex.split(line) if "'" in line else line.split(" ")
@@ -43,13 +47,50 @@ def run(line: str, pending: PendingFiles) -> bool:
     if name not in _ON_PENDING_FILES:
         pending.rename_into_place()
     try:
-        return command(pending, *words)
+        last = words[-1] if words[-1][:1] in ("", "-") else _below(folder, words[-1])
+        if command(pending, *words[:-1], last):
+            return True
     except (KeyError, TypeError):  # TypeError: another number of words; KeyError: no such account
-        return False
+        pass
     except OSError as error:
         if error.errno:
             error.filename, error.filename2 = words[-1], None  # not /proc/self/fd, nor one name of the path
         raise
+    pending.rename_into_place()
+    _check_way(name, words, folder)
+    return False
+
+
+def _below(folder: str | None, path: str) -> str:
+    """Return the path from the root; cd(1), too, takes `..` from the text. Raises OSError for no folder."""
+    if not folder:
+        return path
+    if not stat.S_ISDIR(os.stat(folder).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+    return path if path.startswith("/") else os.path.join(os.path.abspath(folder), path)
+
+
+def _check_way(name: str, words: Sequence[str], folder: str | None) -> None:
+    """Refuse a command that a shell would run where another account may put or move names.
+
+    rm and mkdir follow no link in the last folder. rm -r has no other way than a shell. Raises RefusedError.
+    """
+    options = [word for word in words if word.startswith("-")]
+    if name == "rm" and any(_RECURSIVE.fullmatch(option) for option in options):
+        return
+    for word in words:
+        path = word[word.index("/") :] if word.startswith("-") and "/" in word else word
+        if not path.startswith("-") and is_exposed(
+            _below(folder, path), also_last=name not in ("rm", "mkdir")
+        ):
+            raise RefusedError(
+                f"{path} is refused: {name} is only safe here as pyinfra's operations write it, with an account that "
+                f"exists, because others than root may put or move names on the way. Use files.file, files.directory "
+                f"or files.link, or run the command as the folder's owner (_su_user)."
+            )
+
+
+_RECURSIVE = re.compile(r"-[a-zA-Z]*[rR][a-zA-Z]*|--recursive")
 
 
 def _mkdir(_pending: PendingFiles, option: str, path: str) -> bool:
@@ -91,15 +132,18 @@ def _chmod(pending: PendingFiles, *words: str) -> bool:
 def _chown(pending: PendingFiles, *words: str) -> bool:
     option, owner, path = _two_words(words, "-h", "-R")
     user, colon, group = owner.partition(":")
-    if not _is_plain(path) or not _ACCOUNT.fullmatch(user) or (colon and not _ACCOUNT.fullmatch(group)):
+    if not _is_plain(path) or not (user or group):
         return False
-    gid = _number(group, _gid) if colon else -1
-    return _set_owner(pending, path, _number(user, _uid), gid, option)
+    uid = _number(user, _uid) if user else -1
+    gid = _number(group, _gid) if group else -1
+    if colon and not group:
+        gid = pwd.getpwnam(user).pw_gid
+    return _set_owner(pending, path, uid, gid, option)
 
 
 def _chgrp(pending: PendingFiles, *words: str) -> bool:
     option, group, path = _two_words(words, "-h", "-R")
-    if not _is_plain(path) or not _ACCOUNT.fullmatch(group):
+    if not _is_plain(path) or not group:
         return False
     return _set_owner(pending, path, -1, _number(group, _gid), option)
 
@@ -143,7 +187,7 @@ def _number(name: str, number_of: Callable[[str], int]) -> int:
     try:
         return number_of(name)
     except KeyError:
-        if name.isdigit() and int(name) < _NO_NUMBER:
+        if name.isascii() and name.isdigit() and int(name) < _NO_NUMBER:
             return int(name)
         raise
 
@@ -163,7 +207,7 @@ def _two_words(words: Sequence[str], *options: str) -> tuple[str, str, str]:
 
 def _is_plain(path: str) -> bool:
     """Tell whether a shell's tools would see the same file."""
-    return path.startswith("/") and not _OF_THE_KERNEL.match(path)
+    return path.startswith("/") and not _OF_THE_KERNEL.match(os.path.normpath(path))
 
 
 def _ln(_pending: PendingFiles, option: str, target: str, path: str) -> bool:

@@ -76,12 +76,12 @@ class Held(NamedTuple):
         folder = folder or os.fstat(self.folder)
         if folder.st_uid == self.status.st_uid and not folder.st_mode & _OTHERS_WRITE:
             return
-        if _others_may_write(folder):
+        if others_may_write(folder):
             raise _refusal(self.path, f"file with {self.status.st_nlink} names", self.status, folder)
 
     def is_shared(self) -> bool:
         """Tell whether others than root and this account may put or move names in the folder."""
-        return _others_may_write(os.fstat(self.folder))
+        return others_may_write(os.fstat(self.folder))
 
     def has_trusted_file(self) -> bool:
         """Tell whether a new file may take over owner, mode and attributes of the file that is here.
@@ -91,7 +91,7 @@ class Held(NamedTuple):
         if not self.status:
             return False
         folder = os.fstat(self.folder)
-        if not _others_may_write(folder) or self.status.st_uid in _own():
+        if not others_may_write(folder) or self.status.st_uid in _own():
             return True
         return self.status.st_uid == folder.st_uid and not folder.st_mode & _OTHERS_WRITE
 
@@ -100,7 +100,7 @@ class Held(NamedTuple):
 
         Raises RefusedError.
         """
-        if not self.status or not _others_may_write(folder := os.fstat(self.folder)):
+        if not self.status or not others_may_write(folder := os.fstat(self.folder)):
             return
         is_regular = stat.S_ISREG(self.status.st_mode)
         if not is_regular or self.status.st_nlink != 1 or self.status.st_uid not in _own():
@@ -117,7 +117,7 @@ class Held(NamedTuple):
         if not self.status or uid in (-1, self.status.st_uid) or self.status.st_uid in _own():
             return
         folder = os.fstat(self.folder)
-        if stat.S_ISREG(self.status.st_mode) and _others_may_write(folder):
+        if stat.S_ISREG(self.status.st_mode) and others_may_write(folder):
             raise _refusal(self.path, "file, which that account may have open,", self.status, folder)
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ def hold(path: str, *, follow: bool = True, make: bool = False) -> Held:
     """
     if not path:
         raise _error(errno.ENOENT, path)
-    walk = _Walk(path, follow, make)
+    walk = Walk(path, follow, make)
     try:
         return walk.to_its_end()
     except BaseException as error:
@@ -154,7 +154,7 @@ def hold(path: str, *, follow: bool = True, make: bool = False) -> Held:
         raise
 
 
-class _Walk:
+class Walk:
     """The names that are left of a path, and the folder that is reached."""
 
     def __init__(self, path: str, follow: bool, make: bool) -> None:
@@ -224,18 +224,22 @@ class _Walk:
 
 
 def _check_link(folder: int, name: str, link: os.stat_result) -> None:
-    """Refuse a link that another account may have planted or moved here. Raises RefusedError.
+    """Refuse a link that another account may have planted or moved here. Raises RefusedError."""
+    about = os.fstat(folder)
+    if others_may_write(about) and (link.st_nlink != 1 or may_be_planted(link, about)):
+        raise _refusal(_path(folder, name), "link", link, about)
 
-    A folder's owner can move root's links in it to other names. Where all may write, only the sticky bit
+
+def may_be_planted(file: os.stat_result, folder: os.stat_result) -> bool:
+    """Tell whether another account may have put the file into the folder, or moved it there.
+
+    A folder's owner can move root's files in it to other names. Where all may write, only the sticky bit
     hinders them (inode(7)). Members of a group that may write root's folder are trusted not to.
     """
-    about = os.fstat(folder)
-    if not _others_may_write(about):
-        return
-    movable = about.st_uid not in _own() or about.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH
-    if link.st_uid in _own() and link.st_nlink == 1 and not movable:
-        return
-    raise _refusal(_path(folder, name), "link", link, about)
+    if not others_may_write(folder):
+        return False
+    movable = folder.st_uid not in _own() or folder.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH
+    return file.st_uid not in _own() or movable
 
 
 def _refusal(path: str, what: str, file: os.stat_result, folder: os.stat_result) -> RefusedError:
@@ -246,7 +250,7 @@ def _refusal(path: str, what: str, file: os.stat_result, folder: os.stat_result)
     )
 
 
-def _others_may_write(folder: os.stat_result) -> bool:
+def others_may_write(folder: os.stat_result) -> bool:
     return folder.st_uid not in _own() or bool(folder.st_mode & _OTHERS_WRITE)
 
 
