@@ -24,6 +24,7 @@ from pyinfra_solo.executor import shell
 from pyinfra_solo.executor.connector import LocalConnector
 from pyinfra_solo.executor.host import LocalHost, local_state
 from pyinfra_solo.executor.solo_connector import take_over
+from tests.support.apart import mount_over, run_apart
 from tests.support.both_ways import WAYS
 from tests.support.machine import REPOSITORY
 from tests.support.programs import is_alive, wait_for
@@ -158,14 +159,58 @@ def test_a_script_is_in_no_argv(arguments: dict[str, Any], machine: LocalConnect
     assert "hunter2" not in output.stdout
 
 
-def test_a_script_of_another_account_is_in_a_file_of_its_own(machine: LocalConnector) -> None:
-    """Nobody else can read it, the account cannot replace it, and it is gone afterwards."""
+def test_a_script_of_another_account_is_in_a_file_that_it_can_only_read(machine: LocalConnector) -> None:
+    """Nobody else can read it, the account cannot replace or fill it, and it is gone afterwards."""
     pattern = f"/run/pyinfra-solo-{os.getpid()}-*"
     who: dict[str, Any] = {"_su_user": "nobody", "_su_shell": "/bin/sh"}
-    script = StringCommand(f"rm -f {pattern} 2>/dev/null; stat -c '%U %a' {pattern}")
+    script = StringCommand(
+        f"rm -f {pattern} 2>/dev/null; chmod 600 {pattern} 2>/dev/null && echo changed; "
+        f"(: >>$(echo {pattern})) 2>/dev/null && echo opened; stat -c '%U %a' {pattern}"
+    )
     done, output = machine.run_shell_command(script, **who)
-    assert (done, output.stdout_lines) == (True, ["nobody 400"])
+    assert (done, output.stdout_lines) == (True, ["root 640"])
     assert list(shell._MEMORY.glob(f"pyinfra-solo-{os.getpid()}-*")) == []
+
+
+def test_no_third_account_can_read_a_script() -> None:
+    """Not by its group either."""
+    attempts = []
+    with shell.by_reference("hunter2", uid=65534) as words:
+        path = words[1].partition(" ")[2].partition(";")[0]
+        for uid, gid in ((65534, 65534), (1, 65534), (1, 1)):
+            attempts.append(
+                subprocess.run(
+                    ["cat", path], user=uid, group=gid, extra_groups=[], capture_output=True, check=False
+                )
+            )
+    assert [b"hunter2" in one.stdout for one in attempts] == [True, False, False]
+
+
+def scripts_without_lists(folder: str) -> list[list[Any]]:
+    """Make scripts on a file system without access control lists, for accounts with and without an own group."""
+    subprocess.run(["mount", "-t", "ramfs", "none", folder], check=True)
+    shell._MEMORY = Path(folder)
+    passwd, found = Path(folder, "passwd"), []
+    passwd.write_text(f"{Path('/etc/passwd').read_text().rstrip()}\nalone:x:7777:7777::/:/bin/sh\n")
+    group = Path(folder, "group")
+    group.write_text(f"{Path('/etc/group').read_text().rstrip()}\nalone:x:7777:\n")
+    mount_over("/etc/passwd", passwd)
+    mount_over("/etc/group", group)
+    for uid in (7777, 65534):
+        try:
+            with shell.by_reference("hunter2", uid=uid) as words:
+                about = Path(words[1].partition(" ")[2].partition(";")[0]).stat()
+                found.append([oct(about.st_mode), about.st_uid, about.st_gid])
+        except OSError as error:
+            found.append([str(error)])
+    return found
+
+
+def test_without_access_lists_a_script_is_readable_by_a_group_of_one(tmp_path: Path) -> None:
+    """The group of `nobody` has other members."""
+    alone, nobody = run_apart(scripts_without_lists, tmp_path, own_mounts=True)
+    assert alone == ["0o100440", 0, 7777]
+    assert "the group of nobody has other members" in nobody[0]
 
 
 def test_a_killed_runs_script_of_another_account_is_removed(machine: LocalConnector) -> None:

@@ -4,14 +4,18 @@ pyinfra runs `/bin/sh -c "sh -c 'cd … && export … && …'"`. Any user may re
 in a file in memory, and the argv names the file.
 """
 
+import errno
 import os
 import re
 import shlex
 import stat
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from grp import getgrgid
 from pathlib import Path
+from pwd import getpwall, getpwuid
 from signal import strsignal
 from tempfile import mkstemp
 from typing import Any
@@ -60,7 +64,8 @@ def _file(data: bytes, uid: int | None) -> Iterator[str]:
     """Make a file in memory that one account and root can read, and yield its path. Raises OSError.
 
     This process's own account reads a sealed file in its /proc folder. No other account can enter that
-    folder, so it gets a file with a name, which is gone when the command has ended.
+    folder, so it gets a file with a name, which is gone when the command has ended. The file stays root's:
+    its owner could keep it open and fill the memory.
     """
     if uid is None:
         with processes.sealed(data) as source:
@@ -71,11 +76,43 @@ def _file(data: bytes, uid: int | None) -> Iterator[str]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-            os.fchown(descriptor, uid, -1)
-            os.fchmod(descriptor, stat.S_IRUSR)
+            _let_read(descriptor, uid)
         yield path
     finally:
         Path(path).unlink(missing_ok=True)
+
+
+def _let_read(descriptor: int, uid: int) -> None:
+    """Let one account read a file of mode 0600, by an access control list (acl(5)), and never write it.
+
+    Where the file system has none, by the account's group, if it has no other member. Raises OSError.
+    """
+    entries = ((1, 6, _NO_ID), (2, 4, uid), (4, 0, _NO_ID), (16, 4, _NO_ID), (32, 0, _NO_ID))
+    attribute = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(descriptor, "system.posix_acl_access", attribute)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:
+            raise
+        os.fchown(descriptor, -1, _group_of_one(uid))
+        os.fchmod(descriptor, stat.S_IRUSR | stat.S_IRGRP)
+
+
+_NO_ID = 2**32 - 1
+"""ACL_UNDEFINED_ID of linux/posix_acl_xattr.h, whose numbers the entries have: tag, rights, account."""
+
+
+def _group_of_one(uid: int) -> int:
+    """Return the account's first group. Raises OSError when another account is a member, too."""
+    account = getpwuid(uid)
+    members = {one.pw_name for one in getpwall() if one.pw_gid == account.pw_gid}
+    if members | set(getgrgid(account.pw_gid).gr_mem) != {account.pw_name}:
+        raise OSError(
+            errno.ENOTSUP,
+            f"{_MEMORY} has no access control lists (acl(5)), and the group of {account.pw_name} has other members: no "
+            f"file can be read by that account alone. Mount a tmpfs at {_MEMORY}.",
+        )
+    return account.pw_gid
 
 
 _MEMORY = Path("/run")
