@@ -4,6 +4,7 @@ Such as in /var/tmp, where any account can make any name, and keep what it has o
 """
 
 import os
+import resource
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ import pytest
 from pyinfra.operations import files
 
 from pyinfra_solo.native import commands
+from pyinfra_solo.native import files as native_files
 from pyinfra_solo.native.held import RefusedError
 from pyinfra_solo.native.pending_files import PendingFiles
 from tests.support import both_ways as ways
@@ -205,3 +207,42 @@ def put_on_a_mount_point(path: str) -> str:
 def test_a_mount_point_of_a_planted_file_is_not_written(open_folder: Path) -> None:
     """A rename over it is impossible, and the account has it open."""
     assert "is refused: this file of nobody" in run_apart(put_on_a_mount_point, open_folder, own_mounts=True)
+
+
+def read_what_grows(path: str) -> list[str]:
+    """Let the file grow as soon as its length is known."""
+    resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
+    of_file, ended = os.fstat, []
+
+    def and_grow(descriptor: int) -> os.stat_result:
+        status = of_file(descriptor)
+        os.truncate(path, 2**33)
+        return status
+
+    pytest.MonkeyPatch().setattr(os, "fstat", and_grow)
+    for function in (native_files.contents, native_files.read):
+        os.truncate(path, 1000)
+        try:
+            ended.append(str(len(function(path) or b"")))
+        except OSError as error:
+            ended.append(str(error))
+    return ended
+
+
+def test_a_file_that_grows_while_it_is_read_fills_no_memory(open_folder: Path) -> None:
+    """An account may let its own file grow at any moment."""
+    path = open_folder / "file"
+    path.touch()
+    longer = f"{path} has another length than stat(2) gives"
+    found = run_apart(read_what_grows, path)
+    assert found[0] == longer
+    assert "has more than 64 MiB" in found[1]
+
+
+def test_a_file_that_is_too_long_is_not_fetched(open_folder: Path) -> None:
+    (open_folder / "file").touch()
+    os.truncate(open_folder / "file", 64 * 2**20 + 1)
+    connector = ways.connector_of(ways.our_state(native=True))
+    with pytest.raises(OSError, match=r"has more than 64 MiB, the most that files\.get reads"):
+        connector.get_file(str(open_folder / "file"), str(open_folder / "copy"))
+    assert not (open_folder / "copy").exists()

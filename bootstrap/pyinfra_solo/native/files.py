@@ -103,31 +103,38 @@ def contents(path: str) -> bytes | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    with open(descriptor, "rb", buffering=0) as opened:
+    with open(descriptor, "rb") as opened:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_SIZE:
             raise OSError(f"{path} is not a regular file of at most {_MAX_SIZE} bytes")
-        data = opened.readall()
+        data = opened.read(status.st_size + 1)  # its owner may let it grow meanwhile
     if len(data) != status.st_size:
         raise OSError(f"{path} has another length than stat(2) gives")
     return data
 
 
 def read(path: str) -> bytes:
-    """Return a regular file's bytes, as many as it has when it is opened. Raises OSError and RefusedError.
+    """Return a regular file's bytes, as many as it has when it is opened, _MAX_SIZE at most.
 
-    A pipe or device could hold up the reader, and have no end. A file of /proc has no length.
+    Raises OSError, for a longer file, too, and RefusedError. A pipe or device could hold up the reader, and have no end. A file of /proc has no length.
     """
     with holding(path) as held:
         if held.status and not stat.S_ISREG(held.status.st_mode):
             raise OSError(f"{path} is not a regular file. Read it by a command, such as server.shell.")
         held.check_names()
         with open(os.open(held.reached, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as opened:
-            return opened.read(os.fstat(opened.fileno()).st_size or _MAX_SIZE)
+            data = opened.read(min(os.fstat(opened.fileno()).st_size or _TOO_MUCH, _TOO_MUCH))
+    if len(data) == _TOO_MUCH:
+        raise OSError(
+            f"{path} has more than {_MAX_SIZE // 1024**2} MiB, the most that files.get reads. Copy it by a command, such "
+            "as server.shell."
+        )
+    return data
 
 
 _MAX_SIZE = 64 * 1024 * 1024
 """Bytes. A larger file is read by a child, which a time-out can end."""
+_TOO_MUCH = _MAX_SIZE + 1
 
 
 def _sha1(path: str) -> Any:
@@ -164,6 +171,8 @@ def _find_in_file(
     data = contents(path)
     if data is None:
         return UNKNOWN if os.path.lexists(path) else None
+    if len(data) > _MAX_SEARCHED:
+        return UNKNOWN
     lines = lines_of(data)
     # grep takes a file with a NUL for binary. Python's search may take the square of a line's length.
     if not data.isascii() or b"\0" in data or max(map(len, lines), default=0) > _MAX_LINE:
@@ -172,6 +181,8 @@ def _find_in_file(
     return [] if found[:1] == [f"__pyinfra_exists_{path}"] else found
 
 
+_MAX_SEARCHED = 4 * 1024 * 1024
+"""Bytes. Of lines of one character, Python's objects take 30 times as much."""
 _MAX_LINE = 4096
 """Characters of a line that is searched here."""
 
