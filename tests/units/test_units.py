@@ -302,7 +302,8 @@ def test_fence_does_not_fail_for_a_folder_that_another_account_made(
     folder.mkdir(parents=True)
     if not is_empty:
         put(folder / "index.html", "ok")
-    os.chown(folder.parent, 65534, 65534)
+    for one in (folder, folder.parent):
+        os.chown(one, 65534, 65534)
     put(tmp_path / "etc/pyinfra-solo/stale", f"{tmp_path}/srv/other/up.txt\n")
     done = fence(tmp_path)
     assert done.returncode == 0, done.stderr
@@ -310,6 +311,48 @@ def test_fence_does_not_fail_for_a_folder_that_another_account_made(
     assert not folder.exists()
     moved = [path.name for path in folder.parent.glob("*/index.html")]
     assert len(moved) == (0 if is_empty else 1), "what may be wanted is only renamed"
+
+
+@pytest.mark.parametrize("way", ["public", "www"])
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_fence_is_led_nowhere_by_another_accounts_link(tmp_path: Path, way: str, is_folder: bool) -> None:
+    """Else the app has root remove dpkg's `status`. `www` is root's link to the app's."""
+    theirs, kept = tmp_path / "srv/shared", tmp_path / "lib/dpkg/status"
+    put(kept / "list" if is_folder else kept, "all")
+    theirs.mkdir(parents=True)
+    (theirs / "public").symlink_to(kept.parent)
+    (tmp_path / "srv/www").symlink_to("shared/./public")
+    for path in (theirs, theirs / "public"):
+        os.chown(path, 65534, 65534, follow_symlinks=False)
+    named = theirs / "public" if way == "public" else tmp_path / "srv/www"
+    put(tmp_path / "etc/pyinfra-solo/stale", f"{named}/status\n")
+    done = fence(tmp_path)
+    assert [path.name for path in kept.parent.iterdir()] == ["status"]
+    assert kept.is_dir() == is_folder
+    assert done.returncode == 0, done.stderr
+    assert not (named / "status").exists(), "no web server finds a health file there"
+
+
+def test_fence_renames_no_folder_of_roots_in_another_accounts(tmp_path: Path) -> None:
+    folder = put(tmp_path / "srv/shared/up.txt/index.html").parent
+    os.chown(folder.parent, 65534, 65534)
+    put(tmp_path / "etc/pyinfra-solo/stale", f"{folder}\n")
+    assert fence(tmp_path).returncode != 0
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("owner", [0, 65534])
+def test_fence_follows_links_that_lead_to_their_owners_folder(tmp_path: Path, owner: int) -> None:
+    """`current` of a deployment, root's or an account's."""
+    stale = put(tmp_path / "srv/shop/releases/1/public/up.txt")
+    (tmp_path / "srv/shop/current").symlink_to("releases/1")
+    for path in (tmp_path / "srv/shop", *(tmp_path / "srv/shop").rglob("*")):
+        os.chown(path, owner, owner, follow_symlinks=False)
+    put(tmp_path / "etc/pyinfra-solo/stale", f"{tmp_path}/srv/shop/current/public/up.txt\n")
+    done = fence(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not stale.exists()
+    assert (tmp_path / "srv/shop/current").is_symlink()
 
 
 def test_fence_empties_the_gates_folder_whatever_is_in_it(tmp_path: Path) -> None:
