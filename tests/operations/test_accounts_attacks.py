@@ -7,8 +7,10 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from pyinfra_solo.operations import accounts, prelude
 from pyinfra_solo.operations.accounts import program
 from pyinfra_solo.operations.prelude import ProgramError
 from tests.operations.conftest import run
+from tests.support.line import Line
+from tests.support.programs import wait_for
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="another account's files need root")
 
@@ -64,6 +68,55 @@ def test_keys_are_right_after_apply_whatever_the_account_did(
     assert (done.returncode, done.stderr) == (0, "")
     assert program.check(**wanted(home, keys)) == []
     assert (home / ".ssh/authorized_keys").read_text() == "".join(f"{key}\n" for key in keys)
+
+
+@contextmanager
+def looping(home: Path, code: str, expected: Path) -> Iterator[None]:
+    """Let three processes of the account run `code` without an end."""
+    text = f"import os\nwhile True:\n try:\n  {code}\n except OSError: pass"
+    words = [*AS_NOBODY, sys.executable, "-I", "-S", "-c", text]
+    started = [subprocess.Popen(words, cwd=home) for _ in range(3)]
+    try:
+        wait_for("the account at work", lambda: os.path.lexists(expected), 20)
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["os.mkdir('.ssh/authorized_keys')", "os.rename('.ssh', os.urandom(8).hex())"],
+    ids=["file", "folder"],
+)
+def test_account_that_keeps_keys_from_its_file_does_not_fail_apply(home: Path, code: str) -> None:
+    """Each try would find the account's work in its way. The second moves the whole folder away."""
+    folder = home / ".ssh"
+    folder.mkdir(mode=0o700)
+    os.chown(folder, NOBODY.pw_uid, NOBODY.pw_gid)
+    again = f"os.mkdir('.ssh') if not os.path.exists('.ssh') else {code}"
+    with looping(home, again, folder / "authorized_keys" if "authorized" in code else home):
+        for _ in range(5):
+            done = run(accounts.PROGRAM, "apply", **wanted(home, [KEY]))
+            assert (done.returncode, done.stderr) == (0, "")
+    run(accounts.PROGRAM, "apply", **wanted(home, [KEY]))
+    assert (folder / "authorized_keys").read_text() == f"{KEY}\n"
+
+
+def test_account_that_changes_its_keys_afterwards_is_idempotent(tmp_path: Path) -> None:
+    """Else its loop keeps the gate closed with converge.idempotence = "refuse"."""
+    name = f"changes-{os.getpid()}"
+    line = Line(tmp_path)
+    try:
+        line.put_in_service(f"""
+from pyinfra_solo.operations import accounts
+accounts.person("{name}", name="the person", keys=["{KEY}"])
+server.shell(name="it adds a key", commands=["echo evil >>/home/{name}/.ssh/authorized_keys"])
+""")
+        assert [one["name"] for one in line.report["not_idempotent"]] == ["site | it adds a key"]
+    finally:
+        subprocess.run(["userdel", "--remove", name], check=False, capture_output=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])

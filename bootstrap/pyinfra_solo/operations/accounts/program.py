@@ -8,6 +8,7 @@ that file is left alone. A system account has no home and no password, and nobod
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import grp
 import os
@@ -27,6 +28,9 @@ A larger one is wrong: its account may have made it to fill memory.
 """
 _WRITES = 10
 """Tries to write authorized_keys: the account may put something in its way at that moment."""
+_RENAMES = 1000
+_OF_THE_DISK = (errno.ENOSPC, errno.EROFS, errno.EIO)
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def check(
@@ -216,23 +220,65 @@ def _opened(home: str, owner: int | None, opened: ExitStack) -> int:
 
 
 def _write_keys(home: Path, text: str) -> None:
-    """Put authorized_keys by rename; what is in its way is moved or removed. Raises OSError."""
+    """Put authorized_keys there; what is in its way is moved or removed. Raises OSError.
+
+    It is the account's own file: what the account makes of it afterwards, or keeps doing meanwhile, is
+    reported, and is no failure of the machine. Else any account could keep the machine out of service.
+    """
     os.umask(0o077)
-    folder, file = home / ".ssh", home / ".ssh/authorized_keys"
+    folder = home / ".ssh"
     for left in reversed(range(_WRITES)):
         try:
             _open_up(home)
             if not _open_up(folder):
                 _clear(folder)
                 folder.mkdir()
-            if file.is_dir() and not file.is_symlink():
-                _clear(file)
-            write(file, text, 0o600, f".{os.urandom(8).hex()}.new")
-        except OSError:
+            new = folder / f".authorized_keys.{os.urandom(8).hex()}"
+            write(new, text, 0o600)
+            _put(new, folder / "authorized_keys")
+        except OSError as error:
+            if left:
+                continue
+            if error.errno in _OF_THE_DISK or home.stat().st_uid != os.geteuid():
+                raise
+            report(
+                f"warning: {folder}/authorized_keys is not put right, as its account keeps changing it: {error}"
+            )
+        else:
+            break
+
+
+def _put(new: Path, path: Path) -> None:
+    """Rename `new` to `path`; exchange it with a folder, which one call does, too. Raises OSError."""
+    for left in reversed(range(_RENAMES)):
+        try:
+            new.replace(path)
+        except IsADirectoryError:
+            with suppress(FileNotFoundError):
+                if not _exchange(new, path):
+                    _clear(path)
+                    continue
+                with suppress(OSError):  # whatever it is now
+                    new.rmdir()
+                break
             if not left:
                 raise
         else:
             break
+    sync(path.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names (renameat2(2)); return False where the C library or file system cannot. Raises OSError."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return False
+    if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
 
 
 def _open_up(folder: Path) -> bool:
