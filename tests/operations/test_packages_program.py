@@ -3,12 +3,13 @@
 The programs of apt and dpkg are the test's own here, first on PATH.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,14 +96,25 @@ def test_a_package_that_is_half_done_is_work_whoever_wants_it(
     assert checked(ask, audited) == [program.AUDIT]
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[int]:
+    """Hold a lock as apt does, in a process whose pid is yielded."""
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(); input()"
+    words = [sys.executable, "-c", hold, str(path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"\n"
+        yield process.pid
+        process.communicate(b"\n")
+
+
 def test_a_half_done_package_that_another_apt_is_at_is_its_own_affair(
     database: Path, audited: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database.write_text(STANZA.format("alpha", "install ok unpacked", "all"))
     lock = tmp_path / "lock"
     monkeypatch.setattr(program, "LOCKS", (str(lock),))
-    with lock.open("w") as opened:
-        fcntl.lockf(opened, fcntl.LOCK_EX)
+    with locked(lock):
         assert program.check([], str(audited)) == []
     assert program.check([], str(audited)) == [program.AUDIT]
 
@@ -126,15 +138,32 @@ def test_who_holds_a_lock_is_named_and_who_has_it_open_is_not(
 ) -> None:
     lock = tmp_path / "lock"
     monkeypatch.setattr(program, "LOCKS", (str(lock),))
-    with lock.open("w") as opened:
+    with lock.open("w"):
         assert program.holders() == []
-        fcntl.lockf(opened, fcntl.LOCK_EX)
+    with locked(lock) as pid:
         (holder,) = program.holders()
         lock.unlink()  # what a container's apt shows: the same path, another file
         lock.touch()
         assert program.holders() == []
     assert "python" in holder
-    assert holder.endswith(f" (pid {os.getpid()})")
+    assert holder.endswith(f" (pid {pid})")
+
+
+def test_holders_are_found_without_a_walk_through_processes() -> None:
+    """Any account can have thousands of processes, each with thousands of descriptors."""
+    text = """
+import sys
+walked = []
+sys.addaudithook(lambda event, words: event in ("os.listdir", "os.scandir") and walked.append(str(words[0])))
+from pyinfra_solo.operations.packages import program
+program.holders()
+print([path for path in walked if path.startswith("/proc")])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ENGINE)}
+    done = subprocess.run(
+        [sys.executable, "-c", text], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 _APPLY = """

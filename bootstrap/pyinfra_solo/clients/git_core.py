@@ -143,6 +143,12 @@ class Repository:
                 mode, _, blob = about.split(" ")
                 yield mode, path, self.git("cat-file", "blob", blob) if mode == "120000" else ""
 
+    def sizes(self, sha: str) -> Iterator[int]:
+        """Yield the bytes of each file that the commit's tree holds. Raises GitError."""
+        for line in self.git("ls-tree", "-r", "-l", "-z", "--full-tree", sha).split("\0"):
+            size = line.partition("\t")[0].split()[-1:]
+            yield from (int(one) for one in size if one.isdigit())
+
     def write_tree(self, sha: str, folder: Path, index: Path) -> None:
         """Write the commit's files into the empty `folder`. Raises GitError.
 

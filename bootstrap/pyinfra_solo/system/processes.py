@@ -62,12 +62,14 @@ def run(
     umask: int = -1,
     grace: float = _GRACE,
     before_exec: Callable[[], None] | None = None,
+    meanwhile: Callable[[], None] | None = None,
 ) -> Finished:
     """Run a program until it ends; what it leaves running is neither waited for nor ended.
 
     timeout, grace: seconds; grace lies between SIGTERM and SIGKILL. environment: all of it; None is
     this process's. max_output: bytes of stdout and of stderr. merge: stderr into stdout. session: a
-    session of its own, else a process group. before_exec: called in the child.
+    session of its own, else a process group. before_exec: called in the child. meanwhile: called
+    every few hundredths of a second; what it raises ends the child.
     Raises TimedOutError, ValueError for a NUL in a word, OSError when the program cannot be started.
 
     A program may start others of another account (sudo, su, setpriv): what they inherit lets them
@@ -85,9 +87,14 @@ def run(
             out.limit()
             err.limit()
 
+        def each() -> None:
+            limit()
+            if meanwhile:
+                meanwhile()
+
         ended = False
         try:
-            ended = _wait(process, time.monotonic() + timeout, limit)
+            ended = _wait(process, time.monotonic() + timeout, each)
         finally:
             if not ended:
                 (end_session if session else end_group)(process.pid, grace, limit)

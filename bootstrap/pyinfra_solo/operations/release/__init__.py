@@ -26,7 +26,7 @@ from pyinfra_solo.native import programs
 from pyinfra_solo.operations import script
 from pyinfra_solo.operations.release import bundle
 from pyinfra_solo.operations.release.check import check
-from pyinfra_solo.operations.release.request import Request
+from pyinfra_solo.operations.release.request import MAX_BYTES, Request
 from pyinfra_solo.system.kept import Kept
 from pyinfra_solo.system.text import COMMIT, NAME, without_password
 
@@ -150,6 +150,7 @@ def release(
     timeout: int = 300,
     offline: Literal["keep", "fail"] | None = None,
     build: bool = False,
+    max_bytes: int = MAX_BYTES,
     **arguments: Any,
 ) -> Any:
     """Make `<root>/<app>/current` a complete release of `ref`.
@@ -160,20 +161,23 @@ def release(
     no environment. deploy_key, known_hosts: files on the machine. timeout: seconds for all of it.
     offline: when git does not answer, "keep" the complete release that is there, or "fail"; without it
     a full commit id fails, and a branch or tag keeps. build: allow packages without a wheel; their
-    authors' code runs as the account of builds (see environment.py).
+    authors' code runs as the account of builds (see environment.py). max_bytes: most that the tree may
+    take, and most that its environment may.
     Raises DataError at once for an invalid value.
     """
     offline = offline or ("fail" if COMMIT.fullmatch(ref) else "keep")
-    _validate(app, repo, ref, keep, requirements, offline)
+    _validate(app, repo, ref, keep, requirements, offline, max_bytes)
     request = Request(
         app=app, repo=repo, ref=ref, user=user, keep=keep, requirements=requirements or "",
         deploy_key=deploy_key or "", known_hosts=known_hosts or "", python=python, root=root, wheels=wheels,
-        timeout=timeout, offline=offline, build=build, uv=str(paths.BAKED / "uv/bin/uv"), run=str(paths.RUN),
+        timeout=timeout, offline=offline, build=build, max_bytes=max_bytes, uv=str(paths.BAKED / "uv/bin/uv"), run=str(paths.RUN),
     )  # fmt: skip
     return _release(name=name, request=json.loads(request.json()), **arguments)
 
 
-def _validate(app: str, repo: str, ref: str, keep: int, requirements: str | None, offline: str) -> None:
+def _validate(
+    app: str, repo: str, ref: str, keep: int, requirements: str | None, offline: str, max_bytes: int
+) -> None:  # fmt: skip
     if not NAME.fullmatch(app):
         raise DataError(f"The app {app[:40]!r} is not a name: use a-z, then a-z, 0-9, _ or -, 63 at most.")
     if not repo or repo.startswith("-") or not repo.isprintable():
@@ -189,5 +193,7 @@ def _validate(app: str, repo: str, ref: str, keep: int, requirements: str | None
         raise DataError(f"The lock file {requirements!r} of {app!r} is not a path inside its tree.")
     if keep < 1:
         raise DataError(f"{app!r} keeps {keep} releases. Keep 1 at least.")
+    if max_bytes < 1:
+        raise DataError(f"max_bytes={max_bytes} of {app!r} leaves no room for a release.")
     if offline not in ("keep", "fail"):
         raise DataError(f"offline={offline!r} of {app!r} is neither 'keep' nor 'fail'.")

@@ -14,7 +14,7 @@ MODULES = (
     "errors", "paths", "system.text", "system.deadline", "system.lock", "system.processes",
     "system.durable", "system.kept", "clients.git_env", "clients.git_core", "clients.uv",
     *(f"operations.release.{name}" for name in (
-        "request", "git_runner", "releases", "check", "takeover", "namespace", "environment", "make", "program",
+        "request", "git_runner", "releases", "check", "size", "takeover", "namespace", "environment", "make", "program",
     )),
 )  # fmt: skip
 """Each needs only those before it, and the standard library."""

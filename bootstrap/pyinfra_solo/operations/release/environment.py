@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pyinfra_solo.clients.uv import Uv, passed
 from pyinfra_solo.errors import ConvergeError, SourceError
-from pyinfra_solo.operations.release import namespace
+from pyinfra_solo.operations.release import namespace, size
 from pyinfra_solo.operations.release.releases import locked
 from pyinfra_solo.operations.release.request import Request
 from pyinfra_solo.operations.release.takeover import take_over
@@ -47,6 +47,7 @@ class Builder:
         self._tree, self._scratch = building / "tree", building / "scratch"
         self._final, self._home, self._venv = final, final.with_name("scratch"), final / ".venv"
         self._uid = account().pw_uid
+        self._watch = size.watch(building, request.max_bytes)
         # ptrace(2) needs the same group, too: what of the account a build left outside reaches no other build.
         self._gid = secrets.choice(_GROUPS)
 
@@ -123,7 +124,7 @@ class Builder:
                 "--no-new-privs", "--inh-caps=-all", "--pdeathsig", "KILL", *words,
             ],
             timeout=seconds, environment=own, merge=True, umask=0o022, grace=0.5,
-            before_exec=self._enter,
+            before_exec=self._enter, meanwhile=self._watch,
         )  # fmt: skip
         return done.status, done.stdout.decode(errors="replace")
 

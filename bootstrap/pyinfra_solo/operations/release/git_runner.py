@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pyinfra_solo.clients import git_env
@@ -16,10 +16,16 @@ _MAX_OUTPUT = 64 * 1024 * 1024
 """Bytes. The longest output is a list of all the names of a tree."""
 
 
-def git_runner(request: Request, deadline: float, lock: int | None = None) -> RunGit:
+def git_runner(
+    request: Request,
+    deadline: float,
+    lock: int | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> RunGit:
     """Make the function that runs git until the monotonic clock reads `deadline`.
 
     lock: a descriptor that git inherits, so that no other run begins beside a git that outlived its own.
+    meanwhile: as of `processes.run`.
     """
     keys = [Path(path) if path else None for path in (request.deploy_key, request.known_hosts)]
     own = {
@@ -36,7 +42,7 @@ def git_runner(request: Request, deadline: float, lock: int | None = None) -> Ru
             done = processes.run(
                 ["git", "-c", "transfer.fsckObjects=true", *words],
                 timeout=given, environment={**own, **(environment or {})}, max_output=_MAX_OUTPUT,
-                pass_fds=() if lock is None else (lock,),
+                pass_fds=() if lock is None else (lock,), meanwhile=meanwhile,
             )  # fmt: skip
         except TimeoutError:
             raise GitError(f"no answer in {max(0.0, given):.0f} s") from None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pyinfra_solo.clients.git_core import GitError, IncompleteError, Repository
 from pyinfra_solo.errors import ConvergeError, DataError, SoloError
+from pyinfra_solo.operations.release import size
 from pyinfra_solo.operations.release.environment import Builder
 from pyinfra_solo.operations.release.git_runner import git_runner
 from pyinfra_solo.operations.release.releases import MARKER, Releases, locked
@@ -47,28 +48,34 @@ class Maker:
 
         Raises SoloError, OSError.
         """
-        sha = self._request.sha
         self._releases.make_folders(_owner(self._request.user))
         until = min(self._deadline, time.monotonic() + _LOCK)
         with locked(self._request.base / ".lock", until) as lock:
             self._remove_unfinished()
-            found = self._releases.commit(self._releases.of(sha))
-            if found and found != sha:
-                raise DataError(
-                    f"{self._id} is the release of another commit, {found}. Make one more commit."
-                )
-            if not found:
-                try:
-                    self._write_tree(lock)
-                except RemoteError as error:
-                    self._keep(str(error))
-                    return
-                self._build()
-            if self._releases.switch(sha):
-                self._log(f"current is {self._id}")
-            self._releases.prune(self._request.keep)
-            self._remove_unfinished()
-        kept.clear(self._request.app, self._request.kept)
+            try:
+                is_made = self._make(lock)
+            finally:  # a next run may need the room before it comes here
+                self._remove_unfinished()
+        if is_made:
+            kept.clear(self._request.app, self._request.kept)
+
+    def _make(self, lock: int) -> bool:
+        """Make the release; return whether it is current, not another."""
+        sha = self._request.sha
+        found = self._releases.commit(self._releases.of(sha))
+        if found and found != sha:
+            raise DataError(f"{self._id} is the release of another commit, {found}. Make one more commit.")
+        if not found:
+            try:
+                self._write_tree(lock)
+            except RemoteError as error:
+                self._keep(str(error))
+                return False
+            self._build()
+        if self._releases.switch(sha):
+            self._log(f"current is {self._id}")
+        self._releases.prune(self._request.keep)
+        return True
 
     def _remove_unfinished(self) -> None:
         for folder in (self._request.base, self._releases.folder):
@@ -80,7 +87,6 @@ class Maker:
     def _keep(self, reason: str) -> None:
         """Record that the current release stays. Raises SoloError when there is none, or by `offline`."""
         request, current = self._request, self._releases.current
-        self._remove_unfinished()
         if request.offline != "keep" or not current or is_full(request.base):
             stays = f"The release {current[:12]} stays" if current else "There is no release"
             raise ConvergeError(
@@ -96,7 +102,8 @@ class Maker:
 
         Raises RemoteError, DataError when the remote lacks the commit, GitError.
         """
-        git = git_runner(self._request, self._deadline, lock)
+        watch = size.watch(self._request.base, 2 * self._request.max_bytes)  # the pack, and the files
+        git = git_runner(self._request, self._deadline, lock, watch)
         repository = Repository(self._request.base / "repo.git", git, self._log)
         if repository.packs() > _MOST_PACKS:  # each fetch leaves one; cheaper than collecting garbage at boot
             repository.create()
@@ -117,6 +124,7 @@ class Maker:
                 raise RemoteError(error.stderr) from error
             repository.check_complete(sha)
         _refuse_hostile(repository, sha)
+        size.check_tree(repository, sha, self._request.base, self._request.max_bytes)
         durable.remove(self._building)
         self._building.mkdir(mode=0o700)
         self._tree.mkdir(mode=0o755)
@@ -151,7 +159,10 @@ class Maker:
         words = [self._request.python, "-I", "-S", "-m", "compileall", "-qq", "-j", "0", str(self._tree)]
         with suppress(OSError):
             left = self._deadline - time.monotonic()
-            processes.run(["prlimit", f"--as={_MEMORY}", *words], timeout=left / 2, umask=0o022)
+            processes.run(
+                ["prlimit", f"--as={_MEMORY}", *words], timeout=left / 2, umask=0o022,
+                meanwhile=size.watch(self._tree, self._request.max_bytes),
+            )  # fmt: skip
 
     def _make_environment(self) -> None:
         request = self._request

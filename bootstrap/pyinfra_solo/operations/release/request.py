@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+MAX_BYTES = 4 << 30
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -33,6 +35,7 @@ class Request:
     run: str
     ask: bool = True
     sha: str = ""
+    max_bytes: int = MAX_BYTES
 
     def json(self) -> str:
         return json.dumps(asdict(self))
