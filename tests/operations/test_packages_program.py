@@ -3,6 +3,7 @@
 The programs of apt and dpkg are the test's own here, first on PATH.
 """
 
+import fcntl
 import os
 import signal
 import subprocess

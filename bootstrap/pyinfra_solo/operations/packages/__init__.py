@@ -46,7 +46,7 @@ class MissingPackages(ProgramFact[list[str]]):
 
 
 class LockHolders(ProgramFact[list[str]]):
-    """The holders of dpkg's lock or one of apt's: `command (pid 812)` for each process (proc(5), fdinfo)."""
+    """The holders of dpkg's lock or one of apt's: `command (pid 812)` for each process (fcntl(2), F_GETLK)."""
 
     program = PROGRAM
     verb = "holders"

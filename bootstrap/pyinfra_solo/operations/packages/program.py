@@ -7,10 +7,12 @@ packages apply lock_timeout:=SECONDS lists_age:=SECONDS packages:=[NAME, ...]
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import re
 import signal
+import struct
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +37,8 @@ AUDIT = "dpkg --audit"
 LISTS = Path("/var/lib/apt/lists")
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 LOCKS = ("/var/lib/dpkg/lock-frontend", "/var/lib/dpkg/lock", f"{LISTS}/lock", "/var/cache/apt/archives/lock")
+_FLOCK = "hhqqi4x"
+"""struct flock: l_type, l_whence, l_start, l_len, l_pid."""
 _MAX_AUDIT = 4000
 _UNFETCHED = re.compile(r"^E: Failed to fetch (\S+) +(.*)$", re.MULTILINE)
 _PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
@@ -64,7 +68,7 @@ def check(packages: Sequence[str], audited: str) -> list[str]:
 
 
 def holders() -> list[str]:
-    """List who holds one of LOCKS, as `command (pid 812)` (proc(5), fdinfo)."""
+    """List who holds one of LOCKS, as `command (pid 812)`."""
     return [f"{_command(pid) or 'a process that has just ended'} (pid {pid})" for pid in _holding()]
 
 
@@ -92,30 +96,25 @@ def _remove_fence() -> None:
 
 
 def _holding() -> list[int]:
-    """Find the processes by their links alone: stat(2) of what others have open may hang."""
+    """Ask the kernel for the holder of each lock: apt and dpkg take POSIX locks (fcntl(2), F_GETLK).
+
+    This process must hold none of them: closing a file gives its locks back. 0 is a process of another
+    pid namespace.
+    """
     found = set()
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit():
-            continue
+    for path in LOCKS:
         try:
-            links = list((process / "fd").iterdir())
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             continue
-        if any(_is_lock(link, process) for link in links):
-            found.add(int(process.name))
+        try:
+            asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+        finally:
+            os.close(descriptor)
+        if kind != fcntl.F_UNLCK:
+            found.add(pid)
     return sorted(found)
-
-
-def _is_lock(link: Path, process: Path) -> bool:
-    """Test for a held lock. A container's apt shows the same path, and has another file."""
-    try:
-        target = str(link.readlink())
-        if target not in LOCKS or not link.samefile(target):
-            return False
-        held = (process / "fdinfo" / link.name).read_text()
-    except OSError:
-        return False
-    return re.search(rf"^lock:.* {process.name} ", held, re.MULTILINE) is not None
 
 
 def _command(pid: int) -> str:
