@@ -16,6 +16,9 @@ from pyinfra_solo.system.deadline import Deadline
 _SIZE = 4096
 """Bytes of the file's text, padded: it is written at once, so that nobody reads half of it."""
 
+_LOCKS_SIZE = 1 << 20
+"""Bytes of /proc/locks that are read."""
+
 
 @dataclass(frozen=True)
 class Owner:
@@ -70,16 +73,39 @@ def owner(path: Path | None = None) -> Owner | None:
 
 def _named_in(descriptor: int) -> Owner:
     """Read the holder from the file, unless the kernel knows another: a killed run leaves its name there."""
-    named, holder = _text_of(descriptor), _holder(descriptor)
+    named = _text_of(descriptor)
+    if named.pid is not None and _holds(named.pid, descriptor):
+        return named
+    holder = _holder(descriptor)
     return named if holder in (None, named.pid) else Owner(other=holder)
 
 
+def _holds(pid: int, descriptor: int) -> bool:
+    """Check whether a process of this account holds the lock (proc(5), fdinfo)."""
+    with suppress(OSError):
+        if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
+            return False
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                if link.readlink() != path or not os.path.samestat(link.stat(), os.fstat(descriptor)):
+                    continue
+                if f" FLOCK  ADVISORY  WRITE {pid} " in Path(f"/proc/{pid}/fdinfo/{link.name}").read_text():
+                    return True
+    return False
+
+
 def _holder(descriptor: int) -> int | None:
-    """Return the process that took the lock (proc(5), /proc/locks); None when it is not shown here."""
+    """Return the process that took the lock (proc(5), /proc/locks); None when it is not shown here.
+
+    Any account can take locks without number, and the time to read them grows by their square.
+    """
     about = os.fstat(descriptor)
     file = f"{os.major(about.st_dev):02x}:{os.minor(about.st_dev):02x}:{about.st_ino}"
     with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/locks").read_text().splitlines():
+        with Path("/proc/locks").open("rb") as locks:
+            lines = locks.read(_LOCKS_SIZE).decode().splitlines()
+        for line in lines:
             words = line.split()
             if words[1] == "FLOCK" and words[5] == file and int(words[4]) > 0:
                 return int(words[4])
