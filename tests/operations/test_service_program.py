@@ -158,6 +158,22 @@ def test_a_baseline_is_noted_once(ask: Ask, tmp_path: Path) -> None:
     assert sorted(json.loads(first)) == ["reload", "restart"]
 
 
+def test_records_are_for_root_alone_also_where_they_were_not(systemd: Path, tmp_path: Path) -> None:
+    """They have digests of environment files, from which a short secret can be guessed."""
+    secret, records = tmp_path / "environment", tmp_path / "records"
+    secret.write_text("PIN=4711\n")
+    records.mkdir(mode=0o755)
+    for name in ("demo", "older"):
+        (records / name).write_text("{}\n")
+    before = list(records.iterdir())
+    program.baseline(**wanted(systemd, restart=[str(secret)]))
+    for path in (records, *before):
+        assert path.stat().st_mode & 0o077 == 0
+    show(systemd)
+    program.apply(**wanted(systemd, restart=[str(secret)]))
+    assert (records / "demo").stat().st_mode & 0o077 == 0
+
+
 @pytest.mark.parametrize("text", ["", "{", "[1]", '"text"', "\0", '{"restart": 1}'])
 def test_a_record_that_cannot_be_read_is_as_none(systemd: Path, text: str) -> None:
     show(systemd)

@@ -56,11 +56,22 @@ def _shown(line: str) -> str:
 
 
 def _journal(name: str, since: float) -> str:
-    """Read what the unit's processes wrote, and systemd of it (systemd.journal-fields(7))."""
+    """Read what the unit's processes wrote, and root's systemd of it (systemd.journal-fields(7)).
+
+    Any account can send a line with a `UNIT` of its choice; fields with `_` are journald's own. A process
+    that systemd has just forked for the unit writes, too, so `_PID=1` would be too narrow.
+    """
     # Of --since and --lines alone, journalctl 252 takes the first lines, not the last.
     unit = f"{name.removesuffix('.service')}.service"
     words = ["timeout", "10", "journalctl", "--quiet", "--no-pager", "--boot", "--output=cat", "--reverse"]
-    words += [f"--lines={_LINES}", f"--since=@{int(since)}", f"_SYSTEMD_UNIT={unit}", "+", f"UNIT={unit}"]
+    words += [
+        f"--lines={_LINES}",
+        f"--since=@{int(since)}",
+        f"_SYSTEMD_UNIT={unit}",
+        "+",
+        "_UID=0",
+        f"UNIT={unit}",
+    ]
     try:
         child = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
