@@ -37,8 +37,9 @@ def baseline(name: str, records: str, restart: Sequence[str], reload: Sequence[s
 
     It is called before anything is changed. From then on a difference is a reload that is still due.
     """
-    if not Path(records, name).is_file():
-        with suppress(OSError):
+    with suppress(OSError):
+        _make_private(Path(records))
+        if not Path(records, name).is_file():
             _remember(name, records, _digests(restart, reload))
     return _init()
 
@@ -219,8 +220,18 @@ def _noted(record: Path) -> dict[str, str]:
 
 
 def _remember(name: str, records: str, digests: dict[str, str]) -> None:
-    Path(records).mkdir(parents=True, exist_ok=True)
-    write(Path(records, name), json.dumps(digests) + "\n", suffix=f".{os.getpid()}.new")
+    _make_private(Path(records))
+    write(Path(records, name), json.dumps(digests) + "\n", 0o600, f".{os.getpid()}.new")
+
+
+def _make_private(records: Path) -> None:
+    """Make the folder, for root alone: a short secret can be guessed from its file's digest."""
+    records.parent.mkdir(parents=True, exist_ok=True)
+    records.mkdir(mode=0o700, exist_ok=True)
+    records.chmod(0o700)
+    for record in records.iterdir():
+        with suppress(FileNotFoundError):  # another program's new file
+            record.chmod(0o600)
 
 
 if __name__ == "__main__":
