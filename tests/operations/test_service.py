@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
 
@@ -183,6 +184,40 @@ def test_a_child_that_ends_is_restarted(declare: Start) -> None:
     os.kill(child, signal.SIGKILL)
     wait_for("another child", lambda: script.up() and script.pid() != child, 10)
     assert "ended with status" in script.log.read_text()
+
+
+def test_log_of_a_child_that_never_ends_is_limited(declare: Start) -> None:
+    """Else one app fills the disk. Its end is kept."""
+    write = "head -c 30000000 /dev/zero | tr '\\0' x; echo the end; while :; do sleep 0.1; done"
+    script = declare(command=["/bin/sh", "-c", write])
+    older = script.log.with_name("demo.log.1")
+    script("start")
+    wait_for("the limit", lambda: older.exists() and older.read_bytes().endswith(b"the end\n"), 20)
+    wait_for("an empty log", lambda: script.log.stat().st_size == 0, 20)
+    assert older.stat().st_size <= 10 << 20
+    assert script.up()
+    script("stop")
+    wait_for("no process of the script", lambda: not _processes_of(script.path), 10)
+
+
+def _processes_of(path: Path) -> list[str]:
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found += [file.parent.name] if str(path).encode() in file.read_bytes() else []
+    return found
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user needs root")
+def test_folder_of_a_service_is_its_users_when_it_starts(declare: Start) -> None:
+    """No other account can take the name of its socket there, as it can take a port."""
+    made = {"user": "nobody", "group": "nogroup", "has_folder": True}
+    script = declare(**made, command=["/bin/sh", "-c", "while :; do sleep 0.1; done"])
+    script("start")
+    folder = script.folder / "service-demo"
+    wait_for("the folder", folder.exists, 10)
+    assert (folder.owner(), folder.stat().st_mode & 0o777) == ("nobody", 0o755)
+    assert "install -d -m 0755 -o nobody -g nogroup /run/service-demo " in render(service(**made), "upstart")
 
 
 def test_a_child_that_always_ends_is_started_less_and_less_often(declare: Start, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import TCPServer
 from typing import Any
 
 import pytest
@@ -31,9 +33,9 @@ pytestmark = pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not 
 
 def config(folder: Path, data: Web, gate: Path) -> Path:
     """The template's file, its logs and pid below `folder`, its workers as who runs the test."""
-    text = validated.rendered(TEMPLATE, {"gate": str(gate), **asdict(data)})
+    text = validated.rendered(TEMPLATE, {"gate": str(gate), "app_address": data.app_address, **asdict(data)})
     text = text.replace("/var/log/nginx", str(folder)).replace("/run/nginx.pid", f"{folder}/pid")
-    text = text.replace("user www-data;", "user root;")
+    text = text.replace("/run/service-shop", str(folder)).replace("user www-data;", "user root;")
     path = folder / "nginx.conf"
     path.write_text(text)
     return path
@@ -77,8 +79,15 @@ class Site:
         return answer
 
 
-@pytest.fixture
-def site(tmp_path: Path) -> Iterator[Site]:
+class OnSocket(ThreadingHTTPServer):
+    """On a socket that is a file, whose path is its address."""
+
+    address_family = socket.AF_UNIX
+    server_bind = TCPServer.server_bind
+
+
+@pytest.fixture(params=["socket", "port"])
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
     made = Site(free_port(), tmp_path / "run/gate")
 
     class App(BaseHTTPRequestHandler):
@@ -91,11 +100,14 @@ def site(tmp_path: Path) -> Iterator[Site]:
         def log_message(self, *_args: Any) -> None:
             """Says nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), App) as server:
+    on_port = request.param == "port"
+    path = str(tmp_path / "gunicorn.socket")
+    with ThreadingHTTPServer(("127.0.0.1", 0), App) if on_port else OnSocket(path, App) as server:  # type: ignore[arg-type]
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        data = replace(DATA, web_port=made.port, app_port=server.server_port, web_workers=1)
-        path = config(tmp_path, data, made.gate)
-        nginx = subprocess.Popen(["nginx", "-e", tmp_path / "error.log", "-c", path, "-g", "daemon off;"])
+        port = server.server_port if on_port else None
+        data = replace(DATA, web_port=made.port, app_port=port, web_workers=1)
+        file = config(tmp_path, data, made.gate)
+        nginx = subprocess.Popen(["nginx", "-e", tmp_path / "error.log", "-c", file, "-g", "daemon off;"])
         wait_for("nginx answers", lambda: answers(made), 10)
         yield made
         nginx.send_signal(signal.SIGTERM)
@@ -180,6 +192,17 @@ def test_what_is_healthy_is_asked_through_nginx() -> None:
         "tcp 127.0.0.1:8080",
         "http http://127.0.0.1:8080/well",
     ]
+
+
+@pytest.mark.parametrize("init", ["systemd", "upstart", "sysv"])
+def test_app_listens_where_no_other_account_can(init: Init) -> None:
+    """Any account can take a port of the loopback while the app restarts, and gets the users' requests."""
+    text = service.render(application(DATA), init)
+    assert "unix:/run/service-shop/gunicorn.socket" in text
+    assert "127.0.0.1" not in text
+    made = "RuntimeDirectory=service-shop\n" if init == "systemd" else "-o shop -g shop /run/service-shop "
+    assert made in text
+    assert "127.0.0.1:8000" in service.render(application(replace(DATA, app_port=8000)), init)
 
 
 @pytest.mark.parametrize("init", ["systemd", "upstart", "sysv"])
