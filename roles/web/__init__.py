@@ -12,7 +12,7 @@ import msgspec
 from pyinfra_solo import paths
 from pyinfra_solo.checks import Check, http, tcp, unit
 from pyinfra_solo.operations import packages, service, validated
-from pyinfra_solo.operations.service import Service
+from pyinfra_solo.operations.service import Service, folder
 from pyinfra_solo.role import role
 from roles.app import App, Positive, deployed
 
@@ -25,7 +25,9 @@ NGINX = "/etc/nginx/nginx.conf"
 class Web(App):
     """app_module: gunicorn's module:callable.
     app_gunicorn: more of gunicorn's options; the default one is known since gunicorn 25.1.
-    app_health: the path that answers 200 when the app is well. app_port: on the loopback.
+    app_health: the path that answers 200 when the app is well. app_port: on the loopback, for an app that
+    other programs ask there; any account can take a port while the app is down, and gets its requests.
+    Without it gunicorn listens on a socket in a folder that only the app can write to.
     web_workers, web_connections: nginx's processes ("auto": one a core), and connections of each.
     web_keepalive: seconds; longer than the balancer's idle time, which is 60 s on an ALB.
     web_timeout: seconds for the app's answer. web_body_mib: the largest request.
@@ -33,7 +35,7 @@ class Web(App):
 
     app_module: str = "shop:app"
     app_health: str = "/healthz"
-    app_port: Port = 8000
+    app_port: Port | None = None
     app_workers: Positive = 2
     app_gunicorn: Sequence[str] = ("--no-control-socket",)
     web_port: Port = 80
@@ -43,6 +45,13 @@ class Web(App):
     web_keepalive: Positive = 75
     web_timeout: Positive = 60
     web_body_mib: Positive = 8
+
+    @property
+    def app_address(self) -> str:
+        """Where gunicorn listens: nginx and gunicorn write it alike."""
+        if self.app_port:
+            return f"127.0.0.1:{self.app_port}"
+        return f"unix:{folder(self.app_name)}/gunicorn.socket"
 
 
 def healthy(data: Web) -> Sequence[Check]:
@@ -56,14 +65,14 @@ def healthy(data: Web) -> Sequence[Check]:
 
 
 def application(data: Web) -> Service:
-    """Declare gunicorn on the loopback; as a module, as its script names the folder of the build."""
+    """Declare gunicorn; as a module, as its script names the folder of the build."""
     current = data.app_current
     return Service(
         name=data.app_name,
         description=f"{data.app_name}, served by gunicorn",
         command=[
             f"{current}/.venv/bin/python", "-m", "gunicorn",
-            "--bind", f"127.0.0.1:{data.app_port}",
+            "--bind", data.app_address,
             "--workers", str(data.app_workers),
             "--worker-tmp-dir", "/dev/shm",  # noqa: S108 - its heartbeat files; a disk may stall (gunicorn's FAQ)
             *data.app_gunicorn,
@@ -74,6 +83,7 @@ def application(data: Web) -> Service:
         working_directory=current,
         environment=data.app_environment,
         environment_file=data.app_environment_file,
+        has_folder=True,
         writable=data.app_writes,
         allow=data.app_allow,
         notifies=True,
@@ -92,6 +102,7 @@ def web(data: Web) -> None:
         dest=NGINX,
         validate='nginx -t -q -c "$FILE"',
         gate=str(paths.GATE),
+        app_address=data.app_address,
         **asdict(data),
     )
     service.running("nginx", name="nginx serves our site", reload_on=["/etc/nginx", site])

@@ -21,9 +21,9 @@ from pyinfra_solo.clients import service_log
 from pyinfra_solo.errors import DataError
 from pyinfra_solo.operations.script import Program, ProgramFact
 from pyinfra_solo.operations.service import program, unit_files
-from pyinfra_solo.operations.service.spec import Init, Permission, Service
+from pyinfra_solo.operations.service.spec import Init, Permission, Service, folder
 
-__all__ = ["Init", "Permission", "Service", "render", "running", "supervised"]
+__all__ = ["Init", "Permission", "Service", "folder", "render", "running", "supervised"]
 
 RECORDS = "/run/pyinfra-solo/loaded"
 """Folder of the services' records: digests of what each was started with. On tmpfs, as its processes

@@ -29,6 +29,7 @@ class Service:
     start_timeout, stop_timeout, restart_delay: seconds. reload_signal: a name as in kill(1), such
     as HUP; none: a reload is a restart. open_files: a limit; memory_mib: one too, 0 for none, under
     systemd only, as are the restrictions that `hardened` stands for.
+    has_folder: it may write to `folder(name)`, which is there while it runs, and where no other account can write.
     restart_on, reload_on: paths whose change asks for a restart, or a reload.
     """
 
@@ -47,7 +48,13 @@ class Service:
     reload_signal: str = ""
     open_files: int = 65536
     memory_mib: int = 0
+    has_folder: bool = False
     writable: Sequence[str] = ()
     allow: Sequence[Permission] = ()
     restart_on: Sequence[str] = ()
     reload_on: Sequence[str] = ()
+
+
+def folder(name: str) -> str:
+    """Return the folder of a service below /run; the prefix keeps it apart from folders of the system."""
+    return f"/run/service-{name}"
