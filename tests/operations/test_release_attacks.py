@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -204,3 +208,71 @@ def test_an_unforeseen_error_of_the_program_is_one_line(shop: Shop) -> None:
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert output == "shop: RecursionError: too deep\n"
+
+
+_METADATA = """
+ip link set lo up
+ip netns add {name}
+ip link add outer type veth peer name inner netns {name}
+ip addr add 192.0.2.1/24 dev outer
+ip link set outer up
+ip -n {name} addr add 192.0.2.2/24 dev inner
+ip -n {name} addr add 169.254.169.254/32 dev inner
+ip -n {name} link set inner up
+ip route add 169.254.169.254 via 192.0.2.2
+"""
+
+
+@contextmanager
+def metadata_service() -> Iterator[None]:
+    """Put what this thread starts into a network namespace from which 169.254.169.254:80 answers."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    name = f"metadata-{os.getpid()}"
+    with Path("/proc/thread-self/ns/net").open() as before:
+        assert libc.unshare(0x40000000) == 0, os.strerror(ctypes.get_errno())
+        try:
+            subprocess.run(["sh", "-ec", _METADATA.format(name=name)], check=True)
+            words = [
+                "ip",
+                "netns",
+                "exec",
+                name,
+                PYTHON,
+                "-m",
+                "http.server",
+                "--bind",
+                "169.254.169.254",
+                "80",
+            ]
+            with subprocess.Popen(words, cwd="/proc/sys/kernel/random", stderr=subprocess.DEVNULL) as server:
+                try:
+                    wait_for("the service", lambda: subprocess.run(_ASK, check=False).returncode == 0, 20)
+                    yield
+                finally:
+                    server.kill()
+        finally:
+            assert libc.setns(before.fileno(), 0) == 0
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+_CONNECT = "import socket; socket.create_connection(('169.254.169.254', 80), 5)"
+_ASK = [PYTHON, "-c", f"try: {_CONNECT}\nexcept OSError: raise SystemExit(1)"]
+
+
+@pytest.mark.skipif(not shutil.which("ip"), reason="iproute2 is not installed")
+def test_a_build_cannot_ask_the_metadata_service(shop: Shop) -> None:
+    """Its credentials are the machine's. A service may not ask it, either."""
+    asks(
+        shop,
+        f"import errno\n    try: {_CONNECT}\n    except PermissionError: pass\n    else: raise SystemExit(1)",
+    )
+    with metadata_service():
+        for _ in range(2):
+            process = shop.start(shop.repository.tip())
+            output, _ = process.communicate(timeout=60)
+            assert process.returncode == 0, output
+            assert "metadata" not in output
+            shutil.rmtree(shop.base / "releases")
+        assert subprocess.run(_ASK, check=False).returncode == 0, "others may"
+        rules = subprocess.run(["ip", "rule"], capture_output=True, text=True, check=True).stdout
+        assert rules.count("169.254.169.254") == 1

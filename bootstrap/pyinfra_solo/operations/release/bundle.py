@@ -11,7 +11,7 @@ from pyinfra_solo.operations.script import ProgramCommand
 _PACKAGE = Path(__file__).parents[2]
 _PACKAGES = ("", "clients", "operations", "operations.release", "system")
 MODULES = (
-    "errors", "paths", "system.text", "system.deadline", "system.lock", "system.processes",
+    "errors", "paths", "system.text", "system.deadline", "system.lock", "system.processes", "system.metadata",
     "system.durable", "system.kept", "clients.git_env", "clients.git_core", "clients.uv",
     *(f"operations.release.{name}" for name in (
         "request", "git_runner", "releases", "check", "size", "takeover", "namespace", "environment", "make", "program",

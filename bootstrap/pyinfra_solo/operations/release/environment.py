@@ -25,7 +25,7 @@ from pyinfra_solo.operations.release import namespace, size
 from pyinfra_solo.operations.release.releases import locked
 from pyinfra_solo.operations.release.request import Request
 from pyinfra_solo.operations.release.takeover import take_over
-from pyinfra_solo.system import processes
+from pyinfra_solo.system import metadata, processes
 
 ACCOUNT = "pyinfra-solo-build"
 _WITHHELD = ("NETRC", "TMPDIR", "HOME")
@@ -61,6 +61,8 @@ class Builder:
                 folder.mkdir(mode=0o700)
                 os.chown(folder, self._uid, self._gid)
             end_all(self._uid, self._deadline)
+            if reason := metadata.deny(self._uid):
+                self._log(f"code of packages can ask the metadata service while they are built: {reason}")
             uv = self._uv()
             self._with_uv(uv) if uv else self._with_pip()
             end_all(self._uid, self._deadline)

@@ -4,6 +4,7 @@
 """
 
 from pyinfra_solo.operations.service.spec import Init, Permission, Service
+from pyinfra_solo.system import metadata
 
 _RESTRICTIONS = {
     "NoNewPrivileges": "yes",
@@ -27,8 +28,7 @@ _RESTRICTIONS = {
     "SystemCallArchitectures": "native",
     "SystemCallFilter": "@system-service",
     "SystemCallErrorNumber": "EPERM",
-    # Its credentials are the machine's: docs.aws.amazon.com, "Use the Instance Metadata Service".
-    "IPAddressDeny": "169.254.169.254 fd00:ec2::254",
+    "IPAddressDeny": " ".join(metadata.ADDRESSES),
 }
 """Not MemoryDenyWriteExecute: it breaks every just-in-time compiler, and cffi's callbacks."""
 _LOW_PORTS = "CAP_NET_BIND_SERVICE"
