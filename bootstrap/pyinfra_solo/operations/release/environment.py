@@ -61,11 +61,12 @@ class Builder:
                 folder.mkdir(mode=0o700)
                 os.chown(folder, self._uid, self._gid)
             end_all(self._uid, self._deadline)
-            if reason := metadata.deny(self._uid):
-                self._log(f"code of packages can ask the metadata service while they are built: {reason}")
-            uv = self._uv()
-            self._with_uv(uv) if uv else self._with_pip()
-            end_all(self._uid, self._deadline)
+            with metadata.denied(self._uid) as reason:
+                if reason:
+                    self._log(f"code of packages can ask the metadata service while they are built: {reason}")
+                uv = self._uv()
+                self._with_uv(uv) if uv else self._with_pip()
+                end_all(self._uid, self._deadline)
             python = self._request.python
             take_over(self._tree / ".venv", self._uid, (python, os.path.realpath(python)))
 
