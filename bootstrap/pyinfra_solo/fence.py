@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pyinfra_solo import paths
-from pyinfra_solo.clients import systemd
 from pyinfra_solo.errors import ConvergeError
-from pyinfra_solo.system import processes
 
 WEB_SERVERS = ("nginx", "apache2", "httpd", "lighttpd", "caddy", "haproxy")
 """Names of their units and scripts."""
@@ -36,6 +34,8 @@ def release() -> None:
     (paths.RUN / "web-servers").write_text(Path("/proc/sys/kernel/random/boot_id").read_text())
     if problem():
         return
+    from pyinfra_solo.system import processes  # 3 ms, which `gate status` does not need
+
     for script in _held_scripts():
         done = processes.run(["umount", "--lazy", script], timeout=_SECONDS)
         if done.status:
@@ -74,6 +74,9 @@ def stop(names: Sequence[str], say: Callable[[str], None]) -> None:
 
 def _control(name: str, verb: str) -> str:
     """Control a web server by the init system; return what failed, or "". status: fails when it is down."""
+    from pyinfra_solo.clients import systemd
+    from pyinfra_solo.system import processes
+
     words = ["service", name, verb]
     if systemd.is_running():
         words = ["systemctl", verb, name]
@@ -96,6 +99,9 @@ def _held_scripts() -> list[str]:
 
 
 def _is_enabled(name: str) -> bool:
+    from pyinfra_solo.clients import systemd
+    from pyinfra_solo.system import processes
+
     if systemd.is_running():
         return processes.run(["systemctl", "is-enabled", "--quiet", name], timeout=_SECONDS).status == 0
     etc = paths.ROOT / "etc"

@@ -18,7 +18,6 @@ from typing import Any
 from pyinfra_solo import fence, paths
 from pyinfra_solo.errors import PausedError
 from pyinfra_solo.system import lock
-from pyinfra_solo.system.redaction import without_secrets
 
 PAGE = b"ok"
 """The contents of ping.html."""
@@ -97,6 +96,8 @@ class GatePolicy:
 
 def to_json(gate: Gate) -> dict[str, Any]:
     """Return plain JSON values to show: without the secrets of checks."""
+    from pyinfra_solo.system.redaction import without_secrets  # 2 ms, for JSON alone
+
     shown = asdict(gate)
     if gate.statement:
         shown["statement"]["checks"] = [without_secrets(check) for check in gate.statement.checks]
