@@ -81,7 +81,9 @@ def result(host: Host, script: str, arguments: dict[str, Any]) -> tuple[bool, li
 def test_any_command_ends_alike(
     hosts: tuple[Host, Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(ways.plant(tmp_path / "root"))
+    root = ways.plant(tmp_path / "root")
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("OLDPWD", str(root))  # for `cd -`: a line writes a file where it is
     counted = Counter[bool]()
 
     @settings(ways.FEW, max_examples=250)
