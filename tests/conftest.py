@@ -12,7 +12,7 @@ import pytest
 from pyinfra_solo.run.run import Run
 from tests.support.imds import Metadata, metadata_service
 from tests.support.instance import Instance
-from tests.support.line import new_run
+from tests.support.line import Line, new_run
 from tests.support.machine import use_root
 
 # nohup(1) ignores the one, a shell's `&` the other, and all that tests start would inherit that.
@@ -84,3 +84,9 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> Iterator[Metadata]:
     with metadata_service(Instance()) as served:
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", served.url)
         yield served
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Line:
+    """Make a machine below a folder, with an ops repo."""
+    return Line(tmp_path)

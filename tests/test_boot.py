@@ -9,9 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 from pyinfra_solo.gate import boot_id
 from pyinfra_solo.report.records import StationName
@@ -26,11 +23,6 @@ FAILURE = "\nserver.shell(name='it fails', commands='echo the reason; exit 1')"
 
 
 SEES_THE_GATE = "Path(data.target, 'seen').write_text(str(Path({ping!r}).exists()))\n"
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Line:
-    return Line(tmp_path)
 
 
 def sleeping(line: Line, *words: str) -> tuple[subprocess.Popen[bytes], int]:

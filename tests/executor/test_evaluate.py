@@ -46,11 +46,6 @@ MISTAKES = {
 }
 
 
-@pytest.fixture
-def line(tmp_path: Path) -> Line:
-    return Line(tmp_path)
-
-
 @pytest.mark.parametrize(("later", "kind", "reason"), MISTAKES.values(), ids=list(MISTAKES))
 def test_mistake_in_a_later_operation_changes_nothing(
     target: Path, later: str, kind: type[SoloError], reason: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.support.line import FILE, Line
@@ -27,11 +25,6 @@ UNDONE = """
 files.put(name="the file is there", src=StringIO(data.text), dest=f"{data.target}/file", mode="644")
 server.shell(name="another undoes it", commands=[f"chmod 600 {data.target}/file"], _if=lambda: True)
 """
-
-
-@pytest.fixture
-def line(tmp_path: Path) -> Line:
-    return Line(tmp_path)
 
 
 def not_idempotent(line: Line) -> dict[str, list[str]]:

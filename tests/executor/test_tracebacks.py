@@ -14,11 +14,6 @@ GROUP_DATA = "inventories/group_data/all.py"
 BUG = "def inner():\n    return [][1]\n"
 
 
-@pytest.fixture
-def line(tmp_path: Path) -> Line:
-    return Line(tmp_path)
-
-
 def failed(
     line: Line, operations: str = FILE, code: int = 1, more: dict[str, str] | None = None
 ) -> tuple[str, str]:

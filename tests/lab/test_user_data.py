@@ -53,17 +53,26 @@ def must_be_installed(machine: BootedMachine) -> None:
     assert not machine.exists("/opt/pyinfra-solo-seed")
 
 
-def test_user_data_tries_until_the_index_answers_even_after_a_reboot(fleet: Fleet, lab: Lab) -> None:
-    machine = plain(lab, "plain1", user_data(fleet))
+def fails_twice(machine: BootedMachine, lab: Lab) -> None:
+    """Boot it without a package index, and wait until two tries have failed and the boot is over."""
     lab.packages.stop()
     machine.power_on()
     wait_for("two failed tries", lambda: failed_tries(machine) >= 2, TRIES)
     machine.wait_running()
-    final = machine.run("systemctl show -P ActiveState cloud-final.service").stdout
-    assert final == "active\n", "the tries hold up the end of cloud-init"
+
+
+def fails_once_more_after_a_reboot(machine: BootedMachine) -> None:
     machine.reboot()
     before = failed_tries(machine)
     wait_for("a failed try", lambda: failed_tries(machine) > before, TRIES)
+
+
+def test_user_data_tries_until_the_index_answers_even_after_a_reboot(fleet: Fleet, lab: Lab) -> None:
+    machine = plain(lab, "plain1", user_data(fleet))
+    fails_twice(machine, lab)
+    final = machine.run("systemctl show -P ActiveState cloud-final.service").stdout
+    assert final == "active\n", "the tries hold up the end of cloud-init"
+    fails_once_more_after_a_reboot(machine)
     assert not machine.exists("/etc/systemd/system/pyinfra-solo.service")
     lab.packages.start()
     must_be_installed(machine)
@@ -106,14 +115,9 @@ def test_user_data_reads_a_private_repo_by_a_key_of_the_parameter_store(fleet: F
 
 def test_user_data_tries_until_the_index_answers_without_systemd(fleet: Fleet, lab: Lab) -> None:
     machine = plain(lab, "plain3", user_data(fleet), "sysv")
-    lab.packages.stop()
-    machine.power_on()
-    wait_for("two failed tries", lambda: failed_tries(machine) >= 2, TRIES)
-    machine.wait_running()
+    fails_twice(machine, lab)
     assert machine.exists("/var/lib/cloud/instance/boot-finished"), "the tries hold up the end of cloud-init"
-    machine.reboot()
-    before = failed_tries(machine)
-    wait_for("a failed try", lambda: failed_tries(machine) > before, TRIES)
+    fails_once_more_after_a_reboot(machine)
     assert not machine.exists("/etc/init.d/pyinfra-solo")
     lab.packages.start()
     must_be_installed(machine)

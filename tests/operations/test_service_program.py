@@ -14,6 +14,7 @@ from pyinfra_solo.operations import service
 from pyinfra_solo.operations.prelude import ProgramError
 from pyinfra_solo.operations.service import program
 from tests.operations.conftest import Ask
+from tests.support.files import deep_folder
 
 RUNNING = {"LoadState": "loaded", "UnitFileState": "enabled", "ActiveState": "active", "NeedDaemonReload": "no",
            "ConditionResult": "yes", "ConditionTimestampMonotonic": "1234"}  # fmt: skip
@@ -229,13 +230,7 @@ def test_a_digest_reads_nothing_that_another_account_may_write(tmp_path: Path) -
     (top / "shared").mkdir()
     deep = top / "shared"
     deep.chmod(0o777)
-    here = os.open(deep, os.O_RDONLY)
-    for _ in range(2000):
-        os.mkdir("f", dir_fd=here)
-        below = os.open("f", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
+    os.close(deep_folder(deep))
     digests = {program._digest([str(top)])}
     os.utime(top / "endless", (1, 1))
     digests.add(program._digest([str(top)]))

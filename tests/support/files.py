@@ -1,5 +1,6 @@
-"""Compare folders: by all that they hold, or by what was touched."""
+"""Compare folders, by all that they hold or by what was touched, and make deep ones."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,3 +24,14 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
         str(path.relative_to(folder)): (path.lstat().st_ino, path.lstat().st_mtime_ns)
         for path in folder.rglob("*")
     }
+
+
+def deep_folder(top: Path) -> int:
+    """Make folders in folders, deeper than a path may be; return a descriptor of the last."""
+    folder = os.open(top, os.O_RDONLY)
+    for _ in range(2000):
+        os.mkdir("deeper", dir_fd=folder)
+        inner = os.open("deeper", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    return folder

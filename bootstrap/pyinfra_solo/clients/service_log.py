@@ -25,7 +25,7 @@ _TELLING = (
 _OF_SYSTEMD = re.compile(
     r"^\S+\.service: (?!Failed to )|^(Started|Starting|Stopped|Stopping|Failed to start) "
 )
-"""What systemd writes of every end of a process; but `Failed to set up ...` is a reason."""
+"""Lines that systemd writes of every end of a process; but `Failed to set up ...` is a reason."""
 _FILES = {"upstart": "/var/log/upstart/{}.log", "sysv": "/var/log/{}.log"}
 
 

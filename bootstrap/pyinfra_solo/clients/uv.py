@@ -157,7 +157,7 @@ def _missing(output: str, index: str | None) -> str:
         r"Because ([^\s,]+) was not found",
     )
     found = next((match for name in names if (match := re.search(name, output, re.MULTILINE))), None)
-    place = without_password(fetched[1] if fetched else index or "the default index, https://pypi.org/simple")
+    place = without_password(fetched[1] if fetched else index or "the default index of uv")
     hint = re.search(r"^hint: (An index .*)$", output, re.MULTILINE)
     causes = re.findall(r"^\s*cause: (.*)$", output, re.MULTILINE) if fetched else []
     reason = hint[1] if hint else causes[-1] if causes else _reason(output)

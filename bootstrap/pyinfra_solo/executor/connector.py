@@ -56,7 +56,7 @@ class LocalConnector(BaseConnector):
         self._fact = ""
         """Name of the fact whose command runs, or ''."""
         self.last_failure = ""
-        """What is to be said of the last command that failed, when it printed nothing."""
+        """The message of the last command that failed, for one that printed nothing."""
         self.before_child: Callable[[], None] = lambda: None
         """Called before a child process is started."""
         self.after_child: Callable[[str, float], None] = lambda _name, _seconds: None

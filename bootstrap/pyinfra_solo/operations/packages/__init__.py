@@ -27,7 +27,7 @@ LOCK_TIMEOUT = 300
 LISTS_AGE = 24 * 3600
 """Seconds after which apt's lists are updated before something is installed."""
 _LEFT = (str(program.POLICY), program.AUDIT)
-"""What a check lists beside packages."""
+"""Entries of a check that are no packages."""
 PROGRAM = Program(program, dpkg)
 _UNSURE = ("_if", "_ignore_errors", "_run_once")
 
